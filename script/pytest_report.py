@@ -1,0 +1,75 @@
+"""pytest plugin: count the tests, and fail those which log a warning or leave the browser out.
+
+What a test expects in the log it asserts with ``assertLogs`` or mutes with ``mute_logger``.
+"""
+import json
+import logging
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+HOOT = re.compile(r'\[HOOT\] (?:Failed (?P<failed>\d+) tests \()?(?:Passed )?(?P<passed>\d+)(?: tests| passed)')
+
+
+class LogRecorder(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.bad = []
+        self.hoot = Counter()
+
+    def emit(self, record):
+        if record.levelno >= logging.WARNING:
+            self.bad.append(f'{record.levelname} {record.name}: {record.getMessage()}')
+        elif record.name.endswith('.browser') and (match := HOOT.search(record.getMessage())):
+            self.hoot['passed'] += int(match['passed'])
+
+    def take(self):
+        bad, self.bad = self.bad, []
+        return '\n'.join(bad)
+
+
+recorder = LogRecorder()
+
+
+def in_odoo(config):
+    return config.pluginmanager.has_plugin('odoo')
+
+
+def pytest_configure(config):
+    if in_odoo(config):
+        logging.getLogger().addHandler(recorder)
+
+
+def needs_browser_or_http(item):
+    from odoo.tests import HttpCase  # noqa: PLC0415 - absent from the system tests
+
+    return getattr(item, 'cls', None) and issubclass(item.cls, HttpCase)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if in_odoo(item.config):
+        if bad := recorder.take():
+            if report.passed:
+                report.outcome, report.longrepr = 'failed', f'Odoo logged:\n{bad}'
+        elif report.skipped and needs_browser_or_http(item):
+            report.outcome, report.longrepr = 'failed', f'Must not be skipped: {report.longrepr}'
+    return report
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if bad := recorder.take():
+        terminalreporter.section('logged after the last test')
+        terminalreporter.line(bad)
+        terminalreporter.stats.setdefault('error', []).append(bad)
+    stats = {key: len(reports) for key, reports in terminalreporter.stats.items()}
+    counts = {
+        'passed': stats.get('passed', 0) + stats.get('xpassed', 0) + recorder.hoot['passed'],
+        'failed': stats.get('failed', 0) + stats.get('error', 0),
+        'skipped': stats.get('skipped', 0) + stats.get('xfailed', 0),
+    }
+    Path(os.environ['IR_ASYNC_TEST_REPORT']).write_text(json.dumps(counts), encoding='utf-8')
