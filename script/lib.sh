@@ -43,33 +43,38 @@ fi
 
 cluster_running() { as_pg "$pg_bin/pg_ctl" -D "$cluster" status >/dev/null; }
 
+# Everybody who uses the cluster holds file 7 for as long as they live: the lock passes through `exec`.
 cluster_start() {
+    exec 7>"$state/users"
+    flock -s 7
     {
         flock 8
         if ! cluster_running || [[ ! -S $sockets/.s.PGSQL.5432 ]]; then
             [[ -d $sockets ]] || as_pg mkdir -m 700 "$sockets"
-            # 8 is closed: the server must not inherit the lock.
-            as_pg "$pg_bin/pg_ctl" -D "$cluster" -l "$cluster/log" -w -s start </dev/null 8>&- \
+            # The server must not inherit the locks.
+            as_pg "$pg_bin/pg_ctl" -D "$cluster" -l "$cluster/log" -w -s start </dev/null 7>&- 8>&- \
                 || { tail -5 "$cluster/log" >&2; die "PostgreSQL does not start, see $cluster/log"; }
+            export IR_ASYNC_STOP_CLUSTER=1  # for those who clean up
         fi
     } 8>"$state/lock"
 }
 
-# Stop the cluster, unless somebody else still works with it.
 cluster_stop() {
-    local others
-    cluster_running || return 0
-    others=$(psql -h "$sockets" -U odoo -d postgres -Atc \
-        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid != pg_backend_pid()" || echo 0)
-    if (( others )); then
-        say "PostgreSQL is left running: it has $others other connections"
-    else
-        as_pg "$pg_bin/pg_ctl" -D "$cluster" -m fast -w -s stop
-    fi
+    {
+        flock 8
+        if ! cluster_running; then
+            return
+        elif flock -xn 7; then
+            as_pg "$pg_bin/pg_ctl" -D "$cluster" -m fast -w -s stop 7>&- 8>&-
+        else
+            say "PostgreSQL is left running: another script uses it"
+        fi
+    } 7>"$state/users" 8>"$state/lock"
 }
 
 # What the scripts need to run Odoo; `exec` it, so that signals reach it.
 odoo_env() {
+    export IR_ASYNC_STATE=$state IR_ASYNC_ODOO=$odoo_bin
     export PYTHONPATH=$odoo_path ODOO_RC=$state/odoo.conf PGHOST=$sockets PGUSER=odoo
     # Not left to the file: commands of addons are looked up before it is read.
     export ODOO_ADDONS_PATH=$core_addons,$state/addons${IR_ASYNC_EXTRA_ADDONS:+,$IR_ASYNC_EXTRA_ADDONS}

@@ -44,7 +44,7 @@ def pytest_configure(config):
 
 
 def needs_browser_or_http(item):
-    from odoo.tests import HttpCase  # noqa: PLC0415 - absent from the system tests
+    from odoo.tests import HttpCase  # noqa: PLC0415 - not there for the system tests
 
     return getattr(item, 'cls', None) and issubclass(item.cls, HttpCase)
 
@@ -71,5 +71,6 @@ def pytest_terminal_summary(terminalreporter, config):
         'passed': stats.get('passed', 0) + stats.get('xpassed', 0) + recorder.hoot['passed'],
         'failed': stats.get('failed', 0) + stats.get('error', 0),
         'skipped': stats.get('skipped', 0) + stats.get('xfailed', 0),
+        'hoot': recorder.hoot['passed'],
     }
     Path(os.environ['IR_ASYNC_TEST_REPORT']).write_text(json.dumps(counts), encoding='utf-8')
