@@ -1,0 +1,2 @@
+from . import models
+from .service.server import post_load

@@ -1,0 +1,15 @@
+{
+    'name': 'Async Jobs',
+    'version': '19.0.1.0.0',
+    'summary': 'Run any model method in the background, right now, and tell the user',
+    'category': 'Hidden/Tools',
+    'author': 'The ir_async authors',
+    'license': 'LGPL-3',
+    'depends': ['bus'],
+    'data': [
+        'security/ir_async_groups.xml',
+        'security/ir_async_security.xml',
+        'security/ir.model.access.csv',
+    ],
+    'post_load': 'post_load',
+}

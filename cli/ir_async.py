@@ -1,0 +1,66 @@
+import optparse
+import sys
+
+from odoo.cli import Command
+from odoo.cli import server as cli_server
+from odoo.service import server
+from odoo.tools import config
+
+
+class IrAsync(Command):
+    """Run background jobs: workers alone, without HTTP nor scheduled actions"""
+
+    name = 'ir_async'
+
+    def run(self, args):
+        parser = config.parser
+        parser.prog = self.prog
+        group = optparse.OptionGroup(parser, "Async jobs")
+        group.add_option('--run', dest='ir_async_run', type='int', metavar='ID', default=None,
+                         help="run that one job in this process, as under a debugger, and exit")
+        group.add_option('--until-eof', dest='ir_async_until_eof', action='store_true', default=False,
+                         help=optparse.SUPPRESS_HELP)
+        parser.add_option_group(group)
+
+        cli_server.check_root_user()
+        opt = config.parse_config(args, setup_logging=True)
+        cli_server.check_postgres_user()
+        cli_server.report_configuration()
+        # Not at the top: a command is loaded before the addons path is known.
+        from odoo.addons.ir_async.service import config as async_config  # noqa: PLC0415
+        from odoo.addons.ir_async.service.server import AsyncServer  # noqa: PLC0415
+        try:
+            workers = async_config.settings().workers if opt.workers is None else opt.workers
+        except ValueError as exc:
+            sys.exit(f"ir_async: {exc}")
+        if opt.ir_async_run:
+            sys.exit(self._run_job(opt.ir_async_run))
+        if workers < 1:
+            sys.exit(f"ir_async: {workers} workers cannot do anything, use --workers=N")
+
+        config['http_enable'] = False
+        config['max_cron_threads'] = 0
+        for option in ('init', 'update', 'reinit'):
+            config[option] = {}
+        cli_server.setup_pid_file()
+        server.load_server_wide_modules()
+        server.server = AsyncServer(workers, opt.ir_async_until_eof)
+        code = server.server.run(config['db_name'], False)
+        if server.server.reload:
+            server._reexec()
+        sys.exit(code or 0)
+
+    def _run_job(self, job_id):
+        from odoo.addons.ir_async.service.runner import Runner  # noqa: PLC0415
+        from odoo.addons.ir_async.service.session import Session  # noqa: PLC0415
+        if len(config['db_name']) != 1:
+            return "ir_async: --run needs the database of the job, use -d"
+        server.load_server_wide_modules()
+        session = Session.open(config['db_name'][0])
+        jobs = session.claim(1, job_id) if session else []
+        if not jobs:
+            return f"ir_async: there is no job {job_id} in state 'created'"
+        with Runner(session) as runner:
+            runner.run(jobs[0])
+        session.close()
+        return 0

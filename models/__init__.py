@@ -1,0 +1,5 @@
+from . import (
+    ir_async,
+    ir_async_worker,
+    res_users,
+)

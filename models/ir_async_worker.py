@@ -1,0 +1,28 @@
+from odoo import fields, models
+from odoo.tools import SQL
+
+
+class IrAsyncWorker(models.Model):
+    """The workers that have business with this database: one row a session, written by the workers themselves.
+
+    The table is UNLOGGED: PostgreSQL empties it when it recovers from a crash. So a row that is still there says
+    that its worker died alone, and the job it names may be to blame.
+    """
+    _name = 'ir.async.worker'
+    _description = "Async Worker"
+    _log_access = False
+    _rec_name = 'host'
+
+    host = fields.Char(readonly=True)
+    pid = fields.Integer(string="Process", readonly=True, aggregator=None)
+    server_start = fields.Datetime(readonly=True, help="When PostgreSQL had been started")
+    job_id = fields.Integer(string="Job", readonly=True, aggregator=None, help="The last job it began")
+
+    def init(self):
+        self.env.cr.execute(SQL(
+            "SELECT relpersistence FROM pg_class WHERE oid = %s::regclass", self._table))
+        if self.env.cr.fetchone() == ('p',):
+            self.env.cr.execute(SQL("ALTER TABLE %s SET UNLOGGED", SQL.identifier(self._table)))
+            # The key of a session is that of an advisory lock, 32 bits: it starts over, where no row is left.
+            self.env.cr.execute(SQL(
+                "ALTER SEQUENCE %s AS integer CYCLE", SQL.identifier(f'{self._table}_id_seq')))

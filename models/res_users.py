@@ -1,0 +1,10 @@
+from odoo import api, models
+
+
+class ResUsers(models.Model):
+    _inherit = 'res.users'
+
+    @api.ondelete(at_uninstall=True)
+    def _unlink_async_jobs(self):
+        # The database deletes the rows (ondelete cascade), but not their files.
+        self.env['ir.async'].sudo().search([('user_id', 'in', self.ids)])._delete()

@@ -1,0 +1,113 @@
+"""Which database a worker looks at next."""
+from __future__ import annotations
+
+import random
+import time
+
+from .config import settings
+from .session import Session
+
+IDLE_TIME = 30  # seconds without a job after which a database is left alone
+SHUN_TIME = 5  # seconds to keep away from a database that is new, or that went away
+
+
+class Database:
+    """A database on the agenda: when it is due, and the worker's session in it, if it has business there."""
+
+    def __init__(self, name):
+        self.name = name
+        self.due = 0
+        self.session = None
+        self._shunned_until = 0
+        self._last_job = 0
+        self._next_watch = 0
+
+    def wake(self):
+        """Have it visited as soon as possible."""
+        self.due = min(self.due, max(time.monotonic(), self._shunned_until))
+
+    def shun(self):
+        """Keep away from it for a while."""
+        self.leave()
+        self.due = self._shunned_until = time.monotonic() + SHUN_TIME * random.uniform(1, 1.5)
+
+    def leave(self):
+        """Keep no connection to it."""
+        if self.session:
+            self.session.close()
+        self.session = None
+
+    def leave_if_idle(self):
+        """Be out of the way of whoever wants to drop or copy it."""
+        now = time.monotonic()
+        if self.session and self.due > now and self._last_job + IDLE_TIME < now:
+            self.leave()
+
+    def claim(self, limit):
+        """Visit it: claim the next jobs, and look after those of dead workers.
+
+        :param int limit: how many jobs at most
+        :rtype: list[Job]
+        """
+        now = time.monotonic()
+        if not self.session:
+            self.session = Session.open(self.name)
+            self._last_job = now
+            self._next_watch = 0
+        jobs = self.session.claim(limit) if self.session else []
+        if jobs:
+            self._last_job = self.due = now
+        else:
+            self.due = now + settings().poll_interval
+        # While anything is being processed, whoever is idle looks every second; otherwise nobody does.
+        if self.session and (not jobs or self._next_watch <= now):
+            self._next_watch = now + 1
+            if self.session.watch():
+                self.due = min(self.due, self._next_watch)
+        return jobs
+
+
+class Agenda:
+    """The databases of this server. The one that was due first comes first: each gets its turn."""
+
+    def __init__(self, list_databases):
+        self._list_databases = list_databases
+        self._databases = {}
+        self._next_listing = 0
+        self._is_first = True
+
+    def __iter__(self):
+        return iter(list(self._databases.values()))
+
+    def refresh(self):
+        """Look for databases that appeared and disappeared, when it is time to."""
+        now = time.monotonic()
+        if now < self._next_listing:
+            return
+        # The jitter keeps the workers from all coming at once.
+        self._next_listing = now + settings().poll_interval * random.uniform(0.8, 1)
+        names = self._list_databases()
+        for name in self._databases.keys() - set(names):
+            self._databases.pop(name).leave()
+        for name in names:
+            self.wake(name)
+        self._is_first = False
+
+    def wake_all(self):
+        """Have all databases visited: something may have been missed."""
+        self._next_listing = 0
+
+    def wake(self, name):
+        """Have a database visited."""
+        if name not in self._databases:
+            database = self._databases[name] = Database(name)
+            if not self._is_first:
+                database.shun()  # it may be a copy that is not neutralized yet
+        self._databases[name].wake()
+
+    def next(self):
+        """Return the database that is due first.
+
+        :rtype: Database | None
+        """
+        return min(self._databases.values(), key=lambda database: database.due, default=None)

@@ -1,0 +1,78 @@
+"""The section ``[ir_async]`` of Odoo's configuration file.
+
+Odoo ignores sections it does not know, and warns about keys of ``[options]`` it does not know.
+"""
+from __future__ import annotations
+
+import functools
+import os
+from configparser import Error, RawConfigParser
+from typing import NamedTuple
+
+from odoo.tools import config
+
+SECTION = 'ir_async'
+
+
+class Settings(NamedTuple):
+    """The settings of this server's workers; the environment (``ODOO_IR_ASYNC_WORKERS``…) wins over the file."""
+
+    workers: int = 2             # processes of this server
+    limit_time_real: float = 3600  # seconds one job may run, 0: no limit
+    stop_timeout: float = 8      # seconds that running jobs get to end when the server stops
+    poll_interval: float = 60    # seconds, the safety net under NOTIFY
+    db_host: str = ''            # where PostgreSQL is, when Odoo's db_host is a pooler
+    db_port: int = 0
+
+
+def _number(kind, minimum):
+    def parse(text):
+        value = kind(text)
+        if not value >= minimum or value == float('inf'):
+            raise ValueError
+        return value
+    parse.expected = f"{'a whole number' if kind is int else 'a number of seconds'} of at least {minimum}"
+    return parse
+
+
+PARSERS = {
+    'workers': _number(int, 0),
+    'limit_time_real': _number(float, 0),
+    'stop_timeout': _number(float, 0),
+    'poll_interval': _number(float, 1),
+    'db_host': str,
+    'db_port': _number(int, 0),
+}
+
+
+@functools.cache
+def settings():
+    """Return the :class:`Settings` of this process.
+
+    :raises ValueError: for an unknown key or a wrong value; the message says which and what is expected
+    """
+    parser = RawConfigParser(inline_comment_prefixes=(';', '#'))
+    try:
+        parser.read([config['config']])
+        given = dict(parser.items(SECTION)) if parser.has_section(SECTION) else {}
+    except Error as exc:
+        msg = f"{config['config']}: {exc}"
+        raise ValueError(msg) from exc
+    if unknown := given.keys() - PARSERS.keys():
+        msg = f"[{SECTION}] {', '.join(sorted(unknown))}: no such setting, there are {', '.join(PARSERS)}"
+        raise ValueError(msg)
+
+    sources = {f'[{SECTION}] {key}': (key, text) for key, text in given.items()}
+    for key in PARSERS:
+        variable = f'ODOO_IR_ASYNC_{key.upper()}'
+        if variable in os.environ:
+            sources[variable] = (key, os.environ[variable])
+    values = {}
+    for source, (key, text) in sources.items():
+        try:
+            if text:
+                values[key] = PARSERS[key](text)
+        except ValueError:
+            msg = f"{source} = {text!r}: expected {PARSERS[key].expected}"
+            raise ValueError(msg) from None
+    return Settings(**values)

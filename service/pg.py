@@ -1,0 +1,86 @@
+"""Connections to PostgreSQL of our own, beside Odoo's pool, and the NOTIFY that wakes the workers."""
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+import psycopg2
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
+
+from odoo import sql_db
+
+from .config import settings
+
+_logger = logging.getLogger(__name__)
+
+CHANNEL = 'odoo_async'
+
+# custom function to call instead of PostgreSQL's `pg_notify`, as for crons and the bus
+NOTIFY_FUNCTION = os.getenv('ODOO_NOTIFY_FUNCTION', 'pg_notify')
+
+# Both ends must see within seconds that the other one's host vanished: the server, to release the advisory
+# lock of a dead worker; the client, not to wait for ever for a NOTIFY on a connection that is half open.
+KEEPALIVES = {'keepalives_idle': 5, 'keepalives_interval': 2, 'keepalives_count': 3, 'tcp_user_timeout': 10_000}
+SESSION = (
+    ' -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000'
+)
+
+
+def connect(dbname, options=''):
+    """Return a new connection in autocommit (so READ COMMITTED), that PgBouncer is not in between of.
+
+    :param str dbname: the database
+    :param str options: settings of the session, as for the command line of ``postgres``
+    :rtype: psycopg2.extensions.connection
+    """
+    _db, info = sql_db.connection_info_for(dbname)
+    direct = {'host': settings().db_host, 'port': settings().db_port}
+    connection = psycopg2.connect(
+        **(info | {key: value for key, value in direct.items() if value} | KEEPALIVES), options=SESSION + options)
+    connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+    return connection
+
+
+class Notifier:
+    """The connection on which this process sends its NOTIFYs.
+
+    They are sent after commit, on a connection of their own: inside the committing transaction, all commits of
+    the cluster that notify wait for each other. Odoo's pool opens a new connection to ``postgres`` each time,
+    which takes thirty times as long as the NOTIFY.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._connection = None
+
+    def notify(self, dbname):
+        """Wake the workers up for a database. What fails here costs time, not jobs: they look by themselves."""
+        with self._lock:
+            try:
+                try:
+                    self._send(dbname)
+                except (psycopg2.OperationalError, psycopg2.InterfaceError):
+                    self._connection = None  # PostgreSQL closed it: it was idle, or restarted
+                    self._send(dbname)
+            except psycopg2.Error as exc:
+                self._connection = None
+                _logger.warning("Could not wake the job workers: %s", exc)
+
+    def _send(self, dbname):
+        if self._connection is None:
+            self._connection = connect('postgres')
+            if self._connection.server_version >= 140000:
+                # Whoever stops enqueuing does not keep a connection for ever, without a timer of ours.
+                with self._connection.cursor() as cr:
+                    cr.execute("SET idle_session_timeout = '60s'")
+        with self._connection.cursor() as cr:
+            cr.execute(f'SELECT "{NOTIFY_FUNCTION}"(%s, %s)', [CHANNEL, dbname])
+
+    def forget(self):
+        """Drop the parent's connection in a forked child; psycopg2 closes it in the process that opened it alone."""
+        self.__init__()
+
+
+notifier = Notifier()
+os.register_at_fork(after_in_child=notifier.forget)

@@ -1,0 +1,224 @@
+"""The process that runs jobs: one more kind of worker of Odoo's prefork server."""
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import select
+import signal
+import threading
+import time
+from collections import deque
+
+import psutil
+import psycopg2
+
+from odoo.service.server import Worker, cron_database_list, empty_pipe, memory_info, set_limit_memory_hard
+from odoo.tools import config
+
+from ..exceptions import JobInterrupted
+from .agenda import Agenda
+from .config import settings
+from .listener import Listener
+from .runner import Runner
+
+_logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 50  # jobs in one claim, at most
+BATCH_TIME = 0.05  # seconds that claimed jobs may wait for those claimed with them
+INTERRUPT_TIME = 1  # seconds that the `finally` blocks of an interrupted job get
+
+
+class WorkerAsync(Worker):
+    """Runs jobs in its work thread: visit the database that is due, claim, run, visit the next one.
+
+    The main thread stands by: it handles the signals, gives back claimed jobs that wait for too long, and
+    interrupts the running one when the time to stop is over.
+    """
+
+    def __init__(self, multi):
+        super().__init__(multi)
+        self.watchdog_timeout = None  # how long one job may take is for the alarm in `_run_batch`
+        self.idle_pipe = multi.pipe_new()
+        self.alive_time = time.monotonic()
+        self.stop_deadline = None
+        self.batch_size = 1
+        # The batch in hand, shared by the two threads.
+        self.lock = threading.Lock()
+        self.session = None
+        self.runner = None
+        self.running = None
+        self.unstarted = deque()
+        self.batch_deadline = None
+
+    def close(self):
+        super().close()
+        os.close(self.idle_pipe[0])
+        os.close(self.idle_pipe[1])
+
+    # ------------------------------------------------------------
+    # Main thread
+    # ------------------------------------------------------------
+
+    def start(self):
+        os.nice(10)  # as cron workers are: the user in front of the screen comes first
+        super().start()
+        if self.multi.socket:
+            self.multi.socket.close()
+        # A service manager sends SIGTERM to all processes of the server: the running job must not die of it.
+        signal.signal(signal.SIGTERM, self.signal_handler)
+        # These must not be created before the fork.
+        self.process = psutil.Process()
+        self.listener = Listener()
+        self.agenda = Agenda(cron_database_list)
+
+    def signal_handler(self, sig, frame):
+        self.alive = False
+        if self.stop_deadline is None:
+            self.stop_deadline = time.monotonic() + settings().stop_timeout
+
+    def run(self):
+        self.start()
+        thread = threading.Thread(name=f"{type(self).__name__} ({self.pid})", target=self._runloop, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            self._stand_by(thread)
+        _logger.info("Worker (%s) exiting. jobs: %s", self.pid, self.request_count)
+
+    def _stand_by(self, thread):
+        now = time.monotonic()
+        deadlines = [deadline - now for deadline in (self.batch_deadline, self.stop_deadline) if deadline is not None]
+        select.select([self.wakeup_fd_r], [], [], max(0, min(deadlines)) if deadlines else None)
+        empty_pipe(self.wakeup_fd_r)
+        now = time.monotonic()
+        if not self.alive:
+            self.multi.pipe_ping(self.idle_pipe)
+        if self.batch_deadline is not None and now >= self.batch_deadline:
+            self.batch_deadline = None
+            self._give_back()
+        if self.stop_deadline is not None and now >= self.stop_deadline and thread.is_alive():
+            self._interrupt(thread)
+
+    def _interrupt(self, thread):
+        """Put the running job back into the queue, from where on it can commit nothing, and end it."""
+        _logger.warning("Worker (%s) has to stop: job %s will be run again", self.pid, self.running)
+        self._give_back(running=True)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(JobInterrupted))
+        if runner := self.runner:
+            runner.interrupt()
+        thread.join(INTERRUPT_TIME)
+        # An exception out of nowhere may have left locks held: this process does nothing more.
+        logging.shutdown()
+        os._exit(0)
+
+    # ------------------------------------------------------------
+    # Work thread
+    # ------------------------------------------------------------
+
+    def _runloop(self):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {
+            signal.SIGXCPU, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+        })
+        try:
+            while self.alive:
+                self.check_limits()
+                self.sleep()
+                if self.alive:
+                    self.process_work()
+            for database in self.agenda:
+                database.leave()
+        except Exception:
+            _logger.exception("Worker %s (%s) Exception occurred, exiting...", type(self).__name__, self.pid)
+        finally:
+            self.multi.pipe_ping(self.eintr_pipe)
+
+    def check_limits(self):
+        # Not those of `Worker`: its limit on CPU time is one for requests, and would end a long job.
+        if self.ppid != os.getppid():
+            _logger.info("Worker (%s) Parent changed", self.pid)
+            self.alive = False
+        if self.request_count >= self.request_max:
+            _logger.info("Worker (%d) max request (%s) reached.", self.pid, self.request_count)
+            self.alive = False
+        if 0 < config['limit_time_worker_cron'] < time.monotonic() - self.alive_time:
+            _logger.info("Worker (%d) max age (%ss) reached.", self.pid, config['limit_time_worker_cron'])
+            self.alive = False
+        if 0 < config['limit_memory_soft'] < (memory := memory_info(self.process)):
+            _logger.info("Worker (%d) virtual memory limit (%s) reached.", self.pid, memory)
+            self.alive = False
+        set_limit_memory_hard()
+
+    def sleep(self):
+        """Wait until a database is due."""
+        if self.listener.connect():
+            self.agenda.wake_all()
+        try:
+            self.agenda.refresh()
+        except psycopg2.Error as exc:
+            _logger.info("Worker (%s) cannot list the databases: %s", self.pid, exc)
+        for database in self.agenda:
+            database.leave_if_idle()
+        due = (database := self.agenda.next()) and database.due - time.monotonic()
+        # Not for longer than `beat`, to notice that the parent is gone.
+        timeout = self.multi.beat if due is None else max(0, min(due, self.multi.beat))
+        select.select([self.idle_pipe[0], *self.listener.fds()], [], [], timeout)
+        empty_pipe(self.idle_pipe[0])
+        for name in self.listener.read():
+            if not config['db_name'] or name in config['db_name']:
+                self.agenda.wake(name)
+
+    def process_work(self):
+        """Visit the database that is due, and run what one claim gives."""
+        database = self.agenda.next()
+        if not database or database.due > time.monotonic():
+            return
+        try:
+            if jobs := database.claim(self.batch_size):
+                self.setproctitle(database.name)
+                self._run_batch(database.session, jobs)
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
+            # It was dropped, is being copied, or PostgreSQL restarts.
+            _logger.info("Worker (%s) keeps away from %s for a while: %s", self.pid, database.name, exc)
+            database.shun()
+        except Exception:
+            _logger.warning("Worker (%s) keeps away from %s for a while", self.pid, database.name, exc_info=True)
+            database.shun()
+
+    def _run_batch(self, session, jobs):
+        start = time.monotonic()
+        with self.lock:
+            self.session = session
+            self.unstarted.extend(jobs)
+        if len(jobs) > 1:
+            self.batch_deadline = start + BATCH_TIME
+            self.multi.pipe_ping(self.eintr_pipe)
+        try:
+            with Runner(session) as self.runner:
+                while job := self._next_job():
+                    # The kernel's alarm ends the process when nothing else can, as when C code keeps the GIL.
+                    signal.setitimer(signal.ITIMER_REAL, settings().limit_time_real)
+                    self.runner.run(job)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    self.request_count += 1
+        finally:
+            self.batch_deadline = None
+            self._give_back()
+        # As many as are worked off in half of the time that the last one of them may wait.
+        elapsed = time.monotonic() - start
+        self.batch_size = max(1, min(BATCH_SIZE, int(len(jobs) * BATCH_TIME / 2 / elapsed)))
+
+    def _next_job(self):
+        with self.lock:
+            self.running = self.unstarted.popleft() if self.alive and self.unstarted else None
+            return self.running
+
+    def _give_back(self, running=False):
+        """Put the jobs that were claimed but not started back into the queue; and the running one, if need be."""
+        with self.lock:
+            jobs = [*self.unstarted, *([self.running] if running and self.running else [])]
+            self.unstarted.clear()
+            if jobs:
+                try:
+                    self.session.give_back(jobs)
+                except psycopg2.Error as exc:  # they are free as soon as the session is over
+                    _logger.info("Worker (%s) could not give back %d jobs: %s", self.pid, len(jobs), exc)
