@@ -1,0 +1,10 @@
+{
+    'name': 'Async Jobs Demo',
+    'version': '19.0.1.0.0',
+    'summary': 'What script/run shows: 20,000 partners, exported in the background',
+    'category': 'Hidden',
+    'author': 'The ir_async authors',
+    'license': 'LGPL-3',
+    'depends': ['ir_async'],
+    'post_init_hook': '_create_partners',
+}
