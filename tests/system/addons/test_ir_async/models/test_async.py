@@ -1,0 +1,50 @@
+import os
+import signal
+import time
+
+from odoo import fields, models
+
+
+class TestAsyncEffect(models.Model):
+    """What a job leaves behind, to be counted: the methods are what the system tests enqueue."""
+    _name = 'test.async.effect'
+    _description = "Effect of a job"
+
+    name = fields.Char()
+    pid = fields.Integer()
+    started = fields.Float(digits=0, help="Seconds since 1970, by the worker's clock")
+
+    def effect(self, name, seconds=0, started=None):
+        """Write one row, whose name is to appear exactly once; take some time before and after."""
+        started = started or time.time()
+        time.sleep(seconds / 2)
+        self.create({'name': name, 'pid': os.getpid(), 'started': started})
+        time.sleep(seconds / 2)
+
+    def effect_then_kill(self, name):
+        self.create({'name': name})
+        self.env.cr.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def effect_in_sql(self, name, seconds):
+        self.env.cr.execute("SELECT pg_sleep(%s)", [seconds])
+        return self.effect(name)
+
+    def effect_with_commits(self, name, count, seconds):
+        """Write and commit row after row."""
+        for i in range(count):
+            time.sleep(seconds)
+            self.create({'name': f'{name}-{i}', 'pid': os.getpid()})
+            self.env.cr.commit()
+
+    def burn_cpu(self, seconds):
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            sum(range(1000))
+        return seconds
+
+    def noop(self):
+        return
+
+    def fail(self, message):
+        raise ValueError(message)
