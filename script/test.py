@@ -121,7 +121,10 @@ class Runner:
         system = ROOT / 'tests' / 'system'
         if system.exists():
             # Cut there: the packages above can be imported in Odoo alone.
-            self.pytest('system tests', '-p', 'no:odoo', *(paths or [system]), '--rootdir', system, '--confcutdir', system, *options)
+            self.pytest(
+                'system tests', *(paths or [system]), '-p', 'no:odoo', '-o', 'python_files=*_test.py',
+                '--rootdir', system, '--confcutdir', system, *options,
+            )
 
 
 def main():
