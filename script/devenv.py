@@ -18,7 +18,7 @@ ADDON = STATE / 'addons' / 'ir_async'  # a link: its name is the module's
 BAD_LINE = re.compile(r'^\S+ \S+ \d+ (WARNING|ERROR|CRITICAL) ')
 # What a database is made of: a change elsewhere needs no new installation.
 INSTALLED = ('**/*.py', '**/*.xml', '**/*.csv', '**/*.sql', '**/*.po*')
-NOT_INSTALLED = {'benchmarks', 'docs', 'script', 'static', 'tests'}
+NOT_INSTALLED = {'benchmarks', 'docs', 'static', 'tests'}
 
 
 @contextlib.contextmanager
@@ -37,14 +37,14 @@ def fingerprint():
     digest = hashlib.sha256(ODOO[1].encode())
     for path in sorted({path for pattern in INSTALLED for path in ROOT.glob(pattern)}):
         relative = path.relative_to(ROOT)
-        if relative.parts[0] not in NOT_INSTALLED:
+        if relative.parts[0] not in NOT_INSTALLED and relative.parent != Path('script'):
             digest.update(f'{relative} {path.stat().st_size}\n'.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
 def psql(query, database='postgres'):
     return subprocess.run(
-        ['psql', '-XAtc', query, database], check=True, capture_output=True, text=True,
+        ['psql', '-XAtc', query, database], check=True, stdout=subprocess.PIPE, text=True,
     ).stdout.split()
 
 
@@ -60,7 +60,7 @@ def create_database(name, modules, *options, template='template1'):
     log = STATE / f'{name}.log'
     log.unlink(missing_ok=True)
     filestore = STATE / 'data' / 'filestore'
-    subprocess.run(['dropdb', '--if-exists', '--force', name], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(['dropdb', '--if-exists', '--force', name], check=True, env=os.environ | {'PGOPTIONS': '-c client_min_messages=warning'})
     subprocess.run(['createdb', '-T', template, name], check=True)
     shutil.rmtree(filestore / name, ignore_errors=True)
     if (filestore / template).exists():

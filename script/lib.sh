@@ -24,6 +24,12 @@ fi
 say() { printf '\e[1mir_async:\e[0m %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
 
+need_space() {  # MB folder
+    local free
+    free=$(df -Pm "$2" | awk 'NR == 2 {print $4}')
+    (( free >= $1 )) || die "not enough space in $2: $1 MB needed, $free MB free"
+}
+
 pg_bin=$(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin | sort -rV | while read -r bin; do
     [[ ! -x $bin/initdb ]] || { echo "$bin"; break; }
 done)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from datetime import datetime
+from zipfile import BadZipFile
 
 import openpyxl
 import requests
@@ -221,7 +222,7 @@ if __name__ == '__main__':
             outcome, right = main(arguments)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (Problem, OSError, subprocess.CalledProcessError) as error:
+    except (Problem, OSError, subprocess.CalledProcessError, websocket.WebSocketException, BadZipFile) as error:
         sys.exit(f'script/run: {error}')
     if arguments.once:
         say(json.dumps(outcome))
