@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-HOOT = re.compile(r'\[HOOT\] (?:Failed (?P<failed>\d+) tests \()?(?:Passed )?(?P<passed>\d+)(?: tests| passed)')
+HOOT = re.compile(r'\[HOOT\] (?:Passed |Failed \d+ tests \()(\d+)')
 
 
 class LogRecorder(logging.Handler):
@@ -24,7 +24,7 @@ class LogRecorder(logging.Handler):
         if record.levelno >= logging.WARNING:
             self.bad.append(f'{record.levelname} {record.name}: {record.getMessage()}')
         elif record.name.endswith('.browser') and (match := HOOT.search(record.getMessage())):
-            self.hoot['passed'] += int(match['passed'])
+            self.hoot['passed'] += int(match[1])
 
     def take(self):
         bad, self.bad = self.bad, []
