@@ -1,3 +1,15 @@
+class RetryJob(Exception):
+    """Raise it in a job that is to be tried again later. What it did is rolled back; it costs no attempt.
+
+    :param str reason: shown as the job's error meanwhile
+    :param float delay: seconds from now; by default, as after a failure: the option ``retry_delay``
+    """
+
+    def __init__(self, reason, delay=None):
+        super().__init__(reason)
+        self.delay = delay
+
+
 class ClaimLost(BaseException):
     """The job belongs to another worker now: whatever this one did for it must not be committed.
 
@@ -11,3 +23,7 @@ class JobInterrupted(BaseException):
 
 class WorkerDied(RuntimeError):
     """The error of a job that killed its worker too many times."""
+
+
+class JobTimeout(RuntimeError):
+    """The error of a job whose method took too long."""

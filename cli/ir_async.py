@@ -51,16 +51,17 @@ class IrAsync(Command):
         sys.exit(code or 0)
 
     def _run_job(self, job_id):
+        from odoo.addons.ir_async.models.ir_async import Running  # noqa: PLC0415
         from odoo.addons.ir_async.service.runner import Runner  # noqa: PLC0415
         from odoo.addons.ir_async.service.session import Session  # noqa: PLC0415
         if len(config['db_name']) != 1:
             return "ir_async: --run needs the database of the job, use -d"
         server.load_server_wide_modules()
-        session = Session.open(config['db_name'][0])
-        jobs = session.claim(1, job_id) if session else []
+        session, _delay = Session.open(config['db_name'][0])
+        jobs = session.claim_one(job_id) if session else []
         if not jobs:
             return f"ir_async: there is no job {job_id} in state 'created'"
         with Runner(session) as runner:
-            runner.run(jobs[0])
+            runner.run(Running(jobs[0]))
         session.close()
         return 0

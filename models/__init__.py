@@ -1,5 +1,8 @@
 from . import (
     ir_async,
+    ir_async_channel,
+    ir_async_progress,
+    ir_async_stop,
     ir_async_worker,
     res_users,
 )

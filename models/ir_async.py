@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import logging
-import sys
-import traceback
+import random
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
+
+import psycopg2.errors
 
 from odoo import SUPERUSER_ID, api, fields, models
 from odoo.exceptions import AccessError, MissingError, UserError
@@ -16,24 +16,41 @@ from odoo.tools import SQL, json_default, ormcache
 from odoo.tools.constants import GC_UNLINK_LIMIT
 from odoo.tools.misc import split_every
 
-from odoo.addons.ir_async.exceptions import ClaimLost
+from odoo.addons.ir_async.exceptions import ClaimLost, RetryJob, WorkerDied
 from odoo.addons.ir_async.service.pg import notifier
 from odoo.addons.ir_async.tools.encoding import decode, encode, encode_result
+from odoo.addons.ir_async.tools.options import Options
+from odoo.addons.ir_async.tools.target import caller_stack, check_target, format_stack
 
 _logger = logging.getLogger(__name__)
 
+LIVE = ('waiting', 'created', 'processing')
 ENDED = ('succeeded', 'done', 'failed', 'cancelled')
-STACK_DEPTH = 16  # frames of the enqueuer that are kept to explain a failure
-CHAIN_DEPTH = 20  # jobs that enqueued each other, likewise
+MAX_DEATHS = 3
+FIRST_RETRY_DELAY, LAST_RETRY_DELAY = 10, 3600  # seconds
+CHAIN_DEPTH = 20  # jobs that enqueued each other, to explain a failure
 BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; a larger payload is read on demand
+
+OPTIONS = 'ir_async_options'  # key in the context of `ir.async` itself
 PENDING = 'ir_async.pending'  # key in the hooks' data: the rows that the transaction is about to insert
 COLUMNS = (
-    'id', 'name', 'notify', 'res_model', 'res_ids', 'method', 'args', 'kwargs', 'user_id', 'su', 'context', 'parent_id',
-    'stack', 'priority',
+    'id', 'state', 'name', 'notify', 'res_model', 'res_ids', 'method', 'args', 'kwargs', 'user_id', 'su', 'context',
+    'parent_id', 'stack', 'priority', 'date_scheduled', 'max_attempts', 'retry_delay', 'timeout', 'channel', 'limited',
+    'key',
 )
 
-# The id of the job that this thread runs. Not the context's `async_job_id`: a client could forge that one.
-_current_id = ContextVar('ir_async.current_id', default=False)
+
+class Running:
+    """The job that this thread runs, and what it reported last.
+
+    Not the context's ``async_job_id``: a client could forge that one.
+    """
+    current = ContextVar('ir_async.running', default=None)
+
+    def __init__(self, job):
+        self.job = job
+        self.progress = None
+        self.deadline = None  # when its time is over, if it is limited
 
 
 class VerbatimJson(fields.Json):
@@ -62,6 +79,7 @@ class IrAsync(models.Model):
         ],
         required=True, readonly=True, default='created')
     payload = VerbatimJson(readonly=True, help="The result or the error", prefetch=False)
+    progress = fields.Json(compute='_compute_progress', help="What the method reported last: done, total and message")
     notify = fields.Boolean(readonly=True, help="Tell the user about every change")
     dismissed = fields.Boolean(readonly=True, help="The user does not want to see it any more")
     revision = fields.Integer(
@@ -85,7 +103,19 @@ class IrAsync(models.Model):
         help="Where it was enqueued: JSON, innermost frame last")
     parent_id = fields.Many2one(
         'ir.async', "Enqueued by", readonly=True, index='btree_not_null', ondelete='set null')
+
+    # How: see `with_options`.
     priority = fields.Integer(required=True, readonly=True, default=10, aggregator=None, help="Lower runs first")
+    date_scheduled = fields.Datetime("Not before", readonly=True)
+    max_attempts = fields.Integer(readonly=True, default=1, aggregator=None)
+    retry_delay = fields.Char(readonly=True, help="Seconds, a list of them, or nothing: exponential. JSON")
+    timeout = fields.Float(digits=0, readonly=True, aggregator=None, help="Seconds that the method may run")
+    channel = fields.Char(required=True, readonly=True, default='default')
+    limited = fields.Boolean(readonly=True, help="The channel has limits")
+    key = fields.Char(readonly=True, help="While a job of this key is queued or running, there is no second one")
+    after_ids = fields.Many2many(
+        'ir.async', 'ir_async_after_rel', 'job_id', 'after_id', "After", readonly=True,
+        help="The jobs that must have ended well first")
 
     # What became of it so far.
     attempts = fields.Integer(readonly=True, default=0, aggregator=None, help="How many times the method ended")
@@ -98,27 +128,72 @@ class IrAsync(models.Model):
     date_start = fields.Datetime("Started on", readonly=True)
     date_done = fields.Datetime("Ended on", readonly=True)
 
-    # The order of a claim. Finished jobs, of which there are months, are in none of these.
-    _claim_idx = models.Index("(priority, id) WHERE state = 'created'")
+    # What workers look for. Finished jobs, of which there are weeks, are in none of these but the last two.
+    _claim_idx = models.Index("(priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND NOT limited")
+    _limited_claim_idx = models.Index(
+        "(channel, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited")
+    _scheduled_idx = models.Index("(date_scheduled) WHERE state = 'created' AND date_scheduled IS NOT NULL")
+    _waiting_idx = models.Index("(id) WHERE state = 'waiting'")
     _session_idx = models.Index("(session) WHERE state = 'processing'")
+    _limited_start_idx = models.Index("(channel, date_start) WHERE limited")
     _vacuum_idx = models.Index("(date_done) WHERE date_done IS NOT NULL")
+    _live_key_uniq = models.UniqueIndex(
+        "(key, (CASE WHEN notify THEN user_id ELSE 0 END))"
+        " WHERE key IS NOT NULL AND state IN ('waiting', 'created', 'processing')",
+        "There is already a job of that key.")
 
     def init(self):
         # What `_enqueue` leaves out, it leaves to the database.
         self.env.cr.execute(SQL(
             """
             ALTER TABLE %s
-            ALTER state SET DEFAULT 'created',
             ALTER revision SET DEFAULT 1,
             ALTER attempts SET DEFAULT 0,
             ALTER deaths SET DEFAULT 0,
             ALTER claims SET DEFAULT 0,
             ALTER create_date SET DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')
             """, SQL.identifier(self._table)))
+        # A dependency stays for information once it is met; until then it is in these indexes.
+        self.env.cr.execute("""
+            ALTER TABLE ir_async_after_rel ADD COLUMN IF NOT EXISTS unmet boolean NOT NULL DEFAULT true;
+            CREATE INDEX IF NOT EXISTS ir_async_after_rel_unmet_idx ON ir_async_after_rel (job_id) WHERE unmet;
+            CREATE INDEX IF NOT EXISTS ir_async_after_rel_after_idx ON ir_async_after_rel (after_id) WHERE unmet
+        """)
+
+    def _compute_progress(self):
+        self.env.cr.execute(SQL(
+            "SELECT job_id, done, total, message FROM ir_async_progress WHERE job_id IN %s", self._ids or (0,)))
+        reported = {job_id: _progress(*progress) for job_id, *progress in self.env.cr.fetchall()}
+        for job in self:
+            job.progress = reported.get(job.id, False)
 
     # ------------------------------------------------------------
     # Enqueue
     # ------------------------------------------------------------
+
+    @api.private
+    def with_options(self, **options):
+        """Return this model with options for the jobs that are called with it.
+
+        :param int priority: lower runs first, ties in the order of creation; 10 by default
+        :param datetime.datetime at: not before that date, in UTC
+        :param delay: not before that many seconds, a number or a ``timedelta``, from now
+        :param int max_attempts: how many times the method is tried when it raises; 1 by default
+        :param retry_delay: seconds between two tries, or a list of them, the last of which is for all further ones;
+            by default 10 seconds to an hour, doubled each time, with jitter
+        :param float timeout: seconds that the method may run, at most the server's ``limit_time_real``
+        :param str channel: the channel, whose limits apply, see ``ir.async.channel``
+        :param str key: while a job of this key is waiting, created or processing, ``call`` returns that one
+        :param after: jobs, records of ``ir.async``, that must have ended well first
+        :param int chunk_size: one job for so many records of the target each, all of which are returned
+        :return: the model ``ir.async``
+        :raises TypeError: when an option is unknown, or its value is not what it takes
+        """
+        return self.with_context(**{OPTIONS: self._options().update(options)})
+
+    def _options(self):
+        options = self.env.context.get(OPTIONS)
+        return options if isinstance(options, Options) else Options()
 
     @api.private
     def call(self, target, /, *args, **kwargs):
@@ -133,7 +208,7 @@ class IrAsync(models.Model):
         :param target: a method bound to a recordset, private or empty ones included
         :param args: positional arguments: JSON types, recordsets, datetime, date, Decimal, bytes, tuples and sets
         :param kwargs: keyword arguments, of the same types
-        :return: the job, a record of ``ir.async`` (not sudo)
+        :return: the job, a record of ``ir.async`` (not sudo); with the option ``chunk_size``, the jobs
         :raises TypeError: when ``target`` is no such method, does not take these arguments, or one of them
             cannot be stored; the message names it by its path, as in ``args[1]['when']``
         :raises odoo.exceptions.UserError: when the records of ``target`` are not saved yet
@@ -148,7 +223,7 @@ class IrAsync(models.Model):
         :param target: as for :meth:`call`
         :param args: as for :meth:`call`
         :param kwargs: as for :meth:`call`
-        :return: the job, a record of ``ir.async`` (not sudo)
+        :return: the job, a record of ``ir.async`` (not sudo); with the option ``chunk_size``, the jobs
         :raises TypeError: as :meth:`call`, and when ``description`` is not a text
         :raises odoo.exceptions.UserError: as :meth:`call`
         """
@@ -163,91 +238,144 @@ class IrAsync(models.Model):
 
         :return: a record of ``ir.async``, empty outside of a job
         """
-        job_id = _current_id.get()
-        return self.sudo(False).browse(job_id and [job_id])
+        running = Running.current.get()
+        return self._plain().browse([running.job.id] if running else [])
 
-    def _enqueue(self, target, args, kwargs, **values):
-        records, function = self._check_target(target)
-        if not args and kwargs:
-            args, kwargs = _unpack_thread_style(function, kwargs)
-        try:
-            _signature(function).bind(records, *args, **kwargs)
-        except TypeError as exc:
-            msg = f"{records._name}.{function.__name__}(): {exc}"
-            raise TypeError(msg) from None
+    @api.private
+    def report_progress(self, done, total=None, message=None):
+        """Tell how far the running job is. The user sees it at once, although the transaction of the job is open.
 
+        It costs next to nothing: what is shown is the last of what was reported, a few times a second.
+        Outside of a job, nothing happens.
+
+        :param float done: how much is done
+        :param float total: of how much, if that is known
+        :param str message: what it is about
+        :raises TypeError: when ``done`` or ``total`` is not a number
+        """
+        if running := Running.current.get():
+            running.progress = (float(done), None if total is None else float(total), message and str(message))
+
+    def _plain(self):
+        """Return this model as the caller may have it: neither in sudo, nor with options for the next call."""
+        context = {key: value for key, value in self.env.context.items() if key != OPTIONS}
+        return self.sudo(False).with_context(context)
+
+    def _enqueue(self, target, args, kwargs, name=None, notify=False):
+        records, method, args, kwargs = check_target(target, args, kwargs)
+        if not all(type(id_) is int for id_ in records._ids):
+            raise UserError(self.env._(
+                "Save %(records)s first: what is not saved cannot be worked on in the background.", records=records))
         env = records.env
-        row = {
-            'name': None,
-            'notify': False,
+        # The job comes to exist in the transaction of the target, whatever this one is.
+        model = self if self.env.cr is env.cr else env[self._name].with_context(**{OPTIONS: self._options()})
+        options = model._options()
+        running = Running.current.get()
+        values = {
+            'state': 'waiting' if options.after else 'created',
+            'name': name,
+            'notify': notify,
             'res_model': records._name,
-            'res_ids': json.dumps(records._ids),
-            'method': function.__name__,
+            'res_ids': None,
+            'method': method,
             'args': encode(list(args), 'args'),
             'kwargs': encode(kwargs, 'kwargs'),
             'user_id': env.uid,
             'su': env.su,
             'context': _encode_context(env.context),
-            'parent_id': _current_id.get() or None,
-            'stack': json.dumps(_caller_stack(), separators=(',', ':')),
-            'priority': 10,
-            **values,
+            'parent_id': running and running.job.id,
+            'stack': json.dumps(caller_stack(), separators=(',', ':')),
+            'priority': options.priority,
+            'date_scheduled': options.scheduled_date(),
+            'max_attempts': options.max_attempts,
+            'retry_delay': None if options.retry_delay is None else json.dumps(options.retry_delay),
+            'timeout': options.timeout,
+            'channel': options.channel,
+            'limited': options.channel.split('/', 1)[0] in model.env['ir.async.channel']._limited_names(),
+            'key': options.key,
         }
-        # The job comes to exist in the transaction of the target, whatever this one is.
-        jobs = self if self.env.cr is env.cr else env[self._name]
-        row['id'] = jobs._reserve_id()
-        jobs._pending_rows().append(tuple(row[column] for column in COLUMNS))
-        if jobs._is_referenced():
-            jobs._insert_pending()
-        if row['notify']:
-            jobs._send(row['id'], row['user_id'], row['name'], 'created', 1)
-        return jobs.sudo(False).browse(row['id'])
+        chunks = split_every(options.chunk_size, records._ids) if options.chunk_size else [records._ids]
+        return model._plain().browse(model._add_rows(values, [json.dumps(chunk) for chunk in chunks], options.after))
 
-    def _check_target(self, target):
-        """Return the recordset and the function of a bound method."""
-        records = getattr(target, '__self__', None)
-        if not inspect.ismethod(target) or not isinstance(records, models.BaseModel):
-            msg = f"the target must be a method bound to a recordset, as in call(self.method); got {target!r}"
-            raise TypeError(msg)
-        function = target.__func__
-        found = getattr(type(records), function.__name__, None)
-        if found is not function:
-            msg = (
-                f"{records._name} has no method {function.__name__!r} that is the given {target!r}: a worker looks "
-                f"it up by its name, so super().method, lambdas and wrappers cannot be called later"
-            )
-            raise TypeError(msg)
-        if not all(type(id_) is int for id_ in records._ids):
-            raise UserError(self.env._("Save %(records)s first: what is not saved cannot be worked on in the background.", records=records))
-        return records, function
+    def _add_rows(self, values, chunks, after):
+        """Add one row for each chunk of record ids to what the transaction inserts; return the ids of the jobs."""
+        rows = []
+        for job_id, res_ids in zip(self._reserve_ids(len(chunks)), chunks):
+            values['id'], values['res_ids'] = job_id, res_ids
+            rows.append(tuple(values[column] for column in COLUMNS))
+        if values['key']:
+            self._insert_pending()
+            [row] = rows
+            if existing_id := self._insert_keyed(row, values):
+                return [existing_id]
+        self._pending(rows if not values['key'] else [], [
+            (row[0], parent_id) for row in rows for parent_id in after._ids] if after else [])
+        if self._is_referenced():
+            self._insert_pending()
+        if values['notify']:
+            for row in rows:
+                self._send(row[0], values['user_id'], values['name'], values['state'], 1)
+        return [row[0] for row in rows]
 
-    def _reserve_id(self):
-        """Return an id of the sequence; from the second one on, a transaction takes them in growing numbers."""
+    def _reserve_ids(self, count):
+        """Return ids of the sequence; a transaction takes them in growing numbers."""
         data = self.env.cr.precommit.data
         ids, size = data.get('ir_async.ids') or ([], 1)
-        if not ids:
-            ids = [id_ for id_, in self.env.execute_query(SQL(
-                "SELECT nextval(%s) FROM generate_series(1, %s)", f'{self._table}_id_seq', size))][::-1]
+        if len(ids) < count:
+            ids += [id_ for id_, in self.env.execute_query(SQL(
+                "SELECT nextval(%s) FROM generate_series(1, %s)", f'{self._table}_id_seq', max(size, count - len(ids))))]
             size = min(size * 4, 256)
-        id_ = ids.pop()
-        data['ir_async.ids'] = ids, size
-        return id_
+        data['ir_async.ids'] = ids[count:], size
+        return ids[:count]
 
-    def _pending_rows(self):
-        """Return the list of rows to insert. It is in the hooks' data, which a savepoint's rollback clears."""
+    def _pending(self, rows, dependencies):
+        """Have rows inserted. They are in the hooks' data, which a savepoint's rollback clears."""
         data = self.env.cr.precommit.data
         if PENDING not in data:
-            data[PENDING] = []
+            data[PENDING] = [], []
             self.env.cr.precommit.add(self._insert_pending)
-        return data[PENDING]
+        data[PENDING][0].extend(rows)
+        data[PENDING][1].extend(dependencies)
 
     def _insert_pending(self):
-        rows = self.env.cr.precommit.data.get(PENDING)
-        if not rows:
-            return
-        self.env.cr.execute_values(
-            f'INSERT INTO "{self._table}" ({", ".join(COLUMNS)}) VALUES %s', rows, page_size=1000)
-        rows.clear()
+        rows, dependencies = self.env.cr.precommit.data.get(PENDING) or ((), ())
+        if rows:
+            self.env.cr.execute_values(
+                f'INSERT INTO "{self._table}" ({", ".join(COLUMNS)}) VALUES %s', rows, page_size=1000)
+            rows.clear()
+            self._wake_workers()
+        if dependencies:
+            # A parent that was deleted since had ended, long ago.
+            self.env.cr.execute(
+                "INSERT INTO ir_async_after_rel (job_id, after_id)"
+                " SELECT DISTINCT job_id, after_id FROM unnest(%s, %s) AS rel (job_id, after_id)"
+                " WHERE EXISTS (SELECT FROM ir_async WHERE id = after_id)",
+                [list(ids) for ids in zip(*dependencies)])
+            dependencies.clear()
+
+    def _insert_keyed(self, row, values):
+        """Insert one row, unless there is a live job of its key; then return the id of that job."""
+        # At REPEATABLE READ, a job that another transaction inserted since is a serialization failure, that
+        # `retrying` answers with another try, which sees it.
+        inserted = self.env.execute_query(SQL(
+            """
+            INSERT INTO ir_async (%s) VALUES %s
+            ON CONFLICT (key, (CASE WHEN notify THEN user_id ELSE 0 END))
+                  WHERE key IS NOT NULL AND state IN ('waiting', 'created', 'processing')
+             DO NOTHING
+              RETURNING id
+            """, SQL(', ').join(map(SQL.identifier, COLUMNS)), row))
+        if inserted:
+            self._wake_workers()
+            return None
+        [[existing_id]] = self.env.execute_query(SQL(
+            "SELECT id FROM ir_async WHERE key = %s AND %s AND state IN %s",
+            values['key'], SQL("notify AND user_id = %s", values['user_id']) if values['notify'] else SQL("NOT notify"),
+            LIVE))
+        return existing_id
+
+    def _wake_workers(self):
+        """Wake the workers up after the commit, once."""
         data = self.env.cr.postcommit.data
         if 'ir_async.notified' not in data:
             data['ir_async.notified'] = True
@@ -257,7 +385,8 @@ class IrAsync(models.Model):
     def _is_referenced(self):
         """Tell whether another table may refer to a job: then its row must be there at once."""
         return any(
-            field.store and field.comodel_name == self._name and field.model_name != self._name
+            field.store and field.comodel_name == self._name
+            and not field.model_name.startswith(self._name)
             for model in self.env.registry.values()
             for field in model._fields.values()
             if field.type in ('many2one', 'many2many')
@@ -317,8 +446,7 @@ class IrAsync(models.Model):
             return jobs
         jobs.invalidate_recordset()
         rows = dict(self.env.execute_query(SQL(
-            "SELECT id, user_id FROM %s WHERE id IN %s ORDER BY id FOR NO KEY UPDATE",
-            SQL.identifier(self._table), self._ids)))
+            "SELECT id, user_id FROM ir_async WHERE id IN %s ORDER BY id FOR NO KEY UPDATE", self._ids)))
         if missing := set(self._ids) - rows.keys():
             raise MissingError(self.env._("These jobs do not exist any more: %s", sorted(missing)))
         is_manager = self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')
@@ -343,6 +471,58 @@ class IrAsync(models.Model):
         jobs.filtered(lambda job: job.state == 'succeeded')._update(state='done')
         return True
 
+    def cancel(self):
+        """Cancel these jobs: the queued ones at once, the running ones within a second. What they did is rolled back.
+
+        :return: True
+        :raises odoo.exceptions.AccessError: when one of them is not the user's, who is no manager either
+        :raises odoo.exceptions.UserError: when one of them has ended; none is changed then
+        """
+        jobs = self._lock()
+        if others := jobs.filtered(lambda job: job.state in ENDED):
+            raise UserError(self.env._("Only jobs that did not end can be cancelled, not %(jobs)s.", jobs=others._label()))
+        running = jobs.filtered(lambda job: job.state == 'processing')
+        (jobs - running)._update(state='cancelled', date_done=fields.Datetime.now())
+        for job in running:
+            # Not in its row, that belongs to its worker. Within the transaction: the worker must see it then.
+            self.env.cr.execute(SQL(
+                "INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, 'cancel')"
+                " ON CONFLICT (job_id) DO UPDATE SET reason = 'cancel'", job.id))
+            self.env.cr.execute(SQL("SELECT pg_notify('ir_async_stop', %s)", str(job.id)))
+        self._wake_workers()  # for the children
+        return True
+
+    def retry(self):
+        """Run these jobs, that failed or were cancelled, again. Their attempts and deaths start from zero.
+
+        :return: True
+        :raises odoo.exceptions.AccessError: when one of them is not the user's, who is no manager either
+        :raises odoo.exceptions.UserError: when one of them did not fail and is not cancelled, waits for a cancelled
+            job, or there is a live job of the same key; none is changed then
+        """
+        jobs = self._lock()
+        if others := jobs.filtered(lambda job: job.state not in ('failed', 'cancelled')):
+            raise UserError(self.env._(
+                "Only jobs that failed or were cancelled can be tried again, not %(jobs)s.", jobs=others._label()))
+        if parents := jobs.after_ids.filtered(lambda job: job.state == 'cancelled') - jobs:
+            raise UserError(self.env._("First try again what they wait for: %(jobs)s.", jobs=parents._label()))
+        waiting = jobs.filtered(lambda job: any(parent.state not in ('succeeded', 'done') for parent in job.after_ids))
+        restart = {
+            'attempts': 0, 'deaths': 0, 'payload': None, 'date_scheduled': None, 'date_start': None, 'date_done': None,
+            'dismissed': False,
+        }
+        try:
+            with self.env.cr.savepoint():
+                self.env.cr.execute(SQL("DELETE FROM ir_async_stop WHERE job_id IN %s", self._ids or (0,)))
+                self.env.cr.execute(SQL("DELETE FROM ir_async_progress WHERE job_id IN %s", self._ids or (0,)))
+                waiting._update(state='waiting', **restart)
+                (jobs - waiting)._update(state='created', **restart)
+        except psycopg2.errors.UniqueViolation as exc:
+            raise UserError(self.env._(
+                "There is already a queued or running job of the same key: %(detail)s", detail=exc.diag.message_detail)) from None
+        self._wake_workers()
+        return True
+
     def dismiss(self):
         """Take these ended jobs off their owner's list, in all tabs. They stay in the job views.
 
@@ -364,8 +544,7 @@ class IrAsync(models.Model):
         if not self:
             return
         self.env.cr.execute(SQL(
-            "UPDATE %s SET %s, revision = revision + 1 WHERE id IN %s",
-            SQL.identifier(self._table),
+            "UPDATE ir_async SET %s, revision = revision + 1 WHERE id IN %s",
             SQL(", ").join(SQL("%s = %s", SQL.identifier(name), value) for name, value in values.items()),
             self._ids,
         ))
@@ -385,56 +564,66 @@ class IrAsync(models.Model):
     # Run: called by the worker, and by the tests' run_jobs()
     # ------------------------------------------------------------
 
-    def _perform(self, job):
+    def _perform(self, running):
         """Call the method of a job, in its own environment.
 
-        :param job: a :class:`~odoo.addons.ir_async.service.session.Job`
+        :param Running running: the job
         :return: the state and the payload, JSON text, that the job ends with
         :rtype: tuple
         """
+        job = running.job
+        if job.deaths >= MAX_DEATHS:
+            msg = f"{job.deaths} workers died, one after the other, while they ran this job"
+            raise WorkerDied(msg)
         context = decode(job.context, self.env(user=job.user_id, context={}, su=job.su))
         env = self.env(user=job.user_id, context={**context, 'async_job_id': job.id}, su=job.su)
         if not job.user_active and job.user_id != SUPERUSER_ID and not env.user._is_public():
             raise UserError(env._("The user %(login)s was archived since.", login=env.user.sudo().login))
         records = env[job.res_model].browse(json.loads(job.res_ids))
-        token = _current_id.set(job.id)
+        token = Running.current.set(running)
         try:
             result = getattr(records, job.method)(*decode(job.args, env), **decode(job.kwargs, env))
             payload = encode_result(result)
             env.cr.flush()
         finally:
-            _current_id.reset(token)
+            Running.current.reset(token)
         return ('done', None) if result is None else ('succeeded', payload)
 
-    def _finish(self, job, state, payload=None):
+    def _finish(self, job, state, payload=None, date_scheduled=None, attempts=1):
         """Write what became of a job, in the current transaction.
 
         :param job: a :class:`~odoo.addons.ir_async.service.session.Job`
-        :param str state: the state it ends in
+        :param str state: the state it ends in; ``created`` when it is to be tried again
         :param str payload: its result or error, JSON text
+        :param datetime.datetime date_scheduled: when to try again
+        :param int attempts: how many attempts it took
         :raises ClaimLost: when the job is not this worker's any more
         """
         rows = self.env.execute_query(SQL(
             """
-            UPDATE %(table)s
+            UPDATE ir_async
                SET state = %(state)s,
                    payload = %(payload)s,
+                   date_scheduled = %(date_scheduled)s,
                    session = NULL,
-                   attempts = attempts + 1,
+                   attempts = attempts + %(attempts)s,
                    revision = revision + 1,
-                   date_done = clock_timestamp() AT TIME ZONE 'UTC'
+                   date_done = CASE WHEN %(state)s != 'created' THEN clock_timestamp() AT TIME ZONE 'UTC' END
              WHERE id = %(id)s AND session = %(session)s AND claims = %(claims)s AND state = 'processing'
          RETURNING revision
             """,
-            table=SQL.identifier(self._table), state=state, payload=payload,
+            state=state, payload=payload, date_scheduled=date_scheduled, attempts=attempts,
             id=job.id, session=job.session, claims=job.claims))
         if not rows:
             raise ClaimLost(job.id)
         record = self.browse(job.id)
         record.invalidate_recordset()
+        if job.stop:
+            self.env.cr.execute(SQL("DELETE FROM ir_async_stop WHERE job_id = %s", job.id))
         if job.notify:
             small = payload and len(payload) <= BUS_PAYLOAD_MAX_SIZE
-            self._send(job.id, job.user_id, job.name, state, rows[0][0], **({'payload': json.loads(payload)} if small else {}))
+            self._send(
+                job.id, job.user_id, job.name, state, rows[0][0], **({'payload': json.loads(payload)} if small else {}))
         if state == 'failed':
             try:
                 with self.env.cr.savepoint():
@@ -442,16 +631,33 @@ class IrAsync(models.Model):
             except Exception:
                 _logger.exception("_on_failed() of job %s", job.id)
 
+    def _fail(self, job, exc, debug=None):
+        """Write that a job's method raised, in the current transaction: it failed, or is to be tried again.
+
+        :param job: a :class:`~odoo.addons.ir_async.service.session.Job`
+        :param BaseException exc: what it raised
+        :param str debug: the traceback, if not that of the exception
+        :raises ClaimLost: when the job is not this worker's any more
+        """
+        payload = self._encode_error(job, exc, debug)
+        is_retry = isinstance(exc, RetryJob)
+        if is_retry or (job.attempts + 1 < job.max_attempts and not isinstance(exc, WorkerDied)):
+            delay = exc.delay if is_retry and exc.delay is not None else _retry_delay(job)
+            date = datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(seconds=delay)
+            self._finish(job, 'created', payload, date, attempts=0 if is_retry else 1)
+        else:
+            self._finish(job, 'failed', payload)
+
     def _on_failed(self):
         """Hook: called in sudo when a job has ended ``failed``, in the transaction that says so."""
 
-    def _encode_error(self, job, exc):
+    def _encode_error(self, job, exc, debug=None):
         """Return the payload of a job that ended with an exception, shaped as the error of an RPC.
 
         :rtype: str
         """
         data = serialize_exception(exc)
-        data['debug'] = self.browse(job.id)._format_chain() + data['debug']
+        data['debug'] = self.browse(job.id)._format_chain() + (debug or data['debug'])
         error = {'code': 0, 'message': "Odoo Server Error", 'data': data}
         try:
             return json.dumps({'error': error}, default=json_default, allow_nan=False)
@@ -463,16 +669,24 @@ class IrAsync(models.Model):
         """Return who enqueued the job, from which job, and so on: the outermost first."""
         chain, job = [], self
         while job.exists() and len(chain) < CHAIN_DEPTH:
-            who = f"by job {job.parent_id.id}" if job.parent_id else f"by {job.user_id.login}"
-            frames = [
-                traceback.FrameSummary(filename, line, name, lookup_line=False)
-                for filename, line, name in json.loads(job.stack or '[]')
-            ]
+            who = f"job {job.parent_id.id}" if job.parent_id else job.user_id.login
             chain.append(
-                f"Job {job.id} ({job.res_model}.{job.method}) was enqueued {who} (most recent call last):\n"
-                + ''.join(traceback.format_list(frames)) + "\n")
+                f"Job {job.id} ({job.res_model}.{job.method}) was enqueued by {who} (most recent call last):\n"
+                f"{format_stack(json.loads(job.stack or '[]'))}\n")
             job = job.parent_id
         return ''.join(reversed(chain))
+
+    def _save_progress(self, job, progress):
+        """Write and tell how far a job is, in a transaction that is not the job's."""
+        done, total, message = progress
+        self.env.cr.execute(SQL(
+            """
+            INSERT INTO ir_async_progress (job_id, done, total, message)
+                 SELECT id, %(done)s, %(total)s, %(message)s FROM ir_async WHERE id = %(id)s
+            ON CONFLICT (job_id) DO UPDATE SET done = %(done)s, total = %(total)s, message = %(message)s
+            """, id=job.id, done=done, total=total, message=message))
+        if job.notify:
+            self._send(job.id, job.user_id, job.name, 'processing', job.revision, progress=_progress(*progress))
 
     # ------------------------------------------------------------
     # Retention
@@ -487,6 +701,9 @@ class IrAsync(models.Model):
             [('state', 'in', ended), ('date_done', '<', now - timedelta(days=days))],
             [('state', '=', 'failed'), ('date_done', '<', now - timedelta(days=max(days, 30)))],
         ])
+        # a parent stays while children wait for it
+        domain &= fields.Domain.custom(to_sql=lambda model, alias, query: SQL(
+            "NOT EXISTS (SELECT FROM ir_async_after_rel WHERE after_id = %s AND unmet)", SQL.identifier(alias, 'id')))
         jobs = self.sudo().search(domain, order='date_done', limit=GC_UNLINK_LIMIT)
         jobs._delete()
         return len(jobs), len(jobs) == GC_UNLINK_LIMIT  # done, remaining
@@ -495,35 +712,13 @@ class IrAsync(models.Model):
         """Delete jobs and the files that belong to them."""
         for ids in split_every(self.env.cr.IN_MAX, self._ids):
             self.env['ir.attachment'].sudo().search([('res_model', '=', self._name), ('res_id', 'in', ids)]).unlink()
-            self.env.cr.execute(SQL("DELETE FROM %s WHERE id IN %s", SQL.identifier(self._table), ids))
+            self.env.cr.execute(SQL("DELETE FROM ir_async WHERE id IN %s", ids))
         self.env.invalidate_all()
-
-
-@functools.lru_cache(maxsize=1024)
-def _signature(function):
-    return inspect.signature(function)
-
-
-def _unpack_thread_style(function, kwargs):
-    """Return the arguments that ``call(target, args=[…], kwargs={…})`` means."""
-    args_list, kwargs_dict = kwargs.get('args'), kwargs.get('kwargs')
-    named = {
-        name for name, parameter in _signature(function).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-    if (
-        kwargs.keys() <= {'args', 'kwargs'} and not named & {'args', 'kwargs'}
-        and (args_list is None or isinstance(args_list, (list, tuple)))
-        and (kwargs_dict is None or isinstance(kwargs_dict, dict))
-    ):
-        return tuple(args_list or ()), kwargs_dict or {}
-    return (), kwargs
 
 
 def _encode_context(context):
     """Return the context as JSON text, without what only means something in this process."""
-    context = dict(context)
-    context.pop('async_job_id', None)
+    context = {key: value for key, value in context.items() if key not in ('async_job_id', OPTIONS)}
     try:
         return encode(context, 'context')
     except TypeError:
@@ -536,16 +731,16 @@ def _encode_context(context):
     return encode(context, 'context')
 
 
-def _caller_stack():
-    """Return the innermost frames outside of this file, as (filename, line, function).
+def _retry_delay(job):
+    """Return how many seconds to wait before the next attempt."""
+    delay = json.loads(job.retry_delay or 'null')
+    if isinstance(delay, list):
+        return delay[min(job.attempts, len(delay) - 1)]
+    if delay is None:
+        delay = FIRST_RETRY_DELAY * 2 ** min(job.attempts, 20) * random.uniform(1, 1.5)
+        return min(delay, LAST_RETRY_DELAY)
+    return delay
 
-    :func:`traceback.extract_stack` looks up the source lines, which takes longer than all the rest of a call.
-    """
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename == __file__:
-        frame = frame.f_back
-    frames = []
-    while frame and len(frames) < STACK_DEPTH:
-        frames.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
-        frame = frame.f_back
-    return frames[::-1]
+
+def _progress(done, total, message):
+    return {'done': done, 'total': total, 'message': message}

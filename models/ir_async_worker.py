@@ -17,6 +17,7 @@ class IrAsyncWorker(models.Model):
     pid = fields.Integer(string="Process", readonly=True, aggregator=None)
     server_start = fields.Datetime(readonly=True, help="When PostgreSQL had been started")
     job_id = fields.Integer(string="Job", readonly=True, aggregator=None, help="The last job it began")
+    deadline = fields.Datetime(readonly=True, help="Until when the method of that job may run")
 
     def init(self):
         self.env.cr.execute(SQL(

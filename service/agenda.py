@@ -44,26 +44,25 @@ class Database:
             self.leave()
 
     def claim(self, limit):
-        """Visit it: claim the next jobs, and look after those of dead workers.
+        """Visit it: claim the next jobs, and see to what is stuck.
 
         :param int limit: how many jobs at most
         :rtype: list[Job]
         """
         now = time.monotonic()
+        delay = None
         if not self.session:
-            self.session = Session.open(self.name)
+            self.session, delay = Session.open(self.name)
             self._last_job = now
             self._next_watch = 0
         jobs = self.session.claim(limit) if self.session else []
-        if jobs:
-            self._last_job = self.due = now
-        else:
-            self.due = now + settings().poll_interval
-        # While anything is being processed, whoever is idle looks every second; otherwise nobody does.
         if self.session and (not jobs or self._next_watch <= now):
+            delay = self.session.watch()
             self._next_watch = now + 1
-            if self.session.watch():
-                self.due = min(self.due, self._next_watch)
+        if jobs:
+            self._last_job = now
+            delay = 0
+        self.due = now + min(settings().poll_interval, settings().poll_interval if delay is None else delay)
         return jobs
 
 

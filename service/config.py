@@ -18,6 +18,7 @@ class Settings(NamedTuple):
     """The settings of this server's workers; the environment (``ODOO_IR_ASYNC_WORKERS``…) wins over the file."""
 
     workers: int = 2             # processes of this server
+    channels: list = []          # only jobs of these; all if empty
     limit_time_real: float = 3600  # seconds one job may run, 0: no limit
     stop_timeout: float = 8      # seconds that running jobs get to end when the server stops
     poll_interval: float = 60    # seconds, the safety net under NOTIFY
@@ -35,8 +36,13 @@ def _number(kind, minimum):
     return parse
 
 
+def _names(text):
+    return [name for part in text.split(',') if (name := part.strip())]
+
+
 PARSERS = {
     'workers': _number(int, 0),
+    'channels': _names,
     'limit_time_real': _number(float, 0),
     'stop_timeout': _number(float, 0),
     'poll_interval': _number(float, 1),

@@ -1,9 +1,12 @@
 """Run one claimed job: its method, then its outcome, in one transaction."""
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import threading
 import time
+import traceback
 from functools import partial
 
 import psycopg2
@@ -13,11 +16,11 @@ from odoo.exceptions import UserError
 from odoo.modules.registry import Registry
 from odoo.service.model import retrying
 
-from ..exceptions import ClaimLost, JobInterrupted, WorkerDied
+from ..exceptions import ClaimLost, JobInterrupted, JobTimeout, RetryJob
+from ..models.ir_async import Running
+from .config import settings
 
 _logger = logging.getLogger(__name__)
-
-MAX_DEATHS = 3
 
 
 class JobCursor(sql_db.Cursor):
@@ -67,20 +70,17 @@ class Runner:
     def __exit__(self, *exc_info):
         self.cr.close()
 
-    def interrupt(self):
-        """Cancel the statement that the job is executing; called from another thread."""
-        self.cr._cnx.cancel()
-
-    def run(self, job):
+    def run(self, running):
         """Run a job, and say how it ended. Nothing that its method raises gets out of here.
 
-        :param job: a :class:`~odoo.addons.ir_async.service.session.Job`
+        :param Running running: the job
         """
+        job = running.job
         thread = threading.current_thread()
         thread.dbname, thread.uid = self.session.dbname, job.user_id  # for the log
         start = time.monotonic()
         try:
-            self._run(job)
+            self._run(running)
         except ClaimLost:
             _logger.warning("Job %s was taken away from this worker, nothing of it is committed", job)
         except JobInterrupted:
@@ -91,35 +91,35 @@ class Runner:
             _logger.info("Job %s done in %.3fs", job, time.monotonic() - start)
         finally:
             self._reset()
+            if running.progress:  # too late for the worker to show, but what a failed job reported is of interest
+                self.save_progress(running)
             del thread.dbname, thread.uid
 
-    def _run(self, job):
-        env = self._env()
+    def _run(self, running):
+        job = running.job
+        if job.stop:
+            conclude(self.session, job, job.stop)
+            return
+        env = _root(self.cr)
         if job.notify:
             env['ir.async']._send(job.id, job.user_id, job.name, 'processing', job.revision)
             self.cr.commit()
-        if job.deaths >= MAX_DEATHS:
-            msg = f"{job.deaths} workers died, one after the other, while they ran this job"
-            raise WorkerDied(msg)
-        retrying(partial(self._attempt, job, env), env)
+        retrying(partial(self._attempt, running, env), env)
 
-    def _attempt(self, job, env):
+    def _attempt(self, running, env):
         # Each try: when the one before failed because somebody else wrote the row, the job is theirs.
-        self.session.start(job)
-        self.cr.job = job
+        self.session.start(running.job, time_limit(running.job))
+        self.cr.job = running.job
         try:
-            state, payload = env['ir.async']._perform(job)
+            state, payload = env['ir.async']._perform(running)
         finally:
             self.cr.job = None
-        env['ir.async']._finish(job, state, payload)
-
-    def _attempt_failure(self, job, env, exc):
-        # When PostgreSQL goes down, the method fails for it. But the claim is gone with the session, then.
-        self.session.start(job)
-        env['ir.async']._finish(job, 'failed', env['ir.async']._encode_error(job, exc))
+        env['ir.async']._finish(running.job, state, payload)
 
     def _fail(self, job, exc, duration):
-        if isinstance(exc, UserError):
+        if isinstance(exc, RetryJob):
+            _logger.info("Job %s is to be tried again later: %s", job, exc)
+        elif isinstance(exc, UserError):
             _logger.warning("Job %s failed after %.3fs: %s", job, duration, exc)
         else:
             _logger.error("Job %s failed after %.3fs", job, duration, exc_info=exc)
@@ -128,26 +128,89 @@ class Runner:
                 self.cr.close()
                 self.cr = JobCursor(self.session.dbname)
             self._reset()
-            env = self._env()
+            env = _root(self.cr)
             retrying(partial(self._attempt_failure, job, env, exc), env)
         except ClaimLost:
             _logger.warning("Job %s had ended, or was taken away from this worker, before it failed", job)
-        except psycopg2.Error:
-            # The job stays as it is, to be run again once this session is over.
-            _logger.warning("The failure of job %s could not be written", job, exc_info=True)
-            raise
 
-    def _env(self):
-        env = api.Environment(self.cr, SUPERUSER_ID, {})
-        env.transaction.default_env = env
-        return env
+    def _attempt_failure(self, job, env, exc):
+        # When PostgreSQL goes down, the method fails for it. But the claim is gone with the session, then.
+        self.session.start(job)
+        env['ir.async']._fail(job, exc)
 
     def _reset(self):
         """Leave nothing of a job to the next one."""
         self.cr.job = None
-        try:
+        with contextlib.suppress(psycopg2.OperationalError, psycopg2.InterfaceError):  # whoever uses it next notices
             self.cr.rollback()
-        except (psycopg2.OperationalError, psycopg2.InterfaceError):
-            pass  # the connection is gone: whoever uses the cursor next notices
         self.cr.transaction = None
         self.cr.cache.clear()
+
+    def interrupt(self):
+        """Cancel the statement that the job is executing; called from another thread."""
+        with contextlib.suppress(psycopg2.Error):
+            self.cr._cnx.cancel()
+
+    def save_progress(self, running):
+        """Save what a job reported, and tell the user; called from both threads."""
+        progress, running.progress = running.progress, None
+        if progress:
+            transact(self.session.dbname, lambda env: env['ir.async']._save_progress(running.job, progress))
+
+
+def time_limit(job):
+    """Return how many seconds the method of a job may run; 0: no limit.
+
+    :rtype: float
+    """
+    return min(filter(None, [job.timeout, settings().limit_time_real]), default=0)
+
+
+def conclude(session, job, reason, thread=None):
+    """End a job that is to be stopped: from then on, its method can commit nothing.
+
+    :param session: the session that claimed it
+    :param Job job: the job
+    :param str reason: ``cancel`` or ``timeout``
+    :param threading.Thread thread: the one that runs its method, if any does
+    :raises ClaimLost: when it has ended by itself
+    """
+    def write(env):
+        if reason == 'cancel':
+            env['ir.async']._finish(job, 'cancelled', attempts=0)
+        else:
+            env['ir.async']._fail(job, exc, debug)
+
+    job = job._replace(stop=reason)
+    if reason == 'timeout':
+        exc = JobTimeout(f"The job took longer than {time_limit(job):g} seconds")
+        frame = thread and sys._current_frames().get(thread.ident)
+        debug = "Where it was (most recent call last):\n%s\n%s: %s\n" % (
+            ''.join(traceback.format_stack(frame)) if frame else "  in code that did not let anything else run\n",
+            type(exc).__name__, exc)
+        _logger.error("Job %s failed: %s", job, exc)
+    else:
+        _logger.info("Job %s is cancelled", job)
+    transact(session.dbname, write)
+
+
+def tell(session):
+    """Tell the users about the changes that a session made besides running jobs."""
+    changes, session.changes = session.changes, []
+    if changes:
+        transact(session.dbname, lambda env: [
+            env['ir.async']._send(change.id, change.user_id, change.name, change.state, change.revision)
+            for change in changes])
+
+
+def transact(dbname, function):
+    """Call a function with an environment, in a transaction of its own."""
+    with Registry(dbname).cursor() as cr:
+        env = _root(cr)
+        retrying(partial(function, env), env)
+
+
+def _root(cr):
+    env = api.Environment(cr, SUPERUSER_ID, {})
+    env.transaction.default_env = env
+    return env

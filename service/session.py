@@ -1,4 +1,4 @@
-"""The queue of one database, as a worker sees it: claim, start, give back, rescue.
+"""The queue of one database, as a worker sees it: claim, start, give back, look after what is stuck.
 
 All of it is SQL on one connection of its own. READ COMMITTED, since at Odoo's REPEATABLE READ a quarter of the
 claims would fail: SKIP LOCKED passes over rows that are locked, but not over rows that were claimed and committed
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from typing import NamedTuple
 
 import psycopg2
@@ -22,25 +23,20 @@ from odoo.modules import Manifest
 
 from ..exceptions import ClaimLost
 from . import pg
+from .config import settings
 
 BASE_VERSION = Manifest.for_addon('base')['version']
-LOCK_CLASS = int.from_bytes(b'iras', 'big')  # the first of the two keys of our advisory locks
-WATCH_KEY = 0  # the second one, of whoever looks for the dead
+LOCK_CLASS = int.from_bytes(b'iras', 'big')  # the first key of the advisory locks of sessions
+CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # … of channels, while one of their jobs is being claimed
+STOP_CHANNEL = 'ir_async_stop'  # NOTIFYed in the database of the job, with its id
 
 # A claim may be lost in a crash, its session is gone then, too: no need to wait for the disk. An outcome may not.
 OPTIONS = ' -c synchronous_commit=off -c lock_timeout=5s'
 DURABLE = "SET LOCAL synchronous_commit = on;"
 
-ALIVE = f"""
-    SELECT objid::int8
-      FROM pg_locks
-     WHERE locktype = 'advisory' AND classid = {LOCK_CLASS} AND objsubid = 2 AND granted
-       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
-
 
 class Job(NamedTuple):
-    """A claimed job: the columns of ``ir_async`` that running it takes."""
+    """A claimed job: what running it takes of its row."""
 
     id: int
     priority: int
@@ -54,17 +50,60 @@ class Job(NamedTuple):
     user_id: int
     su: bool
     context: str
+    max_attempts: int
+    retry_delay: str
+    timeout: float
+    attempts: int
     deaths: int
     revision: int
     session: int
     claims: int
     user_active: bool
+    stop: str  # why it is not to be run any more
+    has_children: bool
 
     def __str__(self):
         return f"{self.id} ({self.res_model}.{self.method})"
 
 
-COLUMNS = ', '.join('u.active' if field == 'user_active' else f'job.{field}' for field in Job._fields)
+class Change(NamedTuple):
+    """A change of state that the user is to be told."""
+
+    id: int
+    user_id: int
+    name: str
+    state: str
+    revision: int
+
+
+COMPUTED = {
+    'user_active': "u.active",
+    'stop': "(SELECT reason FROM ir_async_stop WHERE job_id = job.id)",
+    'has_children': "EXISTS (SELECT FROM ir_async_after_rel WHERE after_id = job.id AND unmet)",
+}
+COLUMNS = ', '.join(COMPUTED.get(field, f'job.{field}') for field in Job._fields)
+CHANGE = ', '.join(f'job.{field}' for field in Change._fields) + ', job.notify'
+
+ALIVE = f"""
+    SELECT objid::int8
+      FROM pg_locks
+     WHERE locktype = 'advisory' AND classid = {LOCK_CLASS} AND objsubid = 2 AND granted
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+NOW = "clock_timestamp() AT TIME ZONE 'UTC'"
+IS_LIMITED = """split_part(channel, '/', 1) IN (
+    SELECT name FROM ir_async_channel WHERE name != '*' AND (capacity > 0 OR interval > 0 OR paused))"""
+IS_PAUSED = "EXISTS (SELECT FROM ir_async_channel WHERE name = '*' AND paused)"
+IS_UPGRADING = "EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove'))"
+IS_READY = f"state = 'created' AND date_scheduled IS NULL AND NOT {IS_PAUSED}"
+IS_OURS = "(%(channels)s = '{}' OR split_part(channel, '/', 1) = ANY(%(channels)s))"
+TAKE = """
+    state = 'processing',
+    session = %(key)s,
+    claims = job.claims + 1,
+    revision = job.revision + 1,
+    date_start = clock_timestamp() AT TIME ZONE 'UTC'
+"""
 
 
 class Session:
@@ -73,48 +112,63 @@ class Session:
     def __init__(self, dbname, connection, key):
         self.dbname = dbname
         self.key = key
+        self.changes = []  # what users are to be told
         self._connection = connection
-        self._watches = False
+        self._lock = threading.Lock()  # the worker's two threads share the connection
+        self._has_limited = True
+        self._slot_delay = None
 
     @classmethod
     def open(cls, dbname):
         """Connect to a database and register there.
 
         :param str dbname: the database
-        :return: a session; None when there is nothing to do there: no job, no such module, another version of Odoo
-        :rtype: Session | None
+        :return: a session, and when to look again, in seconds; no session when there is nothing to do there: no job,
+            no such module, another version of Odoo
+        :rtype: tuple
         :raises psycopg2.OperationalError: when the database cannot be reached
         """
         connection = pg.connect(dbname, OPTIONS)
-        opened = None
+        opened = delay = None
         try:
             with connection.cursor() as cr:
-                cr.execute("""
+                cr.execute(f"""
                     SELECT (SELECT latest_version FROM ir_module_module WHERE name = 'base'),
-                           EXISTS (SELECT FROM ir_async WHERE state IN ('created', 'processing'))
+                           EXISTS (SELECT FROM ir_async WHERE {IS_READY})
+                           OR EXISTS (SELECT FROM ir_async WHERE state = 'processing')
+                           OR EXISTS (SELECT FROM ir_async WHERE state = 'waiting'),
+                           (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
+                             WHERE state = 'created' AND date_scheduled IS NOT NULL)
                 """)
-                version, has_jobs = cr.fetchone()
-                if has_jobs and version == BASE_VERSION:
-                    if connection.server_version >= 140000:
-                        cr.execute("SET idle_session_timeout = 0")
-                    # The lock comes before anything else that bears the key, and what bears a key without a lock
-                    # is that of a dead worker.
-                    cr.execute(f"DELETE FROM ir_async_worker WHERE id NOT IN ({ALIVE})"
-                               " AND id NOT IN (SELECT session FROM ir_async WHERE state = 'processing')")
-                    cr.execute("""
-                        INSERT INTO ir_async_worker (id, host, pid, server_start)
-                             SELECT key, %s, %s, pg_postmaster_start_time() AT TIME ZONE 'UTC'
-                               FROM nextval('ir_async_worker_id_seq') AS key
-                              WHERE pg_try_advisory_lock(%s, key::int)
-                          RETURNING id
-                    """, [socket.gethostname(), os.getpid(), LOCK_CLASS])
-                    opened = cls(dbname, connection, cr.fetchone()[0])
-        except psycopg2.errors.UndefinedTable:
-            pass
+                version, has_jobs, delay = cr.fetchone()
+                if version != BASE_VERSION:
+                    delay = None
+                elif has_jobs or (delay is not None and delay <= 0):
+                    opened = cls(dbname, connection, cls._register(cr))
+        except (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn):
+            pass  # not, or not yet, a database with this module
         finally:
             if not opened:
                 connection.close()
-        return opened
+        return opened, None if delay is None else float(delay)
+
+    @staticmethod
+    def _register(cr):
+        if cr.connection.server_version >= 140000:
+            cr.execute("SET idle_session_timeout = 0")
+        cr.execute(f"LISTEN {STOP_CHANNEL}")
+        # A row without a lock is that of a dead worker: the lock is taken first. As long as one of its jobs is not
+        # rescued, the row tells which one is to blame.
+        cr.execute(f"DELETE FROM ir_async_worker WHERE id NOT IN ({ALIVE})"
+                   " AND id NOT IN (SELECT session FROM ir_async WHERE state = 'processing')")
+        cr.execute("""
+            INSERT INTO ir_async_worker (id, host, pid, server_start)
+                 SELECT key, %s, %s, pg_postmaster_start_time() AT TIME ZONE 'UTC'
+                   FROM nextval('ir_async_worker_id_seq') AS key
+                  WHERE pg_try_advisory_lock(%s, key::int)
+              RETURNING id
+        """, [socket.gethostname(), os.getpid(), LOCK_CLASS])
+        return cr.fetchone()[0]
 
     def close(self):
         """Leave the database, with no job in hand."""
@@ -125,110 +179,311 @@ class Session:
         finally:
             self._connection.close()
 
-    def _execute(self, query, params):
-        # The worker's two threads share the connection: psycopg2 has one statement wait for the other.
-        with self._connection.cursor() as cr:
+    def _execute(self, query, params=()):
+        with self._lock, self._connection.cursor() as cr:
             cr.execute(query, params)
             return cr.fetchall() if cr.description else cr.rowcount
 
-    def claim(self, limit, job_id=None):
+    def _change(self, query, params=()):
+        """Execute a statement that returns CHANGE; return how many rows it changed."""
+        rows = self._execute(DURABLE + query, params)
+        self.changes += [Change(*change) for *change, notify in rows if notify]
+        return len(rows)
+
+    # ------------------------------------------------------------
+    # Claim
+    # ------------------------------------------------------------
+
+    def claim(self, limit):
         """Take the next jobs, that nobody else will have now.
 
         :param int limit: how many at most
-        :param int job_id: take that one only
         :return: the jobs in the order in which to run them
         :rtype: list[Job]
         """
+        self._slot_delay = None
+        if self._has_limited and (jobs := self._claim_limited()):
+            return jobs
         # The CTE is a fence: as a subquery, LIMIT could be evaluated more than once.
+        # A job whose channel got its limits while it was enqueued is not taken, but filed where it belongs.
         rows = self._execute(f"""
             WITH next AS (
-                SELECT id
+                SELECT id, {IS_LIMITED} AS misfiled
                   FROM ir_async
-                 WHERE state = 'created' {"AND id = %(job_id)s" if job_id else ""}
-                   AND NOT EXISTS (
-                       SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove'))
+                 WHERE {IS_READY} AND NOT limited AND NOT {IS_UPGRADING} AND {IS_OURS}
               ORDER BY priority, id
                  LIMIT %(limit)s
             FOR NO KEY UPDATE SKIP LOCKED
+            ),
+            filed AS (
+                UPDATE ir_async job SET limited = true FROM next WHERE job.id = next.id AND misfiled
             )
             UPDATE ir_async job
-               SET state = 'processing',
-                   session = %(key)s,
-                   claims = job.claims + 1,
-                   revision = job.revision + 1,
-                   date_start = now() AT TIME ZONE 'UTC'
+               SET {TAKE}
               FROM next, res_users u
-             WHERE job.id = next.id AND u.id = job.user_id
+             WHERE job.id = next.id AND u.id = job.user_id AND NOT misfiled
          RETURNING {COLUMNS}
-        """, {'limit': limit, 'job_id': job_id, 'key': self.key})
+        """, self._params(limit=limit))
         return sorted((Job(*row) for row in rows), key=lambda job: (job.priority, job.id))
 
-    def start(self, job):
+    def claim_one(self, job_id):
+        """Take one certain job, if it waits for nothing but a worker.
+
+        :rtype: list[Job]
+        """
+        return [Job(*row) for row in self._execute(f"""
+            UPDATE ir_async job
+               SET {TAKE}
+              FROM res_users u
+             WHERE job.id = %(job_id)s AND job.state = 'created' AND u.id = job.user_id
+         RETURNING {COLUMNS}
+        """, self._params(job_id=job_id))]
+
+    def _params(self, **params):
+        return {'key': self.key, 'channels': settings().channels, **params}
+
+    # How long the channel has to wait for a slot: 0 for not at all, NULL for until something changes.
+    _SLOT_DELAY = f"""
+        CASE WHEN limits.paused THEN NULL
+             WHEN limits.capacity > 0 AND limits.capacity <= (
+                  SELECT count(*) FROM ir_async WHERE state = 'processing' AND channel = candidate.channel) THEN NULL
+             WHEN limits.interval > 0 THEN greatest(0, coalesce(limits.interval - EXTRACT(EPOCH FROM {NOW} - (
+                  SELECT max(date_start) FROM ir_async WHERE channel = candidate.channel AND limited)), 0))
+             ELSE 0
+        END
+    """
+
+    def _claim_limited(self):
+        """Take the next job of the channels with limits, unless another one comes first."""
+        # Jump from channel to channel in the index, and look at the head of each:
+        # https://wiki.postgresql.org/wiki/Loose_indexscan
+        ready = f"{IS_READY} AND limited AND {IS_OURS}"
+        heads = self._execute(f"""
+            WITH RECURSIVE candidate AS (
+                (SELECT channel FROM ir_async WHERE {ready} ORDER BY channel LIMIT 1)
+                 UNION ALL
+                SELECT (SELECT channel FROM ir_async WHERE {ready} AND channel > candidate.channel ORDER BY channel LIMIT 1)
+                  FROM candidate
+                 WHERE channel IS NOT NULL
+            ),
+            head AS (
+                SELECT candidate.channel, first.priority, first.id, {self._SLOT_DELAY} AS delay
+                  FROM candidate
+            CROSS JOIN LATERAL (
+                    SELECT priority, id
+                      FROM ir_async
+                     WHERE {ready} AND channel = candidate.channel
+                  ORDER BY priority, id
+                     LIMIT 1
+                ) first
+             LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
+            ),
+            other AS (
+                SELECT priority, id
+                  FROM ir_async
+                 WHERE {IS_READY} AND NOT limited AND {IS_OURS}
+              ORDER BY priority, id
+                 LIMIT 1
+            )
+            SELECT channel, delay
+              FROM head
+             WHERE delay > 0 OR (delay = 0 AND (priority, id) < ALL (SELECT priority, id FROM other))
+          ORDER BY delay, priority, id
+        """, self._params())
+        for channel, delay in heads:
+            if delay:
+                self._slot_delay = float(delay)
+                break
+            # The lock in one statement, the count in the next, whose snapshot has what the lock waited for.
+            rows = self._execute(f"""
+                SELECT pg_advisory_xact_lock({CHANNEL_LOCK_CLASS}, hashtext(%(channel)s));
+                WITH next AS (
+                    SELECT candidate.id
+                      FROM ir_async candidate
+                 LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
+                     WHERE {IS_READY} AND candidate.limited AND candidate.channel = %(channel)s
+                       AND {self._SLOT_DELAY} = 0 AND NOT {IS_UPGRADING}
+                  ORDER BY candidate.priority, candidate.id
+                     LIMIT 1
+                FOR NO KEY UPDATE OF candidate SKIP LOCKED
+                )
+                UPDATE ir_async job
+                   SET {TAKE}
+                  FROM next, res_users u
+                 WHERE job.id = next.id AND u.id = job.user_id
+             RETURNING {COLUMNS}
+            """, self._params(channel=channel))
+            if rows:
+                return [Job(*row) for row in rows]
+        return []
+
+    # ------------------------------------------------------------
+    # Run
+    # ------------------------------------------------------------
+
+    def start(self, job, limit=0):
         """Note that the method of a claimed job begins: from now on, it is to blame if this worker dies.
 
+        :param Job job: the job
+        :param float limit: seconds that the method may run; 0: no limit
         :raises ClaimLost: when the job is not ours any more, or when that cannot be known
         """
         try:
-            started = self._execute("""
+            started = self._execute(f"""
                 UPDATE ir_async_worker worker
-                   SET job_id = job.id
+                   SET job_id = job.id,
+                       deadline = {NOW} + nullif(%s, 0) * interval '1 second'
                   FROM ir_async job
-                 WHERE worker.id = %(session)s
-                   AND job.id = %(id)s AND job.session = %(session)s AND job.claims = %(claims)s
-                   AND job.state = 'processing'
-            """, job._asdict())
+                 WHERE worker.id = %s
+                   AND job.id = %s AND job.session = %s AND job.claims = %s AND job.state = 'processing'
+            """, [limit, self.key, job.id, job.session, job.claims])
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
             raise ClaimLost(job.id) from exc
         if not started:
             raise ClaimLost(job.id)
 
+    def stop_requests(self):
+        """Return the ids of the jobs of this database that somebody wants to be stopped, without waiting.
+
+        :rtype: set[int]
+        """
+        if not self._lock.acquire(blocking=False):
+            return set()
+        try:
+            self._connection.poll()
+            ids = {int(notification.payload) for notification in self._connection.notifies}
+            self._connection.notifies.clear()
+            return ids
+        except psycopg2.Error:
+            return set()  # the work thread will notice
+        finally:
+            self._lock.release()
+
     def give_back(self, jobs):
         """Put jobs back into the queue, as if they had never been claimed."""
-        self._execute(f"""{DURABLE}
-            UPDATE ir_async
+        if self._change(f"""
+            UPDATE ir_async job
                SET state = 'created', session = NULL, revision = revision + 1
              WHERE id = ANY(%s) AND session = %s AND state = 'processing'
-        """, [[job.id for job in jobs], self.key])
-        pg.notifier.notify(self.dbname)
+         RETURNING {CHANGE}
+        """, [[job.id for job in jobs], self.key]):
+            pg.notifier.notify(self.dbname)
+
+    # ------------------------------------------------------------
+    # Look after the queue
+    # ------------------------------------------------------------
 
     def watch(self):
-        """Put the jobs of dead workers back into the queue. One worker a database does, the others stand by.
+        """Do what nobody else does: rescue the jobs of dead workers, call up those that are due, or waited for others.
 
-        :return: how soon to call again, in seconds; None when nobody works, so that nobody can die
-        :rtype: int | None
+        :return: when to call again, in seconds; None: when there is a NOTIFY
+        :rtype: float | None
         """
-        if not self._watches:
-            [[self._watches]] = self._execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCK_CLASS, WATCH_KEY])
-            if not self._watches:
-                return 5
+        [[processing, waiting, limited, ready, due]] = self._execute(f"""
+            SELECT EXISTS (SELECT FROM ir_async WHERE state = 'processing'),
+                   EXISTS (SELECT FROM ir_async WHERE state = 'waiting'),
+                   EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS}),
+                   EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND NOT limited AND {IS_OURS}),
+                   (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
+                     WHERE state = 'created' AND date_scheduled IS NOT NULL)
+        """, self._params())
+        found_limited = limited and not self._has_limited
+        self._has_limited = limited
+        changed = 0
+        if processing:
+            changed += self._rescue()
+        if waiting:
+            changed += self.release() + self._cancel_children()
+        if due is not None and due <= 0:
+            changed += self._call_up()
+        if changed:
+            pg.notifier.notify(self.dbname)
+        if changed or found_limited:
+            return 0
+        delays = [float(delay) for delay in (due, self._slot_delay) if delay is not None]
+        # While anything is being processed, whoever is idle looks every second. And while a job could be claimed,
+        # but was not: it was locked, or modules are being upgraded.
+        return min([*delays, *([1] if processing or ready else [])], default=None)
+
+    def _rescue(self):
         # The job is charged with the death if the worker's row, which PostgreSQL forgets when it crashes itself,
         # names it, and PostgreSQL was not restarted either.
-        [[rescued, pending]] = self._execute(f"""{DURABLE}
+        return self._change(f"""
             WITH alive AS MATERIALIZED ({ALIVE}),
             orphan AS (
-                SELECT id, session
-                  FROM ir_async
-                 WHERE state = 'processing' AND session NOT IN (SELECT objid FROM alive)
-            FOR NO KEY UPDATE SKIP LOCKED
+                SELECT job.id, worker.id IS NOT NULL AS is_charged, worker.deadline < {NOW} AS is_late
+                  FROM ir_async job
+             LEFT JOIN ir_async_worker worker
+                    ON worker.id = job.session AND worker.job_id = job.id
+                   AND worker.server_start = pg_postmaster_start_time() AT TIME ZONE 'UTC'
+                 WHERE job.state = 'processing' AND job.session NOT IN (SELECT objid FROM alive)
+            FOR NO KEY UPDATE OF job SKIP LOCKED
             ),
-            rescued AS (
-                UPDATE ir_async job
-                   SET state = 'created',
-                       session = NULL,
-                       revision = revision + 1,
-                       deaths = deaths + EXISTS (
-                           SELECT
-                             FROM ir_async_worker worker
-                            WHERE worker.id = orphan.session AND worker.job_id = orphan.id
-                              AND worker.server_start = pg_postmaster_start_time() AT TIME ZONE 'UTC'
-                       )::int
-                  FROM orphan
-                 WHERE job.id = orphan.id
-             RETURNING 1
+            late AS (
+                INSERT INTO ir_async_stop (job_id, reason)
+                     SELECT id, 'timeout' FROM orphan WHERE is_late
+                ON CONFLICT (job_id) DO NOTHING
             )
-            SELECT (SELECT count(*) FROM rescued),
-                   EXISTS (SELECT FROM ir_async WHERE state IN ('created', 'processing'))
-        """, [])
-        if rescued:
-            pg.notifier.notify(self.dbname)
-        return 1 if pending else None
+            UPDATE ir_async job
+               SET state = 'created',
+                   session = NULL,
+                   revision = revision + 1,
+                   deaths = deaths + (is_charged AND is_late IS NOT TRUE
+                                      AND NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int
+              FROM orphan
+             WHERE job.id = orphan.id
+         RETURNING {CHANGE}
+        """)
+
+    def _call_up(self):
+        return self._change(f"""
+            WITH due AS (
+                SELECT id
+                  FROM ir_async
+                 WHERE state = 'created' AND date_scheduled <= {NOW}
+              ORDER BY date_scheduled
+                 LIMIT 1000
+            FOR NO KEY UPDATE SKIP LOCKED
+            )
+            UPDATE ir_async job SET date_scheduled = NULL FROM due WHERE job.id = due.id
+         RETURNING {CHANGE.replace('job.notify', 'false')}
+        """)
+
+    def release(self, parents=None):
+        """Put the jobs into the queue that waited for others, which all ended well.
+
+        Not in the transaction of a parent: two parents that end at once would each wait for the other one's row,
+        and one of them would have to run again. Whatever is missed here, because of a crash in between or since
+        the child was enqueued just then, :meth:`watch` finds.
+
+        :param list[int] parents: only what waits for these jobs, that ended
+        :return: how many jobs changed
+        :rtype: int
+        """
+        return self._change(f"""
+            UPDATE ir_async_after_rel rel
+               SET unmet = false
+              FROM ir_async parent
+             WHERE rel.unmet AND parent.id = rel.after_id AND parent.state IN ('succeeded', 'done')
+               {"AND rel.after_id = ANY(%(parents)s)" if parents else ""};
+            UPDATE ir_async job
+               SET state = 'created', revision = revision + 1
+             WHERE state = 'waiting' AND NOT EXISTS (SELECT FROM ir_async_after_rel WHERE job_id = job.id AND unmet)
+               {"AND id IN (SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s))" if parents else ""}
+         RETURNING {CHANGE}
+        """, {'parents': parents})
+
+    def _cancel_children(self):
+        changed = 0
+        while step := self._change(f"""
+            UPDATE ir_async job
+               SET state = 'cancelled', revision = revision + 1, date_done = {NOW}
+             WHERE state = 'waiting' AND EXISTS (
+                   SELECT
+                     FROM ir_async_after_rel rel
+                     JOIN ir_async parent ON parent.id = rel.after_id
+                    WHERE rel.job_id = job.id AND rel.unmet AND parent.state = 'cancelled')
+         RETURNING {CHANGE}
+        """):
+            changed += step
+        return changed

@@ -16,40 +16,46 @@ import psycopg2
 from odoo.service.server import Worker, cron_database_list, empty_pipe, memory_info, set_limit_memory_hard
 from odoo.tools import config
 
-from ..exceptions import JobInterrupted
+from ..exceptions import ClaimLost, JobInterrupted
+from ..models.ir_async import Running
 from .agenda import Agenda
 from .config import settings
 from .listener import Listener
-from .runner import Runner
+from .runner import Runner, conclude, tell, time_limit
 
 _logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 50  # jobs in one claim, at most
 BATCH_TIME = 0.05  # seconds that claimed jobs may wait for those claimed with them
-INTERRUPT_TIME = 1  # seconds that the `finally` blocks of an interrupted job get
+INTERRUPT_TIME = 1  # seconds that an interrupted job gets, its `finally` blocks included
+STAND_BY_TIME = 0.1  # seconds between two looks at the running job
+PROGRESS_INTERVAL = 0.2  # seconds between two messages about it
 
 
 class WorkerAsync(Worker):
     """Runs jobs in its work thread: visit the database that is due, claim, run, visit the next one.
 
-    The main thread stands by: it handles the signals, gives back claimed jobs that wait for too long, and
-    interrupts the running one when the time to stop is over.
+    The main thread stands by: it handles the signals, gives back claimed jobs that wait for too long, shows the
+    progress of the running one, and stops it when it is cancelled, takes too long, or the server stops.
     """
 
     def __init__(self, multi):
         super().__init__(multi)
-        self.watchdog_timeout = None  # how long one job may take is for the alarm in `_run_batch`
-        self.idle_pipe = multi.pipe_new()
+        self.watchdog_timeout = None  # how long a job may take is its own matter, see `_next_job`
+        self.idle_pipe = multi.pipe_new()  # wakes the work thread up
         self.alive_time = time.monotonic()
         self.stop_deadline = None
+        self.stands_by = False
+        self.next_progress = 0
         self.batch_size = 1
-        # The batch in hand, shared by the two threads.
+        # What the work thread has in hand. The lock is for who takes a job out of it.
         self.lock = threading.Lock()
+        self.batch_start = None
         self.session = None
         self.runner = None
         self.running = None
         self.unstarted = deque()
-        self.batch_deadline = None
+        self.stop_requests = set()
 
     def close(self):
         super().close()
@@ -79,37 +85,82 @@ class WorkerAsync(Worker):
 
     def run(self):
         self.start()
-        thread = threading.Thread(name=f"{type(self).__name__} ({self.pid})", target=self._runloop, daemon=True)
-        thread.start()
-        while thread.is_alive():
-            self._stand_by(thread)
+        self.thread = threading.Thread(name=f"{type(self).__name__} ({self.pid})", target=self._runloop, daemon=True)
+        self.thread.start()
+        while self.thread.is_alive():
+            self._stand_by()
         _logger.info("Worker (%s) exiting. jobs: %s", self.pid, self.request_count)
 
-    def _stand_by(self, thread):
-        now = time.monotonic()
-        deadlines = [deadline - now for deadline in (self.batch_deadline, self.stop_deadline) if deadline is not None]
-        select.select([self.wakeup_fd_r], [], [], max(0, min(deadlines)) if deadlines else None)
+    def _stand_by(self):
+        """Sleep until a signal or a job comes, then look after the job once in a while."""
+        timeout = STAND_BY_TIME if self.runner else None
+        if self.stop_deadline is not None:
+            timeout = max(0, min(self.stop_deadline - time.monotonic(), timeout or settings().stop_timeout))
+        self.stands_by = timeout is not None
+        select.select([self.wakeup_fd_r], [], [], timeout)
         empty_pipe(self.wakeup_fd_r)
         now = time.monotonic()
         if not self.alive:
             self.multi.pipe_ping(self.idle_pipe)
-        if self.batch_deadline is not None and now >= self.batch_deadline:
-            self.batch_deadline = None
+        if self.unstarted and now >= self.batch_start + BATCH_TIME:
             self._give_back()
-        if self.stop_deadline is not None and now >= self.stop_deadline and thread.is_alive():
-            self._interrupt(thread)
+        if (running := self.running) and not running.job.stop:
+            self._look_after(running, now)
+        if self.stop_deadline is not None and now >= self.stop_deadline and self.thread.is_alive():
+            self._stop('interrupt')
 
-    def _interrupt(self, thread):
-        """Put the running job back into the queue, from where on it can commit nothing, and end it."""
-        _logger.warning("Worker (%s) has to stop: job %s will be run again", self.pid, self.running)
-        self._give_back(running=True)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(JobInterrupted))
-        if runner := self.runner:
-            runner.interrupt()
-        thread.join(INTERRUPT_TIME)
+    def _look_after(self, running, now):
+        if running.progress and now >= self.next_progress:
+            self.next_progress = now + PROGRESS_INTERVAL
+            try:
+                self.runner.save_progress(running)
+            except Exception as exc:  # noqa: BLE001 -- whatever it is, the job goes on
+                _logger.info("The progress of job %s could not be saved: %s", running.job, exc)
+        self.stop_requests |= self.session.stop_requests()
+        if running.job.id in self.stop_requests:
+            self._stop('cancel', running)
+        elif running.deadline and now >= running.deadline:
+            self._stop('timeout', running)
+
+    def _stop(self, reason, running=None):
+        """Stop the running job: say what becomes of it, from where on it can commit nothing, then end the process."""
+        self._give_back()
+        with self.lock:  # no other job can begin
+            if running and self.running is not running:
+                return
+            # Should this very code hang, say for a lock that the job holds: the kernel ends the process,
+            # and whoever finds the job learns from `ir.async.stop`, or from the deadline, what was to be done.
+            signal.setitimer(signal.ITIMER_REAL, INTERRUPT_TIME)
+            try:
+                if running:
+                    conclude(self.session, running.job, reason, self.thread)
+                elif self.running:
+                    _logger.warning("Worker (%s) has to stop: job %s will be run again", self.pid, self.running.job)
+                    self.session.give_back([self.running.job])
+            except ClaimLost:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                return  # it has ended by itself
+            except psycopg2.Error as exc:  # it is free as soon as the session is over
+                _logger.info("Worker (%s) could not tell what becomes of its job: %s", self.pid, exc)
+        self.alive = False
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(JobInterrupted))
+        if self.runner:
+            self.runner.interrupt()
+        self.thread.join(INTERRUPT_TIME)
         # An exception out of nowhere may have left locks held: this process does nothing more.
         logging.shutdown()
         os._exit(0)
+
+    def _give_back(self):
+        """Put the jobs that were claimed but not started back into the queue."""
+        with self.lock:
+            jobs = list(self.unstarted)
+            self.unstarted.clear()
+            if jobs:
+                try:
+                    self.session.give_back([running.job for running in jobs])
+                except psycopg2.Error as exc:  # they are free as soon as the session is over
+                    _logger.info("Worker (%s) could not give back %d jobs: %s", self.pid, len(jobs), exc)
 
     # ------------------------------------------------------------
     # Work thread
@@ -176,6 +227,8 @@ class WorkerAsync(Worker):
             if jobs := database.claim(self.batch_size):
                 self.setproctitle(database.name)
                 self._run_batch(database.session, jobs)
+            if database.session:
+                tell(database.session)
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
             # It was dropped, is being copied, or PostgreSQL restarts.
             _logger.info("Worker (%s) keeps away from %s for a while: %s", self.pid, database.name, exc)
@@ -185,40 +238,35 @@ class WorkerAsync(Worker):
             database.shun()
 
     def _run_batch(self, session, jobs):
-        start = time.monotonic()
+        self.batch_start = time.monotonic()
         with self.lock:
             self.session = session
-            self.unstarted.extend(jobs)
-        if len(jobs) > 1:
-            self.batch_deadline = start + BATCH_TIME
-            self.multi.pipe_ping(self.eintr_pipe)
+            self.unstarted.extend(map(Running, jobs))
+            self.stop_requests = set()
         try:
             with Runner(session) as self.runner:
-                while job := self._next_job():
-                    # The kernel's alarm ends the process when nothing else can, as when C code keeps the GIL.
-                    signal.setitimer(signal.ITIMER_REAL, settings().limit_time_real)
-                    self.runner.run(job)
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+                if not self.stands_by:
+                    self.multi.pipe_ping(self.eintr_pipe)
+                while running := self._next_job():
+                    self.runner.run(running)
                     self.request_count += 1
         finally:
-            self.batch_deadline = None
+            with self.lock:
+                self.running = self.runner = None
+                signal.setitimer(signal.ITIMER_REAL, 0)
             self._give_back()
+        if parents := [job.id for job in jobs if job.has_children]:
+            session.release(parents)
         # As many as are worked off in half of the time that the last one of them may wait.
-        elapsed = time.monotonic() - start
+        elapsed = time.monotonic() - self.batch_start
         self.batch_size = max(1, min(BATCH_SIZE, int(len(jobs) * BATCH_TIME / 2 / elapsed)))
 
     def _next_job(self):
         with self.lock:
             self.running = self.unstarted.popleft() if self.alive and self.unstarted else None
+            if self.running:
+                limit = time_limit(self.running.job)
+                self.running.deadline = limit and time.monotonic() + limit
+                # The kernel's alarm ends the process when nothing else can, as when C code keeps the GIL.
+                signal.setitimer(signal.ITIMER_REAL, limit and limit + INTERRUPT_TIME)
             return self.running
-
-    def _give_back(self, running=False):
-        """Put the jobs that were claimed but not started back into the queue; and the running one, if need be."""
-        with self.lock:
-            jobs = [*self.unstarted, *([self.running] if running and self.running else [])]
-            self.unstarted.clear()
-            if jobs:
-                try:
-                    self.session.give_back(jobs)
-                except psycopg2.Error as exc:  # they are free as soon as the session is over
-                    _logger.info("Worker (%s) could not give back %d jobs: %s", self.pid, len(jobs), exc)

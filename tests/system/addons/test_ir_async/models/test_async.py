@@ -4,6 +4,8 @@ import time
 
 from odoo import fields, models
 
+from odoo.addons.ir_async.exceptions import RetryJob
+
 
 class TestAsyncEffect(models.Model):
     """What a job leaves behind, to be counted: the methods are what the system tests enqueue."""
@@ -48,3 +50,29 @@ class TestAsyncEffect(models.Model):
 
     def fail(self, message):
         raise ValueError(message)
+
+    def loop(self, name):
+        self.create({'name': name})
+        self.env.cr.flush()
+        while True:
+            pass
+
+    def sleep(self, name, seconds):
+        """Write, then sleep in Python."""
+        self.create({'name': name})
+        self.env.cr.flush()
+        time.sleep(seconds)
+
+    def progress(self, count, seconds=0):
+        for i in range(count):
+            self.env['ir.async'].report_progress(i + 1, count, f"{i + 1} of {count}")
+            time.sleep(seconds)
+
+    def retry_later(self, reason, delay):
+        raise RetryJob(reason, delay=delay)
+
+    def result(self, value):
+        return value
+
+    def parents_results(self):
+        return [job.payload['result'] for job in self.env['ir.async'].current().after_ids.sorted('id')]

@@ -1,0 +1,96 @@
+from odoo import api, fields, models
+from odoo.exceptions import ValidationError
+from odoo.tools import SQL, ormcache
+
+from odoo.addons.ir_async.service.pg import notifier
+
+EVERYTHING = '*'  # the channel that all jobs are in: pausing it pauses them all
+
+
+class IrAsyncChannel(models.Model):
+    """How many jobs of a kind may run at once, and how fast one after the other, over all workers of all servers.
+
+    The jobs of a channel ``name/anything`` have the limits of ``name``, but count for themselves.
+    A channel that has no record has no limits.
+    """
+    _name = 'ir.async.channel'
+    _description = "Async Channel"
+    _order = 'name'
+    _allow_sudo_commands = False
+
+    name = fields.Char(required=True, help="What the jobs call it. The channel * holds all jobs: it can be paused")
+    capacity = fields.Integer(aggregator=None, help="Jobs that run at once, at most; 0: no limit")
+    interval = fields.Float(digits=0, aggregator=None, help="Seconds from the start of a job to that of the next, at least")
+    paused = fields.Boolean(help="No job of it is started")
+
+    _name_uniq = models.UniqueIndex('(name)', "There is already a channel of that name.")
+    _check_limits = models.Constraint(
+        'CHECK (capacity >= 0 AND interval >= 0)', "The capacity and the interval of a channel cannot be negative.")
+
+    @api.constrains('name', 'capacity', 'interval')
+    def _check_name(self):
+        for channel in self:
+            if '/' in channel.name or channel.name != channel.name.strip():
+                raise ValidationError(self.env._(
+                    "%(name)s: the limits of a channel are those of the part of its name before the slash.", name=channel.name))
+            if channel.name == EVERYTHING and (channel.capacity or channel.interval):
+                raise ValidationError(self.env._("The channel * can only be paused."))
+
+    @api.model_create_multi
+    def create(self, vals_list):
+        channels = super().create(vals_list)
+        channels._apply()
+        return channels
+
+    def write(self, vals):
+        names = set(self.mapped('name'))
+        result = super().write(vals)
+        self._apply(names)
+        return result
+
+    def unlink(self):
+        names = set(self.mapped('name'))
+        result = super().unlink()
+        self._apply(names)
+        return result
+
+    def action_pause(self):
+        """Start no more jobs of these channels. What runs goes on."""
+        self.write({'paused': True})
+
+    def action_resume(self):
+        """Start jobs of these channels again."""
+        self.write({'paused': False})
+
+    @api.model
+    def _limited_names(self):
+        """Return the names of the channels that have limits.
+
+        :rtype: frozenset[str]
+        """
+        return self._get_limited_names()
+
+    @ormcache()
+    def _get_limited_names(self):
+        return frozenset(self.sudo().search([('name', '!=', EVERYTHING)]).filtered(
+            lambda channel: channel.capacity or channel.interval or channel.paused).mapped('name'))
+
+    def _apply(self, names=()):
+        """Have the workers follow a change.
+
+        Whether a queued job is in a limited channel is noted in its row, so that the other jobs pay nothing for
+        channels. A row that is wrong, since it was enqueued at the same time, is set right by who claims it.
+        """
+        self.flush_model()
+        self.env.registry.clear_cache()
+        limited = self._limited_names()
+        for name in {*names, *self.exists().mapped('name')}:
+            self.env.cr.execute(SQL(
+                """
+                UPDATE ir_async
+                   SET limited = %(limited)s
+                 WHERE split_part(channel, '/', 1) = %(name)s AND limited != %(limited)s
+                   AND state IN ('waiting', 'created')
+                """, name=name, limited=name in limited))
+        dbname = self.env.cr.dbname
+        self.env.cr.postcommit.add(lambda: notifier.notify(dbname))

@@ -1,0 +1,125 @@
+"""The options of ``with_options``."""
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
+
+from odoo.models import BaseModel
+
+MAX_INT = 2**31 - 1
+
+
+class Options(NamedTuple):
+    """What ``with_options`` was given. Its type tells it from whatever a client may put into a context."""
+
+    priority: int = 10
+    at: datetime | None = None
+    delay: float | None = None
+    max_attempts: int = 1
+    retry_delay: float | list | None = None
+    timeout: float | None = None
+    channel: str = 'default'
+    key: str | None = None
+    after: BaseModel | None = None
+    chunk_size: int | None = None
+
+    def update(self, options):
+        """Return these options with others on top.
+
+        :param dict options: as for ``with_options``
+        :rtype: Options
+        :raises TypeError: when one is unknown, or its value is not what it takes; the message names it
+        """
+        if unknown := options.keys() - CHECKS.keys():
+            msg = f"unknown option {', '.join(sorted(unknown))}: with_options() takes {', '.join(CHECKS)}"
+            raise TypeError(msg)
+        checked = {}
+        for name, value in options.items():
+            check, expected = CHECKS[name]
+            try:
+                checked[name] = check(value)
+            except (TypeError, ValueError, OverflowError):
+                msg = f"option {name} takes {expected}, not {value!r}"
+                raise TypeError(msg) from None
+        result = self._replace(**checked)
+        for one, other in (('at', 'delay'), ('key', 'chunk_size')):
+            if getattr(result, one) is not None and getattr(result, other) is not None:
+                msg = f"options {one} and {other} exclude each other"
+                raise TypeError(msg)
+        return result
+
+    def scheduled_date(self):
+        """Return the date, in UTC, before which a job enqueued now must not run; None: at once.
+
+        :rtype: datetime | None
+        """
+        if self.delay is not None:
+            return datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(seconds=self.delay)
+        return self.at
+
+
+def _integer(minimum):
+    def check(value):
+        if type(value) is not int or not minimum <= value <= MAX_INT:
+            raise ValueError
+        return value
+    return check
+
+
+def _seconds(value):
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= MAX_INT:
+        raise ValueError
+    return value
+
+
+def _positive_seconds(value):
+    if not _seconds(value):
+        raise ValueError
+    return _seconds(value)
+
+
+def _text(value):
+    if not isinstance(value, str) or not value or '\0' in value:
+        raise ValueError
+    return str(value)
+
+
+def _date(value):
+    if not isinstance(value, datetime) or value.tzinfo:
+        raise ValueError
+    return value
+
+
+def _delays(value):
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise ValueError
+        return [_seconds(delay) for delay in value]
+    return _seconds(value)
+
+
+def _jobs(value):
+    if not isinstance(value, BaseModel) or value._name != 'ir.async' or not all(type(id_) is int for id_ in value._ids):
+        raise ValueError
+    return value
+
+
+def _or_none(check):
+    return lambda value: None if value is None else check(value)
+
+
+CHECKS = {
+    'priority': (_integer(-MAX_INT), "a whole number"),
+    'at': (_or_none(_date), "a datetime in UTC, without time zone,"),
+    'delay': (_or_none(_seconds), "a number of seconds or a timedelta, not negative,"),
+    'max_attempts': (_integer(1), "a whole number of at least 1"),
+    'retry_delay': (_or_none(_delays), "a number of seconds, a list of them, or None"),
+    'timeout': (_or_none(_positive_seconds), "a positive number of seconds"),
+    'channel': (_text, "the name of a channel"),
+    'key': (_or_none(_text), "a text"),
+    'after': (_or_none(_jobs), "jobs, records of ir.async"),
+    'chunk_size': (_or_none(_integer(1)), "a whole number of at least 1"),
+}

@@ -1,0 +1,90 @@
+"""The method that a job is to call, and who wants it to."""
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import traceback
+from pathlib import Path
+
+from odoo.models import BaseModel
+
+STACK_DEPTH = 16  # frames of the enqueuer that are kept to explain a failure
+OWN_FILES = (__file__, str(Path(__file__).parents[1] / 'models' / 'ir_async.py'))
+
+
+def check_target(target, args, kwargs):
+    """Return what a worker needs to call ``target(*args, **kwargs)``.
+
+    :return: the recordset, the name of the method, the positional and the keyword arguments
+    :rtype: tuple
+    :raises TypeError: when a worker could not call it
+    """
+    records = getattr(target, '__self__', None)
+    if not inspect.ismethod(target) or not isinstance(records, BaseModel):
+        msg = f"the target must be a method bound to a recordset, as in call(self.method); got {target!r}"
+        raise TypeError(msg)
+    function = target.__func__
+    name = function.__name__
+    if getattr(type(records), name, None) is not function:
+        msg = (
+            f"{records._name} has no method {name!r} that is the given {target!r}: a worker looks it up by its name, "
+            f"so super().method, lambdas and wrappers cannot be called later"
+        )
+        raise TypeError(msg)
+    signature = _signature(function)
+    if not args and kwargs:
+        args, kwargs = _unpack_thread_style(signature, kwargs)
+    try:
+        signature.bind(records, *args, **kwargs)
+    except TypeError as exc:
+        msg = f"{records._name}.{name}(): {exc}"
+        raise TypeError(msg) from None
+    return records, name, args, kwargs
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature(function):
+    return inspect.signature(function)
+
+
+def _unpack_thread_style(signature, kwargs):
+    """Return the arguments that ``call(target, args=[…], kwargs={…})`` means."""
+    args_list, kwargs_dict = kwargs.get('args'), kwargs.get('kwargs')
+    named = {
+        name for name, parameter in signature.parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    if (
+        kwargs.keys() <= {'args', 'kwargs'} and not named & {'args', 'kwargs'}
+        and (args_list is None or isinstance(args_list, (list, tuple)))
+        and (kwargs_dict is None or isinstance(kwargs_dict, dict))
+    ):
+        return tuple(args_list or ()), kwargs_dict or {}
+    return (), kwargs
+
+
+def caller_stack():
+    """Return the innermost frames of whoever enqueues a job, as (filename, line, function).
+
+    :func:`traceback.extract_stack` looks up the source lines, which takes longer than all the rest of a call.
+
+    :rtype: list[tuple]
+    """
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename in OWN_FILES:
+        frame = frame.f_back
+    frames = []
+    while frame and len(frames) < STACK_DEPTH:
+        frames.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+        frame = frame.f_back
+    return frames[::-1]
+
+
+def format_stack(frames):
+    """Return the text of a traceback for what :func:`caller_stack` returned.
+
+    :rtype: str
+    """
+    return ''.join(traceback.format_list([
+        traceback.FrameSummary(filename, line, name, lookup_line=False) for filename, line, name in frames]))
