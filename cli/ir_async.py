@@ -16,9 +16,9 @@ class IrAsync(Command):
         parser = config.parser
         parser.prog = self.prog
         group = optparse.OptionGroup(parser, "Async jobs")
-        group.add_option('--run', dest='ir_async_run', type='int', metavar='ID', default=None,
+        group.add_option('--run', dest='ir_async_run', type='int', metavar='ID', my_default=None,
                          help="run that one job in this process, as under a debugger, and exit")
-        group.add_option('--until-eof', dest='ir_async_until_eof', action='store_true', default=False,
+        group.add_option('--until-eof', dest='ir_async_until_eof', action='store_true', my_default=False,
                          help=optparse.SUPPRESS_HELP)
         parser.add_option_group(group)
 

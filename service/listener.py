@@ -41,7 +41,7 @@ class Listener:
                 if cr.fetchone()[0]:
                     _logger.warning("PostgreSQL is in recovery mode: jobs wait for the next poll")
                 else:
-                    cr.execute(f"LISTEN {pg.CHANNEL}")
+                    cr.execute("LISTEN odoo_async")
         except psycopg2.Error as exc:
             self._lose(exc)
             return False

@@ -6,6 +6,7 @@ import os
 import threading
 
 import psycopg2
+from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 
 from odoo import sql_db
@@ -14,10 +15,10 @@ from .config import settings
 
 _logger = logging.getLogger(__name__)
 
-CHANNEL = 'odoo_async'
-
 # custom function to call instead of PostgreSQL's `pg_notify`, as for crons and the bus
 NOTIFY_FUNCTION = os.getenv('ODOO_NOTIFY_FUNCTION', 'pg_notify')
+
+_NOTIFY = sql.SQL("SELECT {}('odoo_async', %s)").format(sql.Identifier(NOTIFY_FUNCTION))
 
 # Both ends must see within seconds that the other one's host vanished: the server, to release the advisory
 # lock of a dead worker; the client, not to wait for ever for a NOTIFY on a connection that is half open.
@@ -75,11 +76,12 @@ class Notifier:
                 with self._connection.cursor() as cr:
                     cr.execute("SET idle_session_timeout = '60s'")
         with self._connection.cursor() as cr:
-            cr.execute(f'SELECT "{NOTIFY_FUNCTION}"(%s, %s)', [CHANNEL, dbname])
+            cr.execute(_NOTIFY, [dbname])
 
     def forget(self):
         """Drop the parent's connection in a forked child; psycopg2 closes it in the process that opened it alone."""
-        self.__init__()
+        self._lock = threading.Lock()
+        self._connection = None
 
 
 notifier = Notifier()

@@ -17,7 +17,6 @@ from odoo.modules.registry import Registry
 from odoo.service.model import retrying
 
 from ..exceptions import ClaimLost, JobInterrupted, JobTimeout, RetryJob
-from ..models.ir_async import Running
 from .config import settings
 
 _logger = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """Where Odoo's servers get their job workers from."""
 from __future__ import annotations
 
-import atexit
 import functools
 import logging
 import os
@@ -9,9 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
-from odoo.service.server import CommonServer, PreforkServer, ThreadedServer, preload_registries
+from odoo.service.server import (
+    CommonServer,
+    PreforkServer,
+    ThreadedServer,
+)
 from odoo.tools import config
 from odoo.tools.misc import stripped_sys_argv
 

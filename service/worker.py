@@ -13,7 +13,13 @@ from collections import deque
 import psutil
 import psycopg2
 
-from odoo.service.server import Worker, cron_database_list, empty_pipe, memory_info, set_limit_memory_hard
+from odoo.service.server import (
+    Worker,
+    cron_database_list,
+    empty_pipe,
+    memory_info,
+    set_limit_memory_hard,
+)
 from odoo.tools import config
 
 from ..exceptions import ClaimLost, JobInterrupted
@@ -46,6 +52,7 @@ class WorkerAsync(Worker):
         self.alive_time = time.monotonic()
         self.stop_deadline = None
         self.stands_by = False
+        self.finished = False
         self.next_progress = 0
         self.batch_size = 1
         # What the work thread has in hand. The lock is for who takes a job out of it.
@@ -87,8 +94,9 @@ class WorkerAsync(Worker):
         self.start()
         self.thread = threading.Thread(name=f"{type(self).__name__} ({self.pid})", target=self._runloop, daemon=True)
         self.thread.start()
-        while self.thread.is_alive():
+        while not self.finished:
             self._stand_by()
+        self.thread.join()
         _logger.info("Worker (%s) exiting. jobs: %s", self.pid, self.request_count)
 
     def _stand_by(self):
@@ -106,7 +114,7 @@ class WorkerAsync(Worker):
             self._give_back()
         if (running := self.running) and not running.job.stop:
             self._look_after(running, now)
-        if self.stop_deadline is not None and now >= self.stop_deadline and self.thread.is_alive():
+        if self.stop_deadline is not None and now >= self.stop_deadline:
             self._stop('interrupt')
 
     def _look_after(self, running, now):
@@ -181,6 +189,7 @@ class WorkerAsync(Worker):
         except Exception:
             _logger.exception("Worker %s (%s) Exception occurred, exiting...", type(self).__name__, self.pid)
         finally:
+            self.finished = True
             self.multi.pipe_ping(self.eintr_pipe)
 
     def check_limits(self):

@@ -1,1 +1,1 @@
-from . import test_async
+from . import async_effect
