@@ -61,7 +61,9 @@ class IrAsync(Command):
         jobs = session.claim_one(job_id) if session else []
         if not jobs:
             return f"ir_async: there is no job {job_id} in state 'created'"
-        with Runner(session) as runner:
-            runner.run(Running(jobs[0]))
+        runner = Runner(session)
+        runner.prepare()
+        runner.run(Running(jobs[0]))
+        runner.close()
         session.close()
         return 0

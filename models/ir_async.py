@@ -90,7 +90,7 @@ class IrAsync(models.Model):
     res_ids = fields.Text("Records", required=True, readonly=True, help="JSON")
     method = fields.Char(required=True, readonly=True)
     user_id = fields.Many2one(
-        'res.users', "User", required=True, readonly=True, index=True, ondelete='cascade')
+        'res.users', "User", required=True, readonly=True, ondelete='cascade')
     su = fields.Boolean("Superuser Mode", readonly=True)
     args = fields.Text(
         required=True, readonly=True, prefetch=False, groups='ir_async.ir_async_group_manager')
@@ -128,7 +128,7 @@ class IrAsync(models.Model):
     date_start = fields.Datetime("Started on", readonly=True)
     date_done = fields.Datetime("Ended on", readonly=True)
 
-    # What workers look for. Finished jobs, of which there are weeks, are in none of these but the last two.
+    # What workers look for. Finished jobs, of which there are weeks, are in none of these but the last ones.
     _claim_idx = models.Index("(priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND NOT limited")
     _limited_claim_idx = models.Index(
         "(channel, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited")
@@ -136,7 +136,7 @@ class IrAsync(models.Model):
     _waiting_idx = models.Index("(id) WHERE state = 'waiting'")
     _session_idx = models.Index("(session) WHERE state = 'processing'")
     _limited_start_idx = models.Index("(channel, date_start) WHERE limited")
-    _vacuum_idx = models.Index("(date_done) WHERE date_done IS NOT NULL")
+    _notified_idx = models.Index("(user_id) WHERE notify")
     _live_key_uniq = models.UniqueIndex(
         "(key, (CASE WHEN notify THEN user_id ELSE 0 END))"
         " WHERE key IS NOT NULL AND state IN ('waiting', 'created', 'processing')",
@@ -616,8 +616,6 @@ class IrAsync(models.Model):
             id=job.id, session=job.session, claims=job.claims))
         if not rows:
             raise ClaimLost(job.id)
-        record = self.browse(job.id)
-        record.invalidate_recordset()
         if job.stop:
             self.env.cr.execute(SQL("DELETE FROM ir_async_stop WHERE job_id = %s", job.id))
         if job.notify:
@@ -625,6 +623,8 @@ class IrAsync(models.Model):
             self._send(
                 job.id, job.user_id, job.name, state, rows[0][0], **({'payload': json.loads(payload)} if small else {}))
         if state == 'failed':
+            record = self.browse(job.id)
+            record.invalidate_recordset(flush=False)
             try:
                 with self.env.cr.savepoint():
                     record._on_failed()
@@ -704,7 +704,7 @@ class IrAsync(models.Model):
         # a parent stays while children wait for it
         domain &= fields.Domain.custom(to_sql=lambda model, alias, query: SQL(
             "NOT EXISTS (SELECT FROM ir_async_after_rel WHERE after_id = %s AND unmet)", SQL.identifier(alias, 'id')))
-        jobs = self.sudo().search(domain, order='date_done', limit=GC_UNLINK_LIMIT)
+        jobs = self.sudo().search(domain, order='id', limit=GC_UNLINK_LIMIT)
         jobs._delete()
         return len(jobs), len(jobs) == GC_UNLINK_LIMIT  # done, remaining
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 import random
 import time
 
+from odoo import sql_db
+
 from .config import settings
+from .runner import Runner
 from .session import Session
 
 IDLE_TIME = 30  # seconds without a job after which a database is left alone
@@ -12,12 +15,13 @@ SHUN_TIME = 5  # seconds to keep away from a database that is new, or that went 
 
 
 class Database:
-    """A database on the agenda: when it is due, and the worker's session in it, if it has business there."""
+    """A database on the agenda: when it is due; and the worker's session and runner, while it has business there."""
 
     def __init__(self, name):
         self.name = name
         self.due = 0
         self.session = None
+        self.runner = None
         self._shunned_until = 0
         self._last_job = 0
         self._next_watch = 0
@@ -33,9 +37,12 @@ class Database:
 
     def leave(self):
         """Keep no connection to it."""
+        if self.runner:
+            self.runner.close()
         if self.session:
             self.session.close()
-        self.session = None
+            sql_db.close_db(self.name)
+        self.session = self.runner = None
 
     def leave_if_idle(self):
         """Be out of the way of whoever wants to drop or copy it."""
@@ -60,6 +67,7 @@ class Database:
             delay = self.session.watch()
             self._next_watch = now + 1
         if jobs:
+            self.runner = self.runner or Runner(self.session)
             self._last_job = now
             delay = 0
         self.due = now + min(settings().poll_interval, settings().poll_interval if delay is None else delay)

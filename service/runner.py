@@ -59,14 +59,18 @@ class Runner:
     def __init__(self, session):
         self.session = session
         self.cr = JobCursor(session.dbname)
-        # Once per claim, as for a request: the modules and the caches may have changed.
-        Registry(session.dbname).check_signaling(self.cr)
-        self.cr.rollback()
 
-    def __enter__(self):
-        return self
+    def prepare(self):
+        """Be up to date with the modules and the caches. Once per claim, as for a request."""
+        # The transaction goes on to be that of the first job: its snapshot is later than the claim.
+        Registry(self.session.dbname).check_signaling(self.cr)
 
-    def __exit__(self, *exc_info):
+    def renew(self):
+        """Leave nothing of the session's settings to other jobs. Done after a claim: before, somebody waits."""
+        self.cr.close()
+        self.cr = JobCursor(self.session.dbname)
+
+    def close(self):
         self.cr.close()
 
     def run(self, running):

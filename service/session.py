@@ -117,6 +117,7 @@ class Session:
         self._lock = threading.Lock()  # the worker's two threads share the connection
         self._has_limited = True
         self._slot_delay = None
+        self._prepared = set()
 
     @classmethod
     def open(cls, dbname):
@@ -184,6 +185,13 @@ class Session:
             cr.execute(query, params)
             return cr.fetchall() if cr.description else cr.rowcount
 
+    def _execute_prepared(self, name, query, params, *args):
+        # Planning takes longer than executing: it is worth it for what every job takes.
+        if name not in self._prepared:
+            self._execute(f'PREPARE {name} AS {query}', params)
+            self._prepared.add(name)
+        return self._execute(f'EXECUTE {name} ({", ".join(["%s"] * len(args))})', args)
+
     def _change(self, query, params=()):
         """Execute a statement that returns CHANGE; return how many rows it changed."""
         rows = self._execute(DURABLE + query, params)
@@ -206,13 +214,13 @@ class Session:
             return jobs
         # The CTE is a fence: as a subquery, LIMIT could be evaluated more than once.
         # A job whose channel got its limits while it was enqueued is not taken, but filed where it belongs.
-        rows = self._execute(f"""
+        rows = self._execute_prepared('claim', f"""
             WITH next AS (
                 SELECT id, {IS_LIMITED} AS misfiled
                   FROM ir_async
                  WHERE {IS_READY} AND NOT limited AND NOT {IS_UPGRADING} AND {IS_OURS}
               ORDER BY priority, id
-                 LIMIT %(limit)s
+                 LIMIT $1
             FOR NO KEY UPDATE SKIP LOCKED
             ),
             filed AS (
@@ -223,7 +231,7 @@ class Session:
               FROM next, res_users u
              WHERE job.id = next.id AND u.id = job.user_id AND NOT misfiled
          RETURNING {COLUMNS}
-        """, self._params(limit=limit))
+        """, self._params(), limit)
         return sorted((Job(*row) for row in rows), key=lambda job: (job.priority, job.id))
 
     def claim_one(self, job_id):
@@ -329,14 +337,14 @@ class Session:
         :raises ClaimLost: when the job is not ours any more, or when that cannot be known
         """
         try:
-            started = self._execute(f"""
+            started = self._execute_prepared('start', f"""
                 UPDATE ir_async_worker worker
                    SET job_id = job.id,
-                       deadline = {NOW} + nullif(%s, 0) * interval '1 second'
+                       deadline = {NOW} + nullif($1, 0) * interval '1 second'
                   FROM ir_async job
-                 WHERE worker.id = %s
-                   AND job.id = %s AND job.session = %s AND job.claims = %s AND job.state = 'processing'
-            """, [limit, self.key, job.id, job.session, job.claims])
+                 WHERE worker.id = %(key)s
+                   AND job.id = $2 AND job.session = %(key)s AND job.claims = $3 AND job.state = 'processing'
+            """, self._params(), limit, job.id, job.claims)
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
             raise ClaimLost(job.id) from exc
         if not started:

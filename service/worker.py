@@ -235,7 +235,7 @@ class WorkerAsync(Worker):
         try:
             if jobs := database.claim(self.batch_size):
                 self.setproctitle(database.name)
-                self._run_batch(database.session, jobs)
+                self._run_batch(database, jobs)
             if database.session:
                 tell(database.session)
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
@@ -246,29 +246,31 @@ class WorkerAsync(Worker):
             _logger.warning("Worker (%s) keeps away from %s for a while", self.pid, database.name, exc_info=True)
             database.shun()
 
-    def _run_batch(self, session, jobs):
+    def _run_batch(self, database, jobs):
         self.batch_start = time.monotonic()
         with self.lock:
-            self.session = session
+            self.session = database.session
             self.unstarted.extend(map(Running, jobs))
             self.stop_requests = set()
         try:
-            with Runner(session) as self.runner:
-                if not self.stands_by:
-                    self.multi.pipe_ping(self.eintr_pipe)
-                while running := self._next_job():
-                    self.runner.run(running)
-                    self.request_count += 1
+            self.runner = database.runner
+            self.runner.prepare()
+            if not self.stands_by:
+                self.multi.pipe_ping(self.eintr_pipe)
+            while running := self._next_job():
+                self.runner.run(running)
+                self.request_count += 1
         finally:
             with self.lock:
                 self.running = self.runner = None
                 signal.setitimer(signal.ITIMER_REAL, 0)
             self._give_back()
-        if parents := [job.id for job in jobs if job.has_children]:
-            session.release(parents)
         # As many as are worked off in half of the time that the last one of them may wait.
         elapsed = time.monotonic() - self.batch_start
         self.batch_size = max(1, min(BATCH_SIZE, int(len(jobs) * BATCH_TIME / 2 / elapsed)))
+        if parents := [job.id for job in jobs if job.has_children]:
+            database.session.release(parents)
+        database.runner.renew()
 
     def _next_job(self):
         with self.lock:
