@@ -27,7 +27,7 @@ from ..models.ir_async import Running
 from .agenda import Agenda
 from .config import settings
 from .listener import Listener
-from .runner import Runner, conclude, tell, time_limit
+from .runner import conclude, tell, time_limit
 
 _logger = logging.getLogger(__name__)
 
