@@ -11,5 +11,17 @@
         'security/ir_async_security.xml',
         'security/ir.model.access.csv',
     ],
+    'assets': {
+        'web.assets_backend': [
+            'ir_async/static/src/**/*',
+        ],
+        'web.assets_tests': [
+            'ir_async/static/tests/tours/**/*',
+        ],
+        'web.assets_unit_tests': [
+            'ir_async/static/tests/**/*',
+            ('remove', 'ir_async/static/tests/tours/**/*'),
+        ],
+    },
     'post_load': 'post_load',
 }

@@ -1,8 +1,10 @@
 from . import (
     ir_async,
     ir_async_channel,
+    ir_async_client,
     ir_async_progress,
     ir_async_stop,
     ir_async_worker,
+    ir_http,
     res_users,
 )

@@ -1,0 +1,12 @@
+from odoo import api, models
+
+
+class IrHttp(models.AbstractModel):
+    _inherit = 'ir.http'
+
+    @api.model
+    def lazy_session_info(self):
+        info = super().lazy_session_info()
+        if self.env.user._is_internal():
+            info['async_jobs'] = self.env['ir.async'].get_user_jobs()
+        return info

@@ -1,0 +1,135 @@
+import { busModels } from "@bus/../tests/bus_test_helpers";
+import { animationFrame, waitUntil } from "@odoo/hoot";
+import { ForegroundTab } from "@ir_async/core/foreground_tab";
+import {
+    MockServer,
+    defineModels,
+    getService,
+    makeMockEnv,
+    mockService,
+    patchWithCleanup,
+    webModels,
+} from "@web/../tests/web_test_helpers";
+import { patch } from "@web/core/utils/patch";
+import { IrAsync } from "./mock_server/mock_models/ir_async";
+import { IrHttp } from "./mock_server/mock_models/ir_http";
+
+/**
+ * What tests of other addons need to use the service `async_job`: call `defineIrAsyncModels()`, have the method
+ * under test answer `{ asyncJobId: startJob("Export") }`, and say what becomes of that job with `changeJob`.
+ */
+export const irAsyncModels = { IrAsync, IrHttp };
+
+export function defineIrAsyncModels() {
+    return defineModels({ ...webModels, ...busModels, ...irAsyncModels });
+}
+
+let unpatch;
+
+/** All tests run in one page, in which the locks of a test would outlive it. */
+export function mockForegroundTab() {
+    unpatch = patch(ForegroundTab.prototype, {
+        getLocks() {},
+        async isHere() {
+            return true;
+        },
+    });
+}
+
+export function restoreForegroundTab() {
+    unpatch();
+}
+
+mockForegroundTab();
+
+/** @param {"hidden"|"visible"} state */
+export function mockVisibility(state) {
+    patchWithCleanup(document, { visibilityState: state });
+    document.dispatchEvent(new Event("visibilitychange"));
+}
+
+/**
+ * Start a job on the mock server, as if a method had called `call_notify`.
+ *
+ * @param {string|false} name
+ * @param {Object} [values]
+ * @returns {number} the id of the job
+ */
+export function startJob(name, values) {
+    return MockServer.env["ir.async"]._call_notify(name, values);
+}
+
+/**
+ * Change a job on the mock server; the bus tells the client, which shows it in the next frame.
+ *
+ * @param {number} jobId
+ * @param {string} state
+ * @param {Object} [values] other fields: payload, progress
+ */
+export async function changeJob(jobId, state, values = {}) {
+    MockServer.env["ir.async"]._change(jobId, { ...values, state });
+    await nextMessages();
+}
+
+/** Wait until what the bus has told so far is applied, and shown. */
+export async function nextMessages() {
+    const isReceived = () =>
+        (getService("bus_service").lastNotificationId || 0) >=
+        MockServer.env["bus.bus"].lastBusNotificationId;
+    await waitUntil(isReceived, { timeout: 3000 });
+    await animationFrame(); // applied
+    await animationFrame(); // rendered
+}
+
+/**
+ * Send a message of the bus, whatever the state of the jobs on the mock server.
+ *
+ * @param {Object} message
+ */
+export async function sendMessage(message) {
+    MockServer.env["bus.bus"]._sendone("broadcast", "ir.async", message);
+    await nextMessages();
+}
+
+/** The payload of a job that failed. */
+export function makeErrorPayload(message = "Division by zero") {
+    return {
+        error: {
+            code: 0,
+            message: "Odoo Server Error",
+            data: {
+                name: "builtins.ZeroDivisionError",
+                message,
+                arguments: [message],
+                context: {},
+                debug: `Traceback (most recent call last):\n  the server's traceback\nZeroDivisionError: ${message}`,
+            },
+        },
+    };
+}
+
+/** @param {Object} [options] @param {boolean} [options.ready=true] the web client is ready, so the jobs are loaded */
+export async function makeAsyncJobEnv({ ready = true } = {}) {
+    const env = await makeMockEnv();
+    if (ready) {
+        env.bus.trigger("WEB_CLIENT_READY");
+        await nextMessages();
+    }
+    return env;
+}
+
+/** @returns {string[]} fills up with what toasts say */
+export function mockNotifications() {
+    const toasts = [];
+    mockService("notification", {
+        add(message, { title, type, buttons = [], onClose } = {}) {
+            const toast = { message: String(message), title, type, buttons, isOpen: true };
+            toasts.push(toast);
+            return () => {
+                toast.isOpen = false;
+                onClose?.();
+            };
+        },
+    });
+    return toasts;
+}

@@ -1,0 +1,792 @@
+import { lockWebsocketConnect } from "@bus/../tests/bus_test_helpers";
+import { WEBSOCKET_CLOSE_CODES } from "@bus/workers/websocket_worker";
+import { AsyncJobCancelledError } from "@ir_async/core/async_job_error";
+import { ForegroundTab } from "@ir_async/core/foreground_tab";
+import {
+    BLOCK_UI_DURATION,
+    POLL_DELAY,
+    SAFETY_POLL_DELAY,
+} from "@ir_async/services/async_job_service";
+import {
+    Deferred,
+    advanceTime,
+    after,
+    animationFrame,
+    beforeEach,
+    describe,
+    expect,
+    test,
+    waitFor,
+    waitUntil,
+} from "@odoo/hoot";
+import { Component, onRendered, useState, xml } from "@odoo/owl";
+import {
+    MockServer,
+    contains,
+    getService,
+    mockService,
+    mountWithCleanup,
+    onRpc,
+    patchWithCleanup,
+} from "@web/../tests/web_test_helpers";
+import { browser } from "@web/core/browser/browser";
+import { MainComponentsContainer } from "@web/core/main_components_container";
+import { download } from "@web/core/network/download";
+import { RPCError } from "@web/core/network/rpc";
+import { useService } from "@web/core/utils/hooks";
+import {
+    changeJob,
+    defineIrAsyncModels,
+    makeAsyncJobEnv,
+    makeErrorPayload,
+    mockForegroundTab,
+    mockNotifications,
+    mockVisibility,
+    nextMessages,
+    restoreForegroundTab,
+    sendMessage,
+    startJob,
+} from "../ir_async_test_helpers";
+
+describe.current.tags("headless");
+defineIrAsyncModels();
+
+const CALL = { model: "res.partner", method: "start_export" };
+const ACTION = { type: "ir.actions.act_window", res_model: "res.partner", view_mode: "list" };
+
+/** The method under test of the server. */
+function mockExport(answer = () => ({ asyncJobId: startJob("Export") })) {
+    onRpc("res.partner", "start_export", answer);
+}
+
+/** Call it, and tell what becomes of the promise. */
+function callExport(options = { blockUI: false }) {
+    const outcome = { job: null, error: null };
+    getService("async_job")
+        .asyncRpc(CALL, options)
+        .then(
+            (job) => (outcome.job = job),
+            (error) => (outcome.error = error)
+        );
+    return outcome;
+}
+
+/** No message of the bus arrives any more. */
+async function cutWebsocket() {
+    const restore = lockWebsocketConnect();
+    MockServer.env["bus.bus"]._simulateDisconnection(WEBSOCKET_CLOSE_CODES.ABNORMAL_CLOSURE);
+    await nextMessages();
+    return restore;
+}
+
+/** Something happens of which the bus tells nothing. */
+function changeSilently(jobId, values) {
+    const [{ revision }] = MockServer.env["ir.async"].browse(jobId);
+    MockServer.env["ir.async"].write([jobId], { ...values, revision: revision + 1 });
+}
+
+describe("loading", () => {
+    test("nothing is done before the web client is ready", async () => {
+        onRpc("lazy_session_info", () => expect.step("lazy_session_info"));
+        onRpc("ir.async", "*", ({ method }) => expect.step(method));
+        const env = await makeAsyncJobEnv({ ready: false });
+        await advanceTime(SAFETY_POLL_DELAY);
+        expect.verifySteps([]);
+        env.bus.trigger("WEB_CLIENT_READY");
+        await nextMessages();
+        expect.verifySteps(["lazy_session_info"]);
+    });
+
+    test("the jobs of before are there, without a toast", async () => {
+        const toasts = mockNotifications();
+        const env = await makeAsyncJobEnv({ ready: false });
+        const running = startJob("Running", { state: "processing", revision: 2 });
+        const ready = startJob("Ready", {
+            state: "succeeded",
+            revision: 3,
+            payload: { result: ACTION },
+        });
+        env.bus.trigger("WEB_CLIENT_READY");
+        await nextMessages();
+        await advanceTime(2000);
+        const { jobs } = getService("async_job");
+        expect(Object.keys(jobs).map(Number)).toEqual([running, ready]);
+        expect(jobs[ready].payload.result).toEqual(ACTION);
+        expect(getService("async_job").getJobs()).toBe(jobs);
+        expect(toasts).toHaveLength(0);
+    });
+});
+
+describe("messages", () => {
+    test("every change triggers `async_job` on the bus of the environment", async () => {
+        const env = await makeAsyncJobEnv();
+        env.bus.addEventListener("async_job", ({ detail }) =>
+            expect.step(`${detail.name} ${detail.state} ${JSON.stringify(detail.payload)}`)
+        );
+        const jobId = startJob("Export");
+        await changeJob(jobId, "processing");
+        await changeJob(jobId, "succeeded", { payload: { result: 42 } });
+        await changeJob(jobId, "done");
+        expect.verifySteps([
+            "Export created null",
+            "Export processing null",
+            'Export succeeded {"result":42}',
+            'Export done {"result":42}',
+        ]);
+    });
+
+    test("out of order or twice, they never move a job backwards", async () => {
+        const toasts = mockNotifications();
+        const env = await makeAsyncJobEnv();
+        env.bus.addEventListener("async_job", ({ detail }) => expect.step(detail.state));
+        await sendMessage({ id: 7, name: "Export", state: "processing", revision: 2 });
+        await sendMessage({ id: 7, name: "Export", state: "done", revision: 3 });
+        await sendMessage({ id: 7, name: "Export", state: "processing", revision: 2 });
+        await sendMessage({ id: 7, name: "Export", state: "created", revision: 1 });
+        await sendMessage({ id: 7, name: "Export", state: "done", revision: 3 });
+        await advanceTime(2000);
+        await sendMessage({ id: 7, name: "Export", state: "done", revision: 3 });
+        await advanceTime(2000);
+        expect(getService("async_job").jobs[7].state).toBe("done");
+        expect(toasts).toHaveLength(1);
+        expect.verifySteps(["processing", "done", "done", "done"]);
+    });
+
+    test("a retry does move a job backwards", async () => {
+        await makeAsyncJobEnv();
+        const jobId = startJob("Export");
+        await changeJob(jobId, "failed", { payload: makeErrorPayload() });
+        await getService("async_job").retry(jobId);
+        await nextMessages();
+        const { jobs } = getService("async_job");
+        expect(jobs[jobId].state).toBe("created");
+        expect(jobs[jobId].payload).toBe(null);
+        await sendMessage({ id: jobId, name: "Export", state: "failed", revision: 2 });
+        expect(jobs[jobId].state).toBe("created");
+    });
+
+    test("progress belongs to the run it was reported in", async () => {
+        await makeAsyncJobEnv();
+        const { jobs } = getService("async_job");
+        const message = { id: 7, name: "Export", state: "processing", revision: 2 };
+        const progress = { done: 3, total: 10, message: "3 rows" };
+        await sendMessage(message);
+        await sendMessage({ ...message, progress });
+        await sendMessage(message); // the first one again
+        expect(jobs[7].progress).toEqual(progress);
+        await sendMessage({ ...message, revision: 4 });
+        expect(jobs[7].progress).toBe(null);
+    });
+
+    test("a dismissed job leaves, and a late message does not bring it back", async () => {
+        await makeAsyncJobEnv();
+        const { jobs } = getService("async_job");
+        await sendMessage({ id: 7, name: "Export", state: "done", revision: 3 });
+        await sendMessage({ id: 7, name: "Export", state: "done", revision: 4, dismissed: true });
+        expect(jobs[7]).toBe(undefined);
+        await sendMessage({ id: 7, name: "Export", state: "done", revision: 3 });
+        expect(jobs[7]).toBe(undefined);
+        await sendMessage({ id: 7, name: "Export", state: "created", revision: 5 });
+        expect(jobs[7].state).toBe("created"); // but a retry does
+    });
+
+    test("jobs without a name do not pile up", async () => {
+        const toasts = mockNotifications();
+        await makeAsyncJobEnv();
+        const { jobs } = getService("async_job");
+        await sendMessage({ id: 7, name: false, state: "done", revision: 3 });
+        expect(jobs[7].state).toBe("done");
+        await advanceTime(SAFETY_POLL_DELAY + 1000);
+        await sendMessage({ id: 8, name: false, state: "created", revision: 1 });
+        expect(Object.keys(jobs)).toEqual(["8"]);
+        expect(toasts).toHaveLength(0);
+    });
+});
+
+describe("asyncRpc", () => {
+    test("resolves with the job", async () => {
+        mockExport();
+        await makeAsyncJobEnv();
+        const outcome = callExport();
+        await nextMessages();
+        const [jobId] = Object.keys(getService("async_job").jobs).map(Number);
+        await changeJob(jobId, "processing");
+        expect(outcome.job).toBe(null);
+        await changeJob(jobId, "succeeded", { payload: { result: ACTION } });
+        expect(outcome.job).toEqual({
+            id: jobId,
+            name: "Export",
+            state: "succeeded",
+            payload: { result: ACTION },
+        });
+        expect(MockServer.env["ir.async"].browse(jobId)[0].state).toBe("succeeded", {
+            message: "it is up to the caller to complete it",
+        });
+    });
+
+    test("the job ends before the HTTP answer", async () => {
+        const httpAnswer = new Deferred();
+        mockExport(async () => {
+            const asyncJobId = startJob(false);
+            changeJob(asyncJobId, "processing");
+            changeJob(asyncJobId, "succeeded", { payload: { result: 42 } });
+            await httpAnswer;
+            return { asyncJobId };
+        });
+        await makeAsyncJobEnv();
+        const outcome = callExport();
+        await nextMessages();
+        expect(outcome.job).toBe(null);
+        httpAnswer.resolve();
+        await nextMessages();
+        expect(outcome.job.payload).toEqual({ result: 42 });
+    });
+
+    test("a job that is done has no result", async () => {
+        mockExport();
+        onRpc("ir.async", "read", () => expect.step("read"));
+        await makeAsyncJobEnv();
+        const outcome = callExport();
+        await nextMessages();
+        await changeJob(1, "done");
+        expect(outcome.job).toEqual({ id: 1, name: "Export", state: "done", payload: null });
+        expect.verifySteps([]);
+    });
+
+    test("a payload too large for the bus is read", async () => {
+        mockExport();
+        await makeAsyncJobEnv();
+        const outcome = callExport();
+        await nextMessages();
+        const result = "x".repeat(100_000);
+        changeSilently(1, { state: "succeeded", payload: { result } });
+        await sendMessage({ id: 1, name: "Export", state: "succeeded", revision: 2 });
+        await nextMessages();
+        expect(outcome.job.payload).toEqual({ result });
+    });
+
+    test("the job ends while the websocket is cut, which comes back", async () => {
+        mockExport();
+        await makeAsyncJobEnv();
+        const outcome = callExport();
+        await nextMessages();
+        const restore = await cutWebsocket();
+        changeSilently(1, { state: "succeeded", payload: { result: 42 } });
+        await advanceTime(50);
+        expect(outcome.job).toBe(null);
+        restore();
+        await waitUntil(() => outcome.job, { timeout: 3000 });
+        expect(outcome.job.payload).toEqual({ result: 42 });
+    });
+
+    test("without a websocket, the job is polled", async () => {
+        mockExport();
+        onRpc("ir.async", "get_user_jobs", () => expect.step("get_user_jobs"));
+        await makeAsyncJobEnv();
+        await cutWebsocket();
+        const outcome = callExport();
+        await nextMessages();
+        await advanceTime(POLL_DELAY);
+        expect.verifySteps(["get_user_jobs"]);
+        changeSilently(1, { state: "succeeded", payload: { result: 42 } });
+        await advanceTime(POLL_DELAY);
+        await nextMessages();
+        expect.verifySteps(["get_user_jobs"]);
+        expect(outcome.job.payload).toEqual({ result: 42 });
+        await advanceTime(POLL_DELAY);
+        expect.verifySteps([]); // nothing to wait for
+    });
+
+    test("with a websocket, the job is not polled", async () => {
+        mockExport();
+        onRpc("ir.async", "get_user_jobs", () => expect.step("get_user_jobs"));
+        await makeAsyncJobEnv();
+        callExport();
+        await nextMessages();
+        await advanceTime(POLL_DELAY); // the first time, just in case
+        expect.verifySteps(["get_user_jobs"]);
+        await advanceTime(POLL_DELAY);
+        await advanceTime(POLL_DELAY);
+        expect.verifySteps([]);
+    });
+
+    test("a job of which the bus tells nothing is polled", async () => {
+        mockExport(() => {
+            const [asyncJobId] = MockServer.env["ir.async"].create([{ notify: false }]);
+            return { asyncJobId };
+        });
+        await makeAsyncJobEnv();
+        const outcome = callExport();
+        await nextMessages();
+        changeSilently(1, { state: "done" });
+        await advanceTime(POLL_DELAY);
+        await nextMessages();
+        expect(outcome.job.state).toBe("done");
+    });
+
+    test("offline, the poll goes on until the network is back", async () => {
+        mockExport();
+        let isOffline = false;
+        onRpc("ir.async", "get_user_jobs", () => {
+            if (isOffline) {
+                expect.step("offline");
+                return new Response("", { status: 502 });
+            }
+        });
+        await makeAsyncJobEnv();
+        await cutWebsocket();
+        const outcome = callExport();
+        await nextMessages();
+        isOffline = true;
+        changeSilently(1, { state: "done" });
+        await advanceTime(POLL_DELAY);
+        await nextMessages();
+        await advanceTime(POLL_DELAY);
+        await nextMessages();
+        expect.verifySteps(["offline", "offline"]);
+        isOffline = false;
+        await advanceTime(POLL_DELAY);
+        await nextMessages();
+        expect(outcome.job.state).toBe("done");
+    });
+
+    test("rejects with the error of the job", async () => {
+        mockExport();
+        await makeAsyncJobEnv();
+        const outcome = callExport();
+        await nextMessages();
+        await changeJob(1, "failed", { payload: makeErrorPayload() });
+        expect(outcome.error).toBeInstanceOf(RPCError);
+        expect(outcome.error.exceptionName).toBe("builtins.ZeroDivisionError");
+        expect(outcome.error.data.debug).toInclude("the server's traceback");
+    });
+
+    test("rejects when the job is cancelled", async () => {
+        mockExport();
+        await makeAsyncJobEnv();
+        const outcome = callExport();
+        await nextMessages();
+        await getService("async_job").cancel(1);
+        await nextMessages();
+        expect(outcome.error).toBeInstanceOf(AsyncJobCancelledError);
+    });
+
+    test("rejects when the job is deleted", async () => {
+        mockExport();
+        await makeAsyncJobEnv();
+        await cutWebsocket();
+        const outcome = callExport();
+        await nextMessages();
+        MockServer.env["ir.async"].unlink([1]);
+        await advanceTime(POLL_DELAY);
+        await nextMessages();
+        expect(outcome.error.message).toBe("Job 1 does not exist (any more).");
+        expect(getService("async_job").jobs[1]).toBe(undefined);
+    });
+
+    test("rejects when the method answers no job", async () => {
+        mockExport(() => ({ jobId: 3 }));
+        await makeAsyncJobEnv();
+        const outcome = callExport();
+        await nextMessages();
+        expect(outcome.error.message).toInclude("res.partner.start_export()");
+        expect(outcome.error.message).toInclude("asyncJobId");
+        expect(outcome.error.message).toInclude('{"jobId":3}');
+    });
+
+    test("two may wait for the same job", async () => {
+        let asyncJobId;
+        mockExport(() => ({ asyncJobId: (asyncJobId ??= startJob("Export")) }));
+        await makeAsyncJobEnv();
+        const first = callExport();
+        const second = callExport();
+        await nextMessages();
+        await changeJob(asyncJobId, "done");
+        expect(first.job.id).toBe(asyncJobId);
+        expect(second.job.id).toBe(asyncJobId);
+    });
+});
+
+describe("blocked page", () => {
+    test("for 5 seconds at most, then a toast", async () => {
+        mockExport();
+        const toasts = mockNotifications();
+        await makeAsyncJobEnv();
+        const ui = getService("ui");
+        const outcome = callExport({ onBackground: () => expect.step("background") });
+        expect(ui.isBlocked).toBe(true);
+        await nextMessages();
+        await advanceTime(BLOCK_UI_DURATION - 1000);
+        expect(ui.isBlocked).toBe(true);
+        await advanceTime(1000);
+        expect(ui.isBlocked).toBe(false);
+        expect(toasts.map(({ title, type }) => [title, type])).toEqual([["Export", "info"]]);
+        expect.verifySteps(["background"]);
+        await changeJob(1, "done");
+        expect(outcome.job.state).toBe("done");
+        expect(ui.isBlocked).toBe(false);
+    });
+
+    test("not longer than the job", async () => {
+        mockExport();
+        const toasts = mockNotifications();
+        await makeAsyncJobEnv();
+        const outcome = callExport({});
+        await nextMessages();
+        await changeJob(1, "done");
+        expect(outcome.job.state).toBe("done");
+        expect(getService("ui").isBlocked).toBe(false);
+        await advanceTime(BLOCK_UI_DURATION);
+        expect(toasts).toHaveLength(0);
+    });
+
+    test("not when the call fails", async () => {
+        mockExport(() => ({}));
+        await makeAsyncJobEnv();
+        const outcome = callExport({});
+        await nextMessages();
+        expect(outcome.error).not.toBe(null);
+        expect(getService("ui").isBlocked).toBe(false);
+    });
+
+    test("not with blockUI: false", async () => {
+        mockExport();
+        const toasts = mockNotifications();
+        await makeAsyncJobEnv();
+        callExport({ blockUI: false });
+        expect(getService("ui").isBlocked).toBe(false);
+        await nextMessages();
+        await advanceTime(BLOCK_UI_DURATION);
+        expect(toasts).toHaveLength(0);
+    });
+});
+
+describe("toasts", () => {
+    test("tell the end of a job, with what can be done", async () => {
+        const toasts = mockNotifications();
+        await makeAsyncJobEnv();
+        const url = "/web/content/7?download=true";
+        for (const [state, payload] of [
+            ["succeeded", { result: ACTION }],
+            ["succeeded", { result: { type: "ir.actions.act_url", url } }],
+            ["succeeded", { result: 42 }],
+            ["done"],
+            ["failed", makeErrorPayload()],
+            ["cancelled"],
+        ]) {
+            await changeJob(startJob("Export"), state, { payload });
+            await advanceTime(300);
+        }
+        expect(
+            toasts.map(({ title, message, type, buttons }) =>
+                [title, message, type, ...buttons.map(({ name }) => name)].join(" | ")
+            )
+        ).toEqual([
+            "Export | The result is ready. | success | Open",
+            "Export | Your file is ready. | success | Download",
+            "Export | It is done. | success",
+            "Export | It is done. | success",
+            "Export | Division by zero | danger | Show Error",
+            "Export | It was cancelled. | warning",
+        ]);
+    });
+
+    test("close when the result is used elsewhere, or the job is run again", async () => {
+        const toasts = mockNotifications();
+        await makeAsyncJobEnv();
+        const first = startJob("First");
+        const second = startJob("Second");
+        await changeJob(first, "succeeded", { payload: { result: ACTION } });
+        await changeJob(second, "failed", { payload: makeErrorPayload() });
+        await advanceTime(300);
+        expect(toasts.map(({ isOpen }) => isOpen)).toEqual([true, true]);
+        await changeJob(first, "done");
+        await changeJob(second, "created");
+        await advanceTime(300);
+        expect(toasts.map(({ isOpen }) => isOpen)).toEqual([false, false]);
+    });
+
+    test("are for jobs that nobody waits for here", async () => {
+        const toasts = mockNotifications();
+        mockExport();
+        await makeAsyncJobEnv();
+        callExport();
+        await nextMessages();
+        await changeJob(1, "done");
+        await advanceTime(2000);
+        expect(toasts).toHaveLength(0);
+    });
+
+    test("are shown in one tab", async () => {
+        const toasts = mockNotifications();
+        let isHere = false;
+        patchWithCleanup(ForegroundTab.prototype, {
+            async isHere() {
+                return isHere;
+            },
+        });
+        await makeAsyncJobEnv();
+        await changeJob(startJob("Export"), "done");
+        await advanceTime(300);
+        expect(toasts).toHaveLength(0);
+        isHere = true;
+        await changeJob(startJob("Export"), "done");
+        await advanceTime(300);
+        expect(toasts).toHaveLength(1);
+    });
+
+    test("one sums up 500 jobs; the page is rendered a few times", async () => {
+        const toasts = mockNotifications();
+        const env = await makeAsyncJobEnv();
+        let renderings = 0;
+        class Counter extends Component {
+            static template = xml`<t t-foreach="Object.values(jobs)" t-as="job" t-key="job.id" t-esc="job.state"/>`;
+            static props = {};
+            setup() {
+                this.jobs = useState(useService("async_job").jobs);
+                onRendered(() => renderings++);
+            }
+        }
+        await mountWithCleanup(Counter, { env });
+        renderings = 0;
+        for (let batch = 0; batch < 10; batch++) {
+            const messages = [];
+            for (let id = batch * 50 + 1; id <= batch * 50 + 50; id++) {
+                for (const [i, state] of ["created", "processing", "done"].entries()) {
+                    const message = { id, name: `Job ${id}`, state, revision: i + 1 };
+                    messages.push(["broadcast", "ir.async", message]);
+                }
+            }
+            MockServer.env["bus.bus"]._sendmany(messages);
+        }
+        const { jobs } = getService("async_job");
+        await waitUntil(() => Object.keys(jobs).length === 500, { timeout: 3000 });
+        await advanceTime(2000);
+        expect(renderings).toBeLessThan(25);
+        expect(toasts.map(({ message }) => message)).toEqual(["500 jobs have ended."]);
+        const payload = makeErrorPayload();
+        await sendMessage({ id: 501, name: "Late", state: "failed", revision: 3, payload });
+        await advanceTime(300);
+        expect(toasts.filter(({ isOpen }) => isOpen).map(({ message }) => message)).toEqual([
+            "1 of 501 jobs failed.",
+        ]);
+    });
+});
+
+describe("open", () => {
+    async function startEnded(state, payload) {
+        const jobId = startJob("Export");
+        await changeJob(jobId, state, { payload });
+        return jobId;
+    }
+
+    test("an action; then the job is completed", async () => {
+        mockService("action", {
+            doAction(action) {
+                expect.step(action.views);
+            },
+        });
+        await makeAsyncJobEnv();
+        const jobId = await startEnded("succeeded", { result: ACTION });
+        await getService("async_job").open(jobId);
+        await nextMessages();
+        expect.verifySteps([[[false, "list"]]]);
+        expect(getService("async_job").jobs[jobId].state).toBe("done");
+        await getService("async_job").open(jobId); // again
+        expect.verifySteps([[[false, "list"]]]);
+    });
+
+    test("a file is downloaded, not opened in a window", async () => {
+        patchWithCleanup(download, {
+            _download: async ({ url }) => expect.step(url),
+        });
+        await makeAsyncJobEnv();
+        const url = "/web/content/7?download=true";
+        const jobId = await startEnded("succeeded", {
+            result: { type: "ir.actions.act_url", url },
+        });
+        await getService("async_job").open(jobId);
+        await nextMessages();
+        expect.verifySteps([url]);
+        expect(getService("async_job").jobs[jobId].state).toBe("done");
+    });
+
+    test("a download that fails can be tried again", async () => {
+        patchWithCleanup(download, {
+            _download: async () => {
+                throw new Error("404");
+            },
+        });
+        await makeAsyncJobEnv();
+        const jobId = await startEnded("succeeded", {
+            result: { type: "ir.actions.act_url", url: "/web/content/7" },
+        });
+        await expect(getService("async_job").open(jobId)).rejects.toThrow("404");
+        expect(getService("async_job").jobs[jobId].state).toBe("succeeded");
+    });
+
+    test("a payload too large for the bus", async () => {
+        mockService("action", {
+            doAction(action) {
+                expect.step(action.res_model);
+            },
+        });
+        await makeAsyncJobEnv();
+        const jobId = startJob("Export");
+        await nextMessages();
+        changeSilently(jobId, { state: "succeeded", payload: { result: ACTION } });
+        await sendMessage({ id: jobId, name: "Export", state: "succeeded", revision: 2 });
+        await getService("async_job").open(jobId);
+        expect.verifySteps(["res.partner"]);
+    });
+
+    test("an error is shown by the standard dialog", async () => {
+        expect.errors(1);
+        const env = await makeAsyncJobEnv();
+        await mountWithCleanup(MainComponentsContainer, { env });
+        const jobId = await startEnded("failed", makeErrorPayload());
+        await getService("async_job").open(jobId);
+        await waitFor(".o_error_dialog");
+        await contains(".o_error_dialog button:contains(technical details)").click();
+        expect(".o_error_dialog .o_error_detail").toHaveText(/the server's traceback/);
+        expect.verifyErrors(["Odoo Server Error"]);
+        expect(getService("async_job").jobs[jobId].state).toBe("failed");
+    });
+});
+
+describe("errors nobody catches", () => {
+    test("of a failed job: the standard dialog", async () => {
+        expect.errors(1);
+        mockExport();
+        const env = await makeAsyncJobEnv();
+        await mountWithCleanup(MainComponentsContainer, { env });
+        getService("async_job").asyncRpc(CALL);
+        await nextMessages();
+        await changeJob(1, "failed", { payload: makeErrorPayload() });
+        await waitFor(".o_error_dialog");
+        expect.verifyErrors(["Odoo Server Error"]);
+        expect(getService("ui").isBlocked).toBe(false);
+    });
+
+    test("of a cancelled job: nothing", async () => {
+        expect.errors(1);
+        mockExport();
+        const env = await makeAsyncJobEnv();
+        await mountWithCleanup(MainComponentsContainer, { env });
+        getService("async_job").asyncRpc(CALL, { blockUI: false });
+        await nextMessages();
+        await changeJob(1, "cancelled");
+        await animationFrame();
+        expect.verifyErrors(["Job 1 (Export) was cancelled"]);
+        expect(".o_dialog").toHaveCount(0);
+    });
+});
+
+describe("missed messages", () => {
+    test("are repaired when the tab wakes up", async () => {
+        await makeAsyncJobEnv();
+        const jobId = startJob("Export");
+        await nextMessages();
+        changeSilently(jobId, { state: "done" });
+        mockVisibility("hidden");
+        mockVisibility("visible");
+        await nextMessages();
+        expect(getService("async_job").jobs[jobId].state).toBe("done");
+    });
+
+    test("also those about jobs that are gone", async () => {
+        await makeAsyncJobEnv();
+        const gone = startJob("Gone");
+        const dismissed = startJob("Dismissed");
+        await nextMessages();
+        const restore = await cutWebsocket();
+        MockServer.env["ir.async"].unlink([gone]);
+        changeSilently(dismissed, { state: "done", dismissed: true });
+        const [unknown] = MockServer.env["ir.async"].create([{ name: "Unknown" }]);
+        restore();
+        const { jobs } = getService("async_job");
+        await waitUntil(() => jobs[unknown], { timeout: 3000 });
+        expect(Object.keys(jobs).map(Number)).toEqual([unknown]);
+    });
+
+    test("what the server says is old news by the time it is read", async () => {
+        await makeAsyncJobEnv();
+        const jobId = startJob("Export");
+        await nextMessages();
+        const answer = new Deferred();
+        onRpc("ir.async", "get_user_jobs", async ({ parent }) => {
+            const rows = parent();
+            await answer;
+            return rows;
+        });
+        getService("bus_service").trigger("BUS:RECONNECT");
+        const other = startJob("Other");
+        await changeJob(jobId, "done");
+        answer.resolve();
+        await nextMessages();
+        const { jobs } = getService("async_job");
+        expect(jobs[jobId].state).toBe("done");
+        expect(jobs[other].state).toBe("created");
+    });
+});
+
+describe("one tab of many", () => {
+    beforeEach(() => {
+        restoreForegroundTab();
+        after(mockForegroundTab);
+    });
+
+    test("is the one that was shown last", async () => {
+        const held = mockLocks();
+        const first = new ForegroundTab();
+        await animationFrame();
+        expect(await first.isHere()).toBe(true);
+        const second = new ForegroundTab(); // opened later
+        await animationFrame();
+        expect(await first.isHere()).toBe(false);
+        expect(await second.isHere()).toBe(true);
+        held.leave(); // closed
+        await animationFrame();
+        expect(await first.isHere()).toBe(true);
+    });
+
+    test("is the main one, in a browser without locks", async () => {
+        patchWithCleanup(browser.navigator, { locks: undefined });
+        const isOnMainTab = async () => true;
+        expect(await new ForegroundTab({ isOnMainTab }).isHere()).toBe(true);
+    });
+});
+
+/** Locks as browsers have them, for one name. */
+function mockLocks() {
+    const queue = [];
+    let holder = null;
+    const grant = () => {
+        if (!holder && queue.length) {
+            holder = queue.shift();
+            holder.callback();
+        }
+    };
+    patchWithCleanup(browser.navigator, {
+        locks: {
+            request(name, { steal }, callback) {
+                const request = Object.assign(new Deferred(), { callback });
+                if (steal) {
+                    holder?.reject(new DOMException("stolen", "AbortError"));
+                    holder = null;
+                    queue.unshift(request);
+                } else {
+                    queue.push(request);
+                }
+                grant();
+                return request;
+            },
+        },
+    });
+    return {
+        leave() {
+            holder = null;
+            grant();
+        },
+    };
+}

@@ -1,0 +1,37 @@
+from odoo.tests import HttpCase, no_retry, tagged
+
+from odoo.addons.web.tests import test_js
+
+SUCCESS = '[HOOT] Test suite succeeded'
+
+
+@tagged('post_install', '-at_install')
+class TestJs(HttpCase):
+    """The tests of static/tests, with the mouse of a desktop."""
+
+    preset = 'desktop'
+    tags = ''
+
+    @no_retry
+    def test_hoot(self):
+        self.browser_js(
+            f'/web/tests?headless&loglevel=2&preset={self.preset}{self.tags}&timeout=15000&id={_hoot_hash("@ir_async")}',
+            '', '', login='admin', timeout=600, success_signal=SUCCESS, error_checker=test_js.unit_test_error_checker)
+
+
+@tagged('post_install', '-at_install')
+class TestJsMobile(TestJs):
+    """The same on a phone, but for those that need no screen."""
+
+    browser_size = '375x667'
+    touch_enabled = True
+    preset = 'mobile'
+    tags = '&tag=-headless'
+
+
+def _hoot_hash(name):
+    """Return the id of a suite, as HOOT computes it."""
+    digest = 0
+    for char in name:
+        digest = (digest * 31 + ord(char)) & 0xFFFFFFFF
+    return f'{digest:08x}'
