@@ -7,6 +7,7 @@
     'license': 'LGPL-3',
     'depends': ['bus'],
     'data': [
+        'data/ir_cron_data.xml',
         'security/ir_async_groups.xml',
         'security/ir_async_security.xml',
         'security/ir.model.access.csv',

@@ -1,6 +1,7 @@
 from . import (
     ir_async,
     ir_async_channel,
+    ir_async_cron,
     ir_async_client,
     ir_async_progress,
     ir_async_stop,

@@ -12,6 +12,7 @@ import psycopg2.errors
 from odoo import SUPERUSER_ID, api, fields, models
 from odoo.exceptions import AccessError, MissingError, UserError
 from odoo.http import serialize_exception
+from odoo.modules.registry import Registry
 from odoo.tools import SQL, json_default, ormcache
 from odoo.tools.constants import GC_UNLINK_LIMIT
 from odoo.tools.misc import split_every
@@ -379,7 +380,15 @@ class IrAsync(models.Model):
         data = self.env.cr.postcommit.data
         if 'ir_async.notified' not in data:
             data['ir_async.notified'] = True
-            self.env.cr.postcommit.add(functools.partial(notifier.notify, self.env.cr.dbname))
+            self.env.cr.postcommit.add(functools.partial(self._notify_workers, self.env.cr.dbname))
+
+    @staticmethod
+    def _notify_workers(dbname):
+        """Wake the workers up, now; where there are none, the cron workers."""
+        if not notifier.notify(dbname):
+            with Registry(dbname).cursor() as cr:
+                env = api.Environment(cr, SUPERUSER_ID, {})
+                env.ref('ir_async.ir_cron_run_jobs')._trigger()
 
     @ormcache()
     def _is_referenced(self):

@@ -2,8 +2,6 @@ from odoo import api, fields, models
 from odoo.exceptions import ValidationError
 from odoo.tools import SQL, ormcache
 
-from odoo.addons.ir_async.service.pg import notifier
-
 EVERYTHING = '*'  # the channel that all jobs are in: pausing it pauses them all
 
 
@@ -92,5 +90,4 @@ class IrAsyncChannel(models.Model):
                  WHERE split_part(channel, '/', 1) = %(name)s AND limited != %(limited)s
                    AND state IN ('waiting', 'created')
                 """, name=name, limited=name in limited))
-        dbname = self.env.cr.dbname
-        self.env.cr.postcommit.add(lambda: notifier.notify(dbname))
+        self.env['ir.async']._wake_workers()

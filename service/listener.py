@@ -37,6 +37,8 @@ class Listener:
             with self._connection.cursor() as cr:
                 if self._connection.server_version >= 140000:
                     cr.execute("SET idle_session_timeout = 0")
+                # for whoever asks pg.workers_alive()
+                cr.execute("SELECT pg_advisory_lock_shared(%s, %s)", [pg.LOCK_CLASS, pg.LISTENER_KEY])
                 cr.execute("SELECT pg_is_in_recovery()")
                 if cr.fetchone()[0]:
                     _logger.warning("PostgreSQL is in recovery mode: jobs wait for the next poll")

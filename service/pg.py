@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 
 import psycopg2
 from psycopg2 import sql
@@ -19,6 +20,10 @@ _logger = logging.getLogger(__name__)
 NOTIFY_FUNCTION = os.getenv('ODOO_NOTIFY_FUNCTION', 'pg_notify')
 
 _NOTIFY = sql.SQL("SELECT {}('odoo_async', %s)").format(sql.Identifier(NOTIFY_FUNCTION))
+
+LOCK_CLASS = int.from_bytes(b'iras', 'big')  # the first key of our advisory locks
+ALIVE_TIME = 10  # seconds for which workers that were seen are taken to be alive
+LISTENER_KEY = 0  # the second one, on the database `postgres`, of those that listen for jobs
 
 # Both ends must see within seconds that the other one's host vanished: the server, to release the advisory
 # lock of a dead worker; the client, not to wait for ever for a NOTIFY on a connection that is half open.
@@ -43,6 +48,22 @@ def connect(dbname, options=''):
     return connection
 
 
+def workers_alive(cr):
+    """Return whether any worker listens, on whatever server.
+
+    :param cr: a cursor on any database of the cluster
+    :rtype: bool
+    """
+    cr.execute("""
+        SELECT EXISTS (
+            SELECT
+              FROM pg_locks
+             WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2
+               AND database = (SELECT oid FROM pg_database WHERE datname = 'postgres'))
+    """, [LOCK_CLASS, LISTENER_KEY])
+    return cr.fetchone()[0]
+
+
 class Notifier:
     """The connection on which this process sends its NOTIFYs.
 
@@ -54,19 +75,26 @@ class Notifier:
     def __init__(self):
         self._lock = threading.Lock()
         self._connection = None
+        self._alive_until = 0
 
     def notify(self, dbname):
-        """Wake the workers up for a database. What fails here costs time, not jobs: they look by themselves."""
+        """Wake the workers up for a database. What fails here costs time, not jobs: they look by themselves.
+
+        :param str dbname: the database
+        :return: whether there are any, as far as is known
+        :rtype: bool
+        """
         with self._lock:
             try:
                 try:
-                    self._send(dbname)
+                    return self._send(dbname)
                 except (psycopg2.OperationalError, psycopg2.InterfaceError):
                     self._connection = None  # PostgreSQL closed it: it was idle, or restarted
-                    self._send(dbname)
+                    return self._send(dbname)
             except psycopg2.Error as exc:
                 self._connection = None
                 _logger.warning("Could not wake the job workers: %s", exc)
+                return True
 
     def _send(self, dbname):
         if self._connection is None:
@@ -77,6 +105,9 @@ class Notifier:
                     cr.execute("SET idle_session_timeout = '60s'")
         with self._connection.cursor() as cr:
             cr.execute(_NOTIFY, [dbname])
+            if time.monotonic() >= self._alive_until and workers_alive(cr):
+                self._alive_until = time.monotonic() + ALIVE_TIME
+        return time.monotonic() < self._alive_until
 
     def forget(self):
         """Drop the parent's connection in a forked child; psycopg2 closes it in the process that opened it alone."""

@@ -96,7 +96,6 @@ class Runner:
             self._reset()
             if running.progress:  # too late for the worker to show, but what a failed job reported is of interest
                 self.save_progress(running)
-            del thread.dbname, thread.uid
 
     def _run(self, running):
         job = running.job

@@ -26,8 +26,7 @@ from . import pg
 from .config import settings
 
 BASE_VERSION = Manifest.for_addon('base')['version']
-LOCK_CLASS = int.from_bytes(b'iras', 'big')  # the first key of the advisory locks of sessions
-CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # … of channels, while one of their jobs is being claimed
+CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # of advisory locks, while a job of a limited channel is claimed
 STOP_CHANNEL = 'ir_async_stop'  # NOTIFYed in the database of the job, with its id
 
 # A claim may be lost in a crash, its session is gone then, too: no need to wait for the disk. An outcome may not.
@@ -87,7 +86,7 @@ CHANGE = ', '.join(f'job.{field}' for field in Change._fields) + ', job.notify'
 ALIVE = f"""
     SELECT objid::int8
       FROM pg_locks
-     WHERE locktype = 'advisory' AND classid = {LOCK_CLASS} AND objsubid = 2 AND granted
+     WHERE locktype = 'advisory' AND classid = {pg.LOCK_CLASS} AND objsubid = 2 AND granted
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 NOW = "clock_timestamp() AT TIME ZONE 'UTC'"
@@ -168,7 +167,7 @@ class Session:
                    FROM nextval('ir_async_worker_id_seq') AS key
                   WHERE pg_try_advisory_lock(%s, key::int)
               RETURNING id
-        """, [socket.gethostname(), os.getpid(), LOCK_CLASS])
+        """, [socket.gethostname(), os.getpid(), pg.LOCK_CLASS])
         return cr.fetchone()[0]
 
     def close(self):
