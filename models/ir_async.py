@@ -339,11 +339,11 @@ class IrAsync(models.Model):
         data[PENDING][1].extend(dependencies)
 
     def _insert_pending(self):
-        rows, dependencies = self.env.cr.precommit.data.get(PENDING) or ((), ())
+        # Taken out, so that whoever calls later, from another hook, registers this one again.
+        rows, dependencies = self.env.cr.precommit.data.pop(PENDING, ((), ()))
         if rows:
             self.env.cr.execute_values(
                 f'INSERT INTO "{self._table}" ({", ".join(COLUMNS)}) VALUES %s', rows, page_size=1000)
-            rows.clear()
             self._wake_workers()
         if dependencies:
             # A parent that was deleted since had ended, long ago.
@@ -352,7 +352,6 @@ class IrAsync(models.Model):
                 " SELECT DISTINCT job_id, after_id FROM unnest(%s, %s) AS rel (job_id, after_id)"
                 " WHERE EXISTS (SELECT FROM ir_async WHERE id = after_id)",
                 [list(ids) for ids in zip(*dependencies)])
-            dependencies.clear()
 
     def _insert_keyed(self, row, values):
         """Insert one row, unless there is a live job of its key; then return the id of that job."""
@@ -517,8 +516,7 @@ class IrAsync(models.Model):
             raise UserError(self.env._("First try again what they wait for: %(jobs)s.", jobs=parents._label()))
         waiting = jobs.filtered(lambda job: any(parent.state not in ('succeeded', 'done') for parent in job.after_ids))
         restart = {
-            'attempts': 0, 'deaths': 0, 'payload': None, 'date_scheduled': None, 'date_start': None, 'date_done': None,
-            'dismissed': False,
+            'attempts': 0, 'deaths': 0, 'payload': None, 'date_scheduled': None, 'date_done': None, 'dismissed': False,
         }
         try:
             with self.env.cr.savepoint():

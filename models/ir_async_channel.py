@@ -77,9 +77,10 @@ class IrAsyncChannel(models.Model):
         """Have the workers follow a change.
 
         Whether a queued job is in a limited channel is noted in its row, so that the other jobs pay nothing for
-        channels. A row that is wrong, since it was enqueued at the same time, is set right by who claims it.
+        channels. A row that is wrong, since it was enqueued at the same time, is set right by the workers.
         """
         self.flush_model()
+        self.env['ir.async'].flush_model()
         self.env.registry.clear_cache()
         limited = self._limited_names()
         for name in {*names, *self.exists().mapped('name')}:

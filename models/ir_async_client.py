@@ -1,4 +1,4 @@
-from odoo import api, models
+from odoo import api, fields, models
 from odoo.tools import SQL
 
 from .ir_async import BUS_PAYLOAD_MAX_SIZE
@@ -7,10 +7,40 @@ LISTED_MAX = 100  # jobs in the list of a user: the others are in the views
 
 
 class IrAsync(models.Model):
+    """What the web client needs: the list in the top bar, and the views."""
     _inherit = 'ir.async'
 
-    # What `get_user_jobs` looks for.
-    _listed_idx = models.Index("(user_id, id) WHERE notify AND dismissed IS NOT TRUE")
+    duration = fields.Float(
+        compute='_compute_duration', digits=(16, 2), aggregator='avg', help="Seconds it has run, last time")
+    wait_duration = fields.Float(
+        "Waited", compute='_compute_duration', digits=(16, 2), aggregator='avg', help="Seconds from its creation to its start")
+    child_ids = fields.One2many('ir.async', 'parent_id', "Enqueued", readonly=True, help="The jobs it has enqueued")
+    before_ids = fields.Many2many(
+        'ir.async', 'ir_async_after_rel', 'after_id', 'job_id', "Before", readonly=True, help="The jobs that wait for it")
+
+    @api.depends('date_start', 'date_done')
+    def _compute_duration(self):
+        now = fields.Datetime.now()
+        for job in self:
+            job.duration = job.date_start and ((job.date_done or now) - job.date_start).total_seconds()
+            job.wait_duration = job.date_start and (job.date_start - job.create_date).total_seconds()
+
+    def _field_to_sql(self, alias, field_expr, query=None):
+        # They are not columns, but can be measured and sorted as if they were.
+        if field_expr == 'duration':
+            return SQL(
+                "extract(epoch FROM coalesce(%s, now() AT TIME ZONE 'UTC') - %s)",
+                super()._field_to_sql(alias, 'date_done', query), super()._field_to_sql(alias, 'date_start', query))
+        if field_expr == 'wait_duration':
+            return SQL(
+                "extract(epoch FROM %s - %s)",
+                super()._field_to_sql(alias, 'date_start', query), super()._field_to_sql(alias, 'create_date', query))
+        return super()._field_to_sql(alias, field_expr, query)
+
+    @api.depends('name', 'res_model', 'method')
+    def _compute_display_name(self):
+        for job in self:
+            job.display_name = job.name or f"{job.res_model}.{job.method}()"
 
     @api.model
     @api.readonly
@@ -18,34 +48,34 @@ class IrAsync(models.Model):
         """Return the jobs that the web client shows to the user, as the bus would tell him about them.
 
         :param list job_ids: more of his jobs that the client knows, or waits for
-        :return: ``{id, name, state, revision, payload, …}`` of each; without the payload if that is large, see the
-            bus messages. ``elapsed`` is in seconds, up to now or to the end.
+        :return: ``{id, name, state, revision, payload, …}`` of each; without the payload if that is large, as in the
+            messages of the bus. ``elapsed`` is in seconds, up to now or to the end.
         :rtype: list[dict]
         """
         rows = self.env.execute_query_dict(SQL(
             """
             WITH listed AS (
                 SELECT id
-                  FROM %(table)s
+                  FROM ir_async
                  WHERE user_id = %(uid)s AND notify AND dismissed IS NOT TRUE
                    AND (name IS NOT NULL OR state NOT IN ('done', 'failed', 'cancelled'))
               ORDER BY state IN ('waiting', 'created', 'processing') DESC, id DESC
                  LIMIT %(limit)s
             )
-            SELECT id, name, state, revision, dismissed, notify,
+            SELECT id, name, state, revision, dismissed,
                    extract(epoch FROM coalesce(date_done, now() AT TIME ZONE 'UTC') - date_start)::float AS elapsed,
                    coalesce(length(payload::text), 0) <= %(max_size)s AS is_small,
                    CASE WHEN length(payload::text) <= %(max_size)s THEN payload END AS payload
-              FROM %(table)s
+              FROM ir_async
              WHERE (id IN (SELECT id FROM listed) OR id = ANY(%(job_ids)s)) AND user_id = %(uid)s
           ORDER BY id
             """,
-            table=SQL.identifier(self._table), uid=self.env.uid, limit=LISTED_MAX, max_size=BUS_PAYLOAD_MAX_SIZE,
+            uid=self.env.uid, limit=LISTED_MAX, max_size=BUS_PAYLOAD_MAX_SIZE,
             job_ids=[int(job_id) for job_id in job_ids or ()]))
         for row in rows:
             row['name'] = row['name'] or False
             if not row.pop('is_small'):
                 del row['payload']
-            if row['state'] == 'processing' and 'progress' in self._fields:
+            if row['state'] == 'processing':
                 row['progress'] = self.browse(row['id']).progress or None
         return rows

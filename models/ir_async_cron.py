@@ -3,9 +3,8 @@ from datetime import timedelta
 
 from odoo import fields, models
 
-from odoo.addons.ir_async.service.pg import workers_alive
-
 from .ir_async import Running
+from odoo.addons.ir_async.service.pg import workers_alive
 
 RUN_TIME = 30  # seconds for which one run of the cron takes new jobs
 

@@ -192,10 +192,10 @@ class Session:
         return self._execute(f'EXECUTE {name} ({", ".join(["%s"] * len(args))})', args)
 
     def _change(self, query, params=()):
-        """Execute a statement that returns CHANGE; return how many rows it changed."""
+        """Execute a statement that returns CHANGE; return the ids of the jobs."""
         rows = self._execute(DURABLE + query, params)
         self.changes += [Change(*change) for *change, notify in rows if notify]
-        return len(rows)
+        return {row[0] for row in rows}
 
     # ------------------------------------------------------------
     # Claim
@@ -209,26 +209,22 @@ class Session:
         :rtype: list[Job]
         """
         self._slot_delay = None
-        if self._has_limited and (jobs := self._claim_limited()):
+        if self._has_limited and (jobs := self._claim_limited(limit)):
             return jobs
         # The CTE is a fence: as a subquery, LIMIT could be evaluated more than once.
-        # A job whose channel got its limits while it was enqueued is not taken, but filed where it belongs.
         rows = self._execute_prepared('claim', f"""
             WITH next AS (
-                SELECT id, {IS_LIMITED} AS misfiled
+                SELECT id
                   FROM ir_async
-                 WHERE {IS_READY} AND NOT limited AND NOT {IS_UPGRADING} AND {IS_OURS}
+                 WHERE {IS_READY} AND NOT limited AND NOT {IS_LIMITED} AND NOT {IS_UPGRADING} AND {IS_OURS}
               ORDER BY priority, id
                  LIMIT $1
             FOR NO KEY UPDATE SKIP LOCKED
-            ),
-            filed AS (
-                UPDATE ir_async job SET limited = true FROM next WHERE job.id = next.id AND misfiled
             )
             UPDATE ir_async job
                SET {TAKE}
               FROM next, res_users u
-             WHERE job.id = next.id AND u.id = job.user_id AND NOT misfiled
+             WHERE job.id = next.id AND u.id = job.user_id
          RETURNING {COLUMNS}
         """, self._params(), limit)
         return sorted((Job(*row) for row in rows), key=lambda job: (job.priority, job.id))
@@ -260,8 +256,8 @@ class Session:
         END
     """
 
-    def _claim_limited(self):
-        """Take the next job of the channels with limits, unless another one comes first."""
+    def _claim_limited(self, limit):
+        """Take the next job of each channel with limits, unless another one comes first."""
         # Jump from channel to channel in the index, and look at the head of each:
         # https://wiki.postgresql.org/wiki/Loose_indexscan
         ready = f"{IS_READY} AND limited AND {IS_OURS}"
@@ -297,32 +293,39 @@ class Session:
              WHERE delay > 0 OR (delay = 0 AND (priority, id) < ALL (SELECT priority, id FROM other))
           ORDER BY delay, priority, id
         """, self._params())
+        jobs = []
         for channel, delay in heads:
             if delay:
                 self._slot_delay = float(delay)
+            if delay or len(jobs) == limit:
                 break
             # The lock in one statement, the count in the next, whose snapshot has what the lock waited for.
-            rows = self._execute(f"""
+            jobs += [Job(*row) for row in self._execute(f"""
                 SELECT pg_advisory_xact_lock({CHANNEL_LOCK_CLASS}, hashtext(%(channel)s));
-                WITH next AS (
-                    SELECT candidate.id
-                      FROM ir_async candidate
+                WITH candidate AS (
+                    SELECT %(channel)s::varchar AS channel
+                ),
+                slot AS MATERIALIZED (
+                    SELECT {self._SLOT_DELAY} AS delay
+                      FROM candidate
                  LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
-                     WHERE {IS_READY} AND candidate.limited AND candidate.channel = %(channel)s
-                       AND {self._SLOT_DELAY} = 0 AND NOT {IS_UPGRADING}
-                  ORDER BY candidate.priority, candidate.id
+                ),
+                next AS (
+                    SELECT id
+                      FROM ir_async
+                     WHERE {IS_READY} AND limited AND channel = %(channel)s
+                       AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}
+                  ORDER BY priority, id
                      LIMIT 1
-                FOR NO KEY UPDATE OF candidate SKIP LOCKED
+                FOR NO KEY UPDATE SKIP LOCKED
                 )
                 UPDATE ir_async job
                    SET {TAKE}
                   FROM next, res_users u
                  WHERE job.id = next.id AND u.id = job.user_id
              RETURNING {COLUMNS}
-            """, self._params(channel=channel))
-            if rows:
-                return [Job(*row) for row in rows]
-        return []
+            """, self._params(channel=channel))]
+        return jobs
 
     # ------------------------------------------------------------
     # Run
@@ -339,7 +342,7 @@ class Session:
             started = self._execute_prepared('start', f"""
                 UPDATE ir_async_worker worker
                    SET job_id = job.id,
-                       deadline = {NOW} + nullif($1, 0) * interval '1 second'
+                       deadline = {NOW} + nullif($1::float8, 0) * interval '1 second'
                   FROM ir_async job
                  WHERE worker.id = %(key)s
                    AND job.id = $2 AND job.session = %(key)s AND job.claims = $3 AND job.state = 'processing'
@@ -367,14 +370,27 @@ class Session:
             self._lock.release()
 
     def give_back(self, jobs):
-        """Put jobs back into the queue, as if they had never been claimed."""
-        if self._change(f"""
+        """Put jobs back into the queue, as if they had never been claimed; but for those that somebody has locked.
+
+        :return: the ids of those that were
+        :rtype: set[int]
+        """
+        given_back = self._change(f"""
+            WITH mine AS (
+                SELECT id
+                  FROM ir_async
+                 WHERE id = ANY(%s) AND session = %s AND state = 'processing'
+            FOR NO KEY UPDATE SKIP LOCKED
+            )
             UPDATE ir_async job
                SET state = 'created', session = NULL, revision = revision + 1
-             WHERE id = ANY(%s) AND session = %s AND state = 'processing'
+              FROM mine
+             WHERE job.id = mine.id
          RETURNING {CHANGE}
-        """, [[job.id for job in jobs], self.key]):
+        """, [[job.id for job in jobs], self.key])
+        if given_back:
             pg.notifier.notify(self.dbname)
+        return given_back
 
     # ------------------------------------------------------------
     # Look after the queue
@@ -396,13 +412,15 @@ class Session:
         """, self._params())
         found_limited = limited and not self._has_limited
         self._has_limited = limited
-        changed = 0
+        changed = set()
         if processing:
-            changed += self._rescue()
+            changed |= self._rescue()
         if waiting:
-            changed += self.release() + self._cancel_children()
+            changed |= self.release() | self._cancel_children()
         if due is not None and due <= 0:
-            changed += self._call_up()
+            changed |= self._call_up()
+        if ready:
+            changed |= self._file()
         if changed:
             pg.notifier.notify(self.dbname)
         if changed or found_limited:
@@ -464,33 +482,69 @@ class Session:
         the child was enqueued just then, :meth:`watch` finds.
 
         :param list[int] parents: only what waits for these jobs, that ended
-        :return: how many jobs changed
-        :rtype: int
+        :return: the ids of the jobs that changed
+        :rtype: set[int]
         """
+        # Rows are locked in no certain order by several workers, or by somebody who cancels them: whatever is locked
+        # is left to the next look.
         return self._change(f"""
+            WITH met AS (
+                SELECT rel.job_id, rel.after_id
+                  FROM ir_async_after_rel rel
+                  JOIN ir_async parent ON parent.id = rel.after_id
+                 WHERE rel.unmet AND parent.state IN ('succeeded', 'done')
+                   {"AND rel.after_id = ANY(%(parents)s)" if parents else ""}
+            FOR NO KEY UPDATE OF rel SKIP LOCKED
+            )
             UPDATE ir_async_after_rel rel
                SET unmet = false
-              FROM ir_async parent
-             WHERE rel.unmet AND parent.id = rel.after_id AND parent.state IN ('succeeded', 'done')
-               {"AND rel.after_id = ANY(%(parents)s)" if parents else ""};
+              FROM met
+             WHERE rel.job_id = met.job_id AND rel.after_id = met.after_id;
+            WITH ready AS (
+                SELECT id
+                  FROM ir_async child
+                 WHERE state = 'waiting' AND NOT EXISTS (SELECT FROM ir_async_after_rel WHERE job_id = child.id AND unmet)
+                   {"AND id IN (SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s))" if parents else ""}
+            FOR NO KEY UPDATE SKIP LOCKED
+            )
             UPDATE ir_async job
                SET state = 'created', revision = revision + 1
-             WHERE state = 'waiting' AND NOT EXISTS (SELECT FROM ir_async_after_rel WHERE job_id = job.id AND unmet)
-               {"AND id IN (SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s))" if parents else ""}
+              FROM ready
+             WHERE job.id = ready.id
          RETURNING {CHANGE}
         """, {'parents': parents})
 
     def _cancel_children(self):
-        changed = 0
-        while step := self._change(f"""
+        changed = set()
+        while cancelled := self._change(f"""
+            WITH orphan AS (
+                SELECT id
+                  FROM ir_async child
+                 WHERE state = 'waiting' AND EXISTS (
+                       SELECT
+                         FROM ir_async_after_rel rel
+                         JOIN ir_async parent ON parent.id = rel.after_id
+                        WHERE rel.job_id = child.id AND rel.unmet AND parent.state = 'cancelled')
+            FOR NO KEY UPDATE SKIP LOCKED
+            )
             UPDATE ir_async job
                SET state = 'cancelled', revision = revision + 1, date_done = {NOW}
-             WHERE state = 'waiting' AND EXISTS (
-                   SELECT
-                     FROM ir_async_after_rel rel
-                     JOIN ir_async parent ON parent.id = rel.after_id
-                    WHERE rel.job_id = job.id AND rel.unmet AND parent.state = 'cancelled')
+              FROM orphan
+             WHERE job.id = orphan.id
          RETURNING {CHANGE}
         """):
-            changed += step
+            changed |= cancelled
         return changed
+
+    def _file(self):
+        # Their channel got its limits while they were enqueued.
+        return self._change(f"""
+            WITH misfiled AS (
+                SELECT id
+                  FROM ir_async
+                 WHERE {IS_READY} AND NOT limited AND {IS_LIMITED}
+            FOR NO KEY UPDATE SKIP LOCKED
+            )
+            UPDATE ir_async job SET limited = true FROM misfiled WHERE job.id = misfiled.id
+         RETURNING {CHANGE.replace('job.notify', 'false')}
+        """)

@@ -162,13 +162,14 @@ class WorkerAsync(Worker):
     def _give_back(self):
         """Put the jobs that were claimed but not started back into the queue."""
         with self.lock:
-            jobs = list(self.unstarted)
-            self.unstarted.clear()
-            if jobs:
+            if self.unstarted:
                 try:
-                    self.session.give_back([running.job for running in jobs])
+                    given_back = self.session.give_back([running.job for running in self.unstarted])
                 except psycopg2.Error as exc:  # they are free as soon as the session is over
-                    _logger.info("Worker (%s) could not give back %d jobs: %s", self.pid, len(jobs), exc)
+                    _logger.info("Worker (%s) could not give back %d jobs: %s", self.pid, len(self.unstarted), exc)
+                    self.unstarted.clear()
+                else:  # but for those that somebody has locked
+                    self.unstarted = deque(running for running in self.unstarted if running.job.id not in given_back)
 
     # ------------------------------------------------------------
     # Work thread
@@ -232,6 +233,7 @@ class WorkerAsync(Worker):
         database = self.agenda.next()
         if not database or database.due > time.monotonic():
             return
+        self.stop_requests = set()  # before the claim: a request may follow it at once
         try:
             if jobs := database.claim(self.batch_size):
                 self.setproctitle(database.name)
@@ -251,7 +253,6 @@ class WorkerAsync(Worker):
         with self.lock:
             self.session = database.session
             self.unstarted.extend(map(Running, jobs))
-            self.stop_requests = set()
         try:
             self.runner = database.runner
             self.runner.prepare()

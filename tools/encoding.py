@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import json
 import math
+import reprlib
 from collections.abc import Mapping
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 
@@ -22,6 +23,8 @@ from odoo.tools.translate import LazyGettext
 
 # Python refuses to convert longer numbers from decimal text: sys.get_int_max_str_digits()
 LONG_INTEGER_BITS = 10_000
+
+MICROSECOND = timedelta(microseconds=1)
 
 
 def encode(value, path):
@@ -70,7 +73,7 @@ def _pack(value, path):
         case tuple() if type(value) is tuple:
             return {'$tuple': [_pack(item, f'{path}[{i}]') for i, item in enumerate(value)]}
         case set() if type(value) is set:
-            return {'$set': [_pack(item, f'{path}[{item!r}]') for item in value]}
+            return {'$set': [_pack(item, f'an item of {path}') for item in value]}
         case dict() if type(value) is dict:
             for key in value:
                 if type(key) is not str:
@@ -80,8 +83,10 @@ def _pack(value, path):
             looks_tagged = len(packed) == 1 and next(iter(packed)).startswith('$')
             return {'$dict': list(packed.items())} if looks_tagged else packed
         case datetime():
-            if value.tzinfo is None or isinstance(value.tzinfo, timezone):
+            if value.tzinfo is None:
                 return {'$datetime': value.isoformat()}
+            if isinstance(value.tzinfo, timezone):
+                return {'$instant': [value.replace(tzinfo=None).isoformat(), value.utcoffset() // MICROSECOND]}
             msg = f"{path} cannot be stored: the time zone of {value!r} would be lost, pass it in UTC"
             raise TypeError(msg)
         case date():
@@ -96,7 +101,7 @@ def _pack(value, path):
                 return {'$records': [value._name, value._ids]}
             msg = f"{path} cannot be stored: {value!r} has records that are not saved yet"
             raise TypeError(msg)
-    msg = f"{path} cannot be stored: {value!r} is of type {type(value).__name__}" + (
+    msg = f"{path} cannot be stored: {reprlib.repr(value)} is of type {type(value).__name__}" + (
         ", and not a finite number" if isinstance(value, (float, Decimal)) else
         "; a job's arguments are made of JSON types, recordsets, datetime, date, Decimal, bytes, tuple and set"
     )
@@ -120,6 +125,9 @@ def _unpack(obj, env):
             return Markup(value)  # noqa: S704 -- it was one when it was stored
         case '$datetime':
             return datetime.fromisoformat(value)
+        case '$instant':
+            text, offset = value
+            return datetime.fromisoformat(text).replace(tzinfo=timezone(offset * MICROSECOND))
         case '$date':
             return date.fromisoformat(value)
         case '$decimal':
