@@ -11,6 +11,10 @@
         'security/ir_async_groups.xml',
         'security/ir_async_security.xml',
         'security/ir.model.access.csv',
+        'views/ir_async_channel_views.xml',
+        'views/ir_async_views.xml',
+        'views/ir_async_worker_views.xml',
+        'views/ir_async_menus.xml',
     ],
     'assets': {
         'web.assets_backend': [

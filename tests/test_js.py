@@ -1,3 +1,5 @@
+import json
+
 from odoo.tests import HttpCase, no_retry, tagged
 
 from odoo.addons.web.tests import test_js
@@ -27,6 +29,29 @@ class TestJsMobile(TestJs):
     touch_enabled = True
     preset = 'mobile'
     tags = '&tag=-headless'
+
+
+@tagged('post_install', '-at_install')
+class TestTour(HttpCase):
+
+    def test_tour(self):
+        user = self.env.ref('base.user_admin')
+        target = self.env['res.partner'].with_user(user).browse()
+        jobs = self.env['ir.async']
+        for name, state, payload in (
+            ("Good Job", 'succeeded', {'result': {
+                'type': 'ir.actions.act_window', 'name': "Result of the job", 'res_model': 'res.country', 'view_mode': 'list'}}),
+            ("Bad Job", 'failed', {'error': {
+                'code': 0, 'message': "Odoo Server Error", 'data': {
+                    'name': 'builtins.ValueError', 'message': "Nobody knows", 'arguments': [], 'context': {}, 'debug': "Traceback"}}}),
+        ):
+            job = jobs.call_notify(name, target.create, [])
+            job.flush_model()
+            self.env.cr.execute(
+                "UPDATE ir_async SET state = %s, payload = %s, date_start = create_date, date_done = now() WHERE id = %s",
+                [state, json.dumps(payload), job.id])
+        jobs.invalidate_model()
+        self.start_tour('/odoo', 'ir_async_tour', login='admin')
 
 
 def _hoot_hash(name):

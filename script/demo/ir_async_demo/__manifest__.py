@@ -6,5 +6,13 @@
     'author': 'The ir_async authors',
     'license': 'LGPL-3',
     'depends': ['ir_async'],
+    'data': [
+        'views/res_partner_views.xml',
+    ],
+    'assets': {
+        'web.assets_backend': [
+            'ir_async_demo/static/src/**/*',
+        ],
+    },
     'post_init_hook': '_create_partners',
 }

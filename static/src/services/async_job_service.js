@@ -202,16 +202,19 @@ export class AsyncJobService {
             Promise.reject(makeErrorFromResponse(payload.error));
             return;
         }
-        if (payload && hasAction({ payload })) {
-            const action = payload.result;
-            if (isDownload(action)) {
-                await download({ url: action.url, data: {} });
-            } else {
-                await this.action.doAction(completeAction(action));
-            }
-        }
+        await this.openPayload(payload);
         if (this.jobs[jobId]?.state !== "done") {
             await this.complete(jobId);
+        }
+    }
+
+    /** @param {AsyncJob["payload"]} payload */
+    async openPayload(payload) {
+        const action = payload?.result;
+        if (isDownload(action)) {
+            await download({ url: action.url, data: {} });
+        } else if (payload && hasAction({ payload })) {
+            await this.action.doAction(completeAction(action));
         }
     }
 

@@ -35,7 +35,7 @@ registry.category("web_tour.tours").add("ir_async_tour", {
             run: "click",
         },
         {
-            content: "It is the list of all jobs",
+            content: "Here it is",
             trigger: ".o_breadcrumb:contains(Result of the job)",
         },
         {

@@ -1,5 +1,6 @@
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import xlsxwriter
@@ -46,4 +47,29 @@ class ResPartner(models.Model):
             'url': f'/web/content/{attachment.id}?download=true',
             'records': row,
             'started': started,
+        }
+
+    @api.model
+    def start_neighbours_search(self):
+        """Start the search that the ⚙ menu of the contacts offers."""
+        return {'asyncJobId': self.env['ir.async'].call_notify(self.env._("Neighbours"), self._search_neighbours).id}
+
+    @api.model
+    def _search_neighbours(self, seconds=8):
+        """Return an action with the contacts of the largest city, after a while."""
+        contacts_by_city = Counter()
+        batches = list(split_every(500, self.search([], order='id').ids))
+        total = sum(map(len, batches))
+        for ids in batches:
+            time.sleep(seconds / len(batches))
+            contacts_by_city.update(filter(None, self.browse(ids).mapped('city')))
+            done = sum(contacts_by_city.values())
+            self.env['ir.async'].report_progress(done, total, self.env._("%(done)s contacts compared", done=done))
+        (city, _count), = contacts_by_city.most_common(1)
+        return {
+            'type': 'ir.actions.act_window',
+            'name': self.env._("Neighbours in %(city)s", city=city),
+            'res_model': 'res.partner',
+            'view_mode': 'list,form',
+            'domain': [('city', '=', city)],
         }

@@ -24,6 +24,7 @@ export class IrAsync extends models.Model {
     });
     payload = fields.Json();
     progress = fields.Json();
+    duration = fields.Float();
     notify = fields.Boolean({ default: true });
     dismissed = fields.Boolean();
     revision = fields.Integer({ default: 1 });

@@ -1,0 +1,33 @@
+from odoo import api, fields, models
+from odoo.fields import Domain
+
+from odoo.addons.ir_async.service.session import ALIVE
+
+
+class IrAsyncWorker(models.Model):
+    """What the view needs."""
+    _inherit = 'ir.async.worker'
+
+    is_alive = fields.Boolean(compute='_compute_is_alive', search='_search_is_alive')
+    current_job_id = fields.Many2one('ir.async', "Runs", compute='_compute_current_job_id')
+
+    def _alive_ids(self):
+        self.env.cr.execute(ALIVE)
+        return {key for key, in self.env.cr.fetchall()}
+
+    def _compute_is_alive(self):
+        alive = self._alive_ids()
+        for worker in self:
+            worker.is_alive = worker.id in alive
+
+    @api.model
+    def _search_is_alive(self, operator, value):
+        if operator != 'in':
+            return NotImplemented
+        return Domain('id', 'in', self._alive_ids()) if True in value else Domain('id', 'not in', self._alive_ids())
+
+    def _compute_current_job_id(self):
+        jobs = self.env['ir.async'].search([('session', 'in', self.ids), ('state', '=', 'processing')])
+        job_by_session = {job.session: job for job in jobs}
+        for worker in self:
+            worker.current_job_id = job_by_session.get(worker.id, False)

@@ -1,0 +1,54 @@
+import { Component, useEffect, useState, xml } from "@odoo/owl";
+import { browser } from "@web/core/browser/browser";
+import { _t } from "@web/core/l10n/translation";
+import { registry } from "@web/core/registry";
+import { useRecordObserver } from "@web/model/relational_model/utils";
+import { standardFieldProps } from "@web/views/fields/standard_field_props";
+import { formatElapsed } from "../../core/elapsed";
+
+/** Seconds, as on a stopwatch; it goes on while the job runs. */
+export class DurationField extends Component {
+    static template = xml`<span class="o_ir_async_elapsed" t-esc="formattedValue"/>`;
+    static props = { ...standardFieldProps };
+
+    setup() {
+        this.clock = useState({ now: Date.now() });
+        useRecordObserver((record) => {
+            this.startedAt = Date.now() - record.data[this.props.name] * 1000;
+            this.clock.now = Date.now();
+        });
+        useEffect(
+            (isRunning) => {
+                if (isRunning) {
+                    const interval = browser.setInterval(() => {
+                        this.clock.now = Date.now();
+                    }, 1000);
+                    return () => browser.clearInterval(interval);
+                }
+            },
+            () => [this.isRunning]
+        );
+    }
+
+    get isRunning() {
+        const { name, record } = this.props;
+        return name === "duration" && record.data.state === "processing";
+    }
+
+    get formattedValue() {
+        const value = this.props.record.data[this.props.name];
+        if (this.isRunning) {
+            return formatElapsed(Math.max(this.clock.now - this.startedAt, 1000));
+        }
+        return value ? formatElapsed(value * 1000) : "";
+    }
+}
+
+export const durationField = {
+    component: DurationField,
+    displayName: _t("Duration of a job"),
+    supportedTypes: ["float"],
+    fieldDependencies: [{ name: "state", type: "selection" }],
+};
+
+registry.category("fields").add("ir_async_duration", durationField);

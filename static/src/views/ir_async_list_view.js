@@ -1,0 +1,20 @@
+import { registry } from "@web/core/registry";
+import { ListController } from "@web/views/list/list_controller";
+import { listView } from "@web/views/list/list_view";
+import { useLiveView } from "./live_view";
+
+/** The rows follow the jobs, as long as none is selected. */
+export class IrAsyncListController extends ListController {
+    setup() {
+        super.setup();
+        useLiveView({
+            reload: () => this.model.load(),
+            canReload: () => this.model.isReady && !this.model.root.selection.length,
+        });
+    }
+}
+
+registry.category("views").add("ir_async_list", {
+    ...listView,
+    Controller: IrAsyncListController,
+});

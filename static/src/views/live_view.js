@@ -1,0 +1,51 @@
+import { onWillUnmount, useComponent, useEffect } from "@odoo/owl";
+import { browser } from "@web/core/browser/browser";
+import { useBus, useService } from "@web/core/utils/hooks";
+
+// The bus tells about the notified jobs of the user alone.
+export const REFRESH_DELAY = 10000;
+export const NEWS_DELAY = 500;
+
+/**
+ * Keep a view of jobs up to date, while somebody looks at it and does nothing else there.
+ *
+ * @param {Object} params
+ * @param {() => Promise<void>} params.reload
+ * @param {(isNews: boolean) => boolean} params.canReload
+ * @param {(job: import("../core/async_job").AsyncJob) => boolean} [params.isConcerned]
+ */
+export function useLiveView({ reload, canReload, isConcerned = () => true }) {
+    const { env } = useComponent();
+    const ui = useService("ui");
+    let isReloading = false;
+    let newsTimeout = null;
+
+    async function refresh(isNews) {
+        const isShown = document.visibilityState === "visible" && ui.activeElement === document;
+        if (isShown && !isReloading && canReload(isNews)) {
+            isReloading = true;
+            try {
+                await reload();
+            } finally {
+                isReloading = false;
+            }
+        }
+    }
+
+    useBus(env.bus, "async_job", ({ detail: job }) => {
+        if (isConcerned(job)) {
+            newsTimeout ??= browser.setTimeout(() => {
+                newsTimeout = null;
+                refresh(true);
+            }, NEWS_DELAY);
+        }
+    });
+    useEffect(
+        () => {
+            const interval = browser.setInterval(() => refresh(false), REFRESH_DELAY);
+            return () => browser.clearInterval(interval);
+        },
+        () => []
+    );
+    onWillUnmount(() => browser.clearTimeout(newsTimeout));
+}
