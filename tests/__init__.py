@@ -1,1 +1,7 @@
-from . import test_js
+from . import (
+    test_call,
+    test_encoding,
+    test_js,
+    test_run,
+    test_transaction,
+)

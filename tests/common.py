@@ -1,0 +1,168 @@
+"""What tests of code that enqueues jobs need; the tests of this addon are made of it, too."""
+import contextlib
+import inspect
+import threading
+from unittest.mock import patch
+
+from odoo.tests import RecordCapturer, TransactionCase
+
+from odoo.addons.ir_async.models.ir_async import Running
+from odoo.addons.ir_async.service import runner
+from odoo.addons.ir_async.service.session import Session
+from odoo.addons.ir_async.tools.encoding import decode
+from odoo.addons.ir_async.tools.target import check_target
+
+
+class AsyncCase(TransactionCase):
+    """A test case whose jobs run when it says so. ::
+
+        class TestExport(AsyncCase):
+            def test_export(self):
+                with self.assertEnqueues(self.partners.async_export, 'xlsx', limit=80):
+                    self.partners.action_export()
+                [job] = self.run_jobs()
+                self.assertEqual(job.state, 'succeeded')
+
+    It goes with other test cases, too: ``class TestExport(AsyncCase, HttpCase)``.
+    """
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.cr.execute("SELECT coalesce(max(id), 0) FROM ir_async")
+        [cls._last_foreign_job_id] = cls.cr.fetchone()
+
+    def run_jobs(self):
+        """Run the jobs that the test enqueued, those that they enqueue, those that wait for them, and so on.
+
+        They run in the transaction of the test, in the order in which a worker would take them, with the code of
+        the worker. Time flies: delayed jobs run as well, after the others, and failed ones are tried again as
+        often as they may be. Only a job that raises ``RetryJob`` is put aside until the next call. The limits of
+        channels do not matter, as one job runs after the other.
+
+        A failure is logged as it would be by a worker: expect it with ``assertLogs``, or use
+        ``mute_logger('odoo.addons.ir_async.service.runner')``.
+
+        :return: the jobs that ran, in this order, in sudo
+        """
+        ids, aside = [], {0}
+        self.env.cr.flush()  # as the commit would
+        with self._in_place_of_worker() as session:
+            while job := session.claim_next(self._last_foreign_job_id, aside):
+                worker = runner.Runner(session)
+                worker.run(Running(job))
+                worker.close()
+                ids.append(job.id)
+                if not session.has_counted_attempt(job):
+                    aside.add(job.id)
+        self.env.invalidate_all()
+        return self.env['ir.async'].sudo().browse(dict.fromkeys(ids))
+
+    @contextlib.contextmanager
+    def _in_place_of_worker(self):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(patch.dict(vars(threading.current_thread())))
+            if not self._registry_patched:
+                stack.enter_context(self.enter_registry_test_mode())
+            stack.enter_context(patch.object(runner, 'JobCursor', lambda dbname: self.registry.cursor()))
+            yield _TestSession(self.env.cr)
+
+    def queued_jobs(self):
+        """Return the jobs that the test enqueued and that did not run yet.
+
+        :return: records of ``ir.async``, in sudo
+        """
+        return self.env['ir.async'].sudo().search([
+            ('id', '>', self._last_foreign_job_id), ('state', 'in', ('waiting', 'created')),
+        ], order='priority, id')
+
+    def assertEnqueued(self, target, /, *args, **kwargs):
+        """Check that a call of ``target(*args, **kwargs)`` is in the queue.
+
+        What is by position there may be by keyword here, and the other way round.
+
+        :param target: a method bound to a recordset
+        :return: the jobs that call it, in sudo
+        """
+        return self._assertAmong(self.queued_jobs(), target, args, kwargs)
+
+    @contextlib.contextmanager
+    def assertEnqueues(self, target, /, *args, **kwargs):
+        """Check that the block enqueues one call of ``target(*args, **kwargs)``; it may enqueue others, too.
+
+        :param target: a method bound to a recordset
+        """
+        with RecordCapturer(self.env['ir.async'].sudo()) as capture:
+            yield
+        jobs = self._assertAmong(capture.records, target, args, kwargs)
+        self.assertEqual(len(jobs), 1, f"enqueued more than once: {_call(*check_target(target, args, kwargs))}")
+
+    @contextlib.contextmanager
+    def assertEnqueuesNothing(self):
+        """Check that the block enqueues no job."""
+        with RecordCapturer(self.env['ir.async'].sudo()) as capture:
+            yield
+        self.assertFalse(capture.records, f"enqueued: {', '.join(self._calls(capture.records))}")
+
+    def _assertAmong(self, jobs, target, args, kwargs):
+        records, name, args, kwargs = check_target(target, args, kwargs)
+        wanted = inspect.signature(target).bind(*args, **kwargs)
+
+        def is_wanted(job):
+            return (
+                (job.res_model, job.method) == (records._name, name) and self._records(job) == records
+                and inspect.signature(target).bind(*self._decode(job.args), **self._decode(job.kwargs)) == wanted
+            )
+
+        found = jobs.filtered(is_wanted)
+        if not found:
+            self.fail("not enqueued: %s\nbut: %s" % (
+                _call(records, name, args, kwargs), '\n     '.join(self._calls(jobs)) or "nothing"))
+        return found
+
+    def _calls(self, jobs):
+        return [_call(self._records(job), job.method, self._decode(job.args), self._decode(job.kwargs)) for job in jobs]
+
+    def _records(self, job):
+        return self.env[job.res_model].browse(self._decode(job.res_ids))
+
+    def _decode(self, text):
+        return decode(text, self.env)
+
+
+class _TestSession(Session):
+    """A worker's session whose connection is the cursor of the test."""
+
+    def __init__(self, cr):
+        super().__init__(cr.dbname, None, 0)
+        self.cr = cr
+
+    def _execute(self, query, params=()):
+        self.cr.execute(query, params)
+        return self.cr.fetchall() if self.cr.description else self.cr.rowcount
+
+    def start(self, job, limit=0):
+        pass  # if this worker dies, so does the test
+
+    def claim_next(self, after_id, aside):
+        """Return the next job that is later than a given one, and not among others; None if there is none."""
+        self.release()
+        self._cancel_children()
+        runner.tell(self)
+        rows = self._execute("""
+            SELECT id
+              FROM ir_async
+             WHERE state = 'created' AND id > %s AND id NOT IN %s
+          ORDER BY date_scheduled NULLS FIRST, priority, id
+             LIMIT 1
+        """, [after_id, tuple(aside)])
+        return self.claim_one(*rows[0])[0] if rows else None
+
+    def has_counted_attempt(self, job):
+        [[attempts]] = self._execute("SELECT attempts FROM ir_async WHERE id = %s", [job.id])
+        return attempts > job.attempts
+
+
+def _call(records, method, args, kwargs):
+    arguments = [*map(repr, args), *(f'{name}={value!r}' for name, value in kwargs.items())]
+    return f"{records!r}.{method}({', '.join(arguments)})"

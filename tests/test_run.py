@@ -1,0 +1,408 @@
+from contextlib import nullcontext
+from datetime import date, datetime, timedelta
+from unittest.mock import ANY
+
+from odoo import api
+from odoo.exceptions import UserError, ValidationError
+from odoo.tests import Like, mute_logger
+from odoo.tools import lazy
+
+from .method_case import RUNNER, MethodCase
+from odoo.addons.ir_async.exceptions import RetryJob
+from odoo.addons.ir_async.models.ir_async import MAX_DEATHS
+
+
+class TestResult(MethodCase):
+    """What a method returns."""
+
+    def test_none(self):
+        @self.add_method
+        def async_foo(self):
+            self.name = "Deco Addict"
+            calls.append(self)
+
+        calls = []
+        job = self.ir_async.call(self.partner.async_foo)
+        self.assertEqual(self.run_jobs(), job)
+        self.assertRecordValues(job, [{'state': 'done', 'payload': False, 'attempts': 1, 'session': 0}])
+        self.assertIsNone(self.row(job, 'payload'))
+        self.assertTrue(job.create_date <= job.date_start <= job.date_done)
+        self.assertEqual(self.partner.name, "Deco Addict")
+        self.assertEqual(calls, [self.partner])
+        self.assertFalse(self.run_jobs())
+
+    def test_signature(self):
+        @self.add_method
+        @api.model
+        def async_foo(self, a, b, /, c, *args, d, e=5, **kwargs):
+            return [a, b, c, args, d, e, kwargs]
+
+        job = self.ir_async.call(self.env['res.partner'].async_foo, 1, 2, 3, 4, d=5, f=6)
+        self.run_jobs()
+        self.assertRecordValues(job, [{'state': 'succeeded', 'payload': {'result': [1, 2, 3, [4], 5, 5, {'f': 6}]}}])
+
+    def test_recursion(self):
+        @self.add_method
+        def async_foo(self, depth):
+            calls.append(depth)
+            return self.env['ir.async'].call(self.async_foo, depth - 1).id if depth else "bottom"
+
+        calls = []
+        first = self.ir_async.call(self.partner.async_foo, 4)
+        jobs = self.run_jobs()
+        self.assertEqual(jobs[0], first)
+        self.assertEqual([job.payload for job in jobs], [*({'result': job.id} for job in jobs[1:]), {'result': "bottom"}])
+        self.assertEqual([job.parent_id for job in jobs], [first.browse(), *jobs[:-1]])
+        self.assertEqual(calls, [4, 3, 2, 1, 0])
+
+    def test_conversions(self):
+        """Results are converted as the answers to RPCs are."""
+        @self.add_method
+        def async_foo(self):
+            return value
+
+        for value, expected in (
+            (False, 'false'), (0, '0'), ('', '""'), ([], '[]'), ({}, '{}'),
+            ((1, (2,)), '[1, [2]]'), ({'a': None}, '{"a": null}'), ({1: 2}, '{"1": 2}'),
+            (date(2026, 11, 24), '"2026-11-24"'), (datetime(2026, 11, 24, 1, 2, 3), '"2026-11-24 01:02:03"'),
+            (self.partner, f'[{self.partner.id}]'), (self.partner.browse(), '[]'),
+            ({'users': self.user}, '{"users": [%d]}' % self.user.id),
+            (lazy(lambda: 42), '42'), (b'abc', '"abc"'), (self.env._("Hello"), '"Hello"'),
+            # as it is: jsonb would refuse, or rewrite, these
+            ("a\0b", r'"a\u0000b"'), (10**30, f'1{"0" * 30}'), (1e5, '100000.0'), (-0.0, '-0.0'),
+            ({'b': 1, 'a': 2}, '{"b": 1, "a": 2}'),
+        ):
+            with self.subTest(value=value):
+                job = self.ir_async.call(self.partner.async_foo)
+                self.run_jobs()
+                self.assertEqual(self.row(job, 'state', 'payload::text'), ('succeeded', '{"result": %s}' % expected))
+
+    def test_no_json(self):
+        @self.add_method
+        def async_foo(self):
+            self.name = "Rolled back"
+            return value
+
+        circular = []
+        circular.append(circular)
+        for value in (object(), {1, 2}, float('nan'), float('inf'), {(1, 2): 3}, circular, b'\xff', timedelta(1)):
+            with self.subTest(value=value):
+                job = self.ir_async.call(self.partner.async_foo)
+                with mute_logger(RUNNER):
+                    self.run_jobs()
+                self.assertEqual(job.state, 'failed')
+                self.assertIn("The result of a job must be something that JSON can express", job.payload['error']['data']['message'])
+                self.assertEqual(self.partner.name, "Azure Interior")
+
+
+class TestError(MethodCase):
+    """What a method raises."""
+
+    def test_exception(self):
+        @self.add_method
+        def async_foo(self):
+            self.name = "Rolled back"
+            self.env.cr.execute("UPDATE res_partner SET ref = 'x' WHERE id = %s", self.ids)
+            self.env['ir.async'].call(self.async_foo)
+            raise ValueError(*arguments)
+
+        arguments = ["No such thing", 42]
+        job = self.ir_async.call(self.partner_of(self.user).sudo().with_context(key=1).async_foo)
+        with self.assertLogs(RUNNER) as log:
+            self.assertEqual(self.run_jobs(), job)
+        self.assertEqual([record.levelname for record in log.records], ['ERROR'])
+        self.assertIn(f"Job {job.id} (res.partner.async_foo) failed", log.output[0])
+        self.assertIn("Traceback (most recent call last)", log.output[0])
+        self.assertRecordValues(self.partner, [{'name': "Azure Interior", 'ref': False}])
+        self.assertRecordValues(job, [{'state': 'failed', 'attempts': 1, 'date_scheduled': False, 'session': 0}])
+        self.assertTrue(job.date_done)
+        self.assertEqual(job.payload, {'error': {
+            'code': 0,
+            'message': "Odoo Server Error",
+            'data': {
+                'name': 'builtins.ValueError',
+                'message': "No such thing\n42",
+                'arguments': ["No such thing", 42],
+                'context': {},
+                'debug': ANY,
+            },
+        }})
+        debug = job.payload['error']['data']['debug']
+        self.assertEqual(debug, Like(
+            f"Job {job.id} (res.partner.async_foo) was enqueued by anna (most recent call last):"
+            "... in test_exception ... Traceback (most recent call last): ... in async_foo"
+            "... ValueError: ('No such thing', 42)"))
+
+    def test_user_error(self):
+        @self.add_method
+        def async_foo(self):
+            raise error
+
+        for error, name in (
+            (UserError("Not like this"), 'odoo.exceptions.UserError'),
+            (ValidationError("Not like this"), 'odoo.exceptions.ValidationError'),
+        ):
+            with self.subTest(error=error):
+                job = self.ir_async.call(self.partner.async_foo)
+                with self.assertLogs(RUNNER) as log:
+                    self.run_jobs()
+                self.assertEqual([record.levelname for record in log.records], ['WARNING'])
+                self.assertIn("Not like this", log.output[0])
+                self.assertNotIn("Traceback", log.output[0])
+                data = job.payload['error']['data']
+                self.assertEqual((data['name'], data['message'], data['arguments']), (name, "Not like this", ["Not like this"]))
+
+    def test_chain(self):
+        """The error tells who enqueued the job, from which job, and so on."""
+        @self.add_method
+        def async_foo(self, depth):
+            if not depth:
+                raise ValueError
+            self.env['ir.async'].call(self.async_foo, depth - 1)
+
+        self.ir_async.call(self.partner.async_foo, 3)
+        with mute_logger(RUNNER):
+            jobs = self.run_jobs()
+        self.assertEqual(jobs.mapped('state'), ['done', 'done', 'done', 'failed'])
+        debug = jobs[-1].payload['error']['data']['debug']
+        # OdooBot's is not told from which test it came, in the others' tracebacks the frame that called is seen
+        who = [self.env.user.login, *(f"job {job.id}" for job in jobs[:-1])]
+        self.assertEqual(debug, Like('...'.join([
+            "",
+            *(f"Job {job.id} (res.partner.async_foo) was enqueued by {by}" for job, by in zip(jobs, who, strict=True)),
+            "Traceback (most recent call last)", "ValueError",
+        ])))
+        self.assertEqual(debug.count("was enqueued by"), 4)
+        self.assertEqual(debug.count(", in async_foo"), 4)
+
+    def test_unprintable_error(self):
+        class Unprintable(Exception):
+            def __init__(self):
+                super().__init__(object(), float('nan'), {(1, 2): 3})
+
+        @self.add_method
+        def async_foo(self):
+            raise Unprintable
+
+        job = self.ir_async.call(self.partner.async_foo)
+        with mute_logger(RUNNER):
+            self.run_jobs()
+        self.assertEqual(job.state, 'failed')
+        self.assertEqual(len(job.payload['error']['data']['arguments']), 3)
+
+    def test_sql_error(self):
+        """As over RPC, an error of the database is told in words."""
+        @self.add_method
+        def async_foo(self):
+            if kind == 'integrity':
+                self.env.cr.execute("UPDATE res_partner SET id = NULL WHERE id = %s", self.ids)
+            else:
+                self.env.cr.execute("SELECT 1 / 0")
+
+        for kind, name in (('integrity', 'odoo.exceptions.ValidationError'), ('other', 'psycopg2.errors.DivisionByZero')):
+            with self.subTest(kind=kind):
+                job = self.ir_async.call(self.partner.async_foo)
+                with mute_logger(RUNNER, 'odoo.sql_db'):
+                    self.run_jobs()
+                self.assertEqual(job.state, 'failed')
+                self.assertEqual(job.payload['error']['data']['name'], name)
+
+    def test_flush(self):
+        """What the ORM writes late fails in time."""
+        @self.add_method
+        def async_foo(self):
+            self.env['res.partner'].create({'name': "Child", 'parent_id': 0x7fffffff})
+
+        job = self.ir_async.call(self.partner.async_foo)
+        with mute_logger(RUNNER, 'odoo.sql_db'):
+            self.run_jobs()
+        self.assertEqual(job.state, 'failed')
+
+    def test_exit(self):
+        """A method that wants the worker to exit has failed."""
+        @self.add_method
+        def async_foo(self):
+            raise SystemExit(3)
+
+        job = self.ir_async.call(self.partner.async_foo)
+        with mute_logger(RUNNER):
+            self.run_jobs()
+        self.assertEqual(job.state, 'failed')
+
+    def test_what_is_no_more(self):
+        """Of what a job was made: its method, its records, the model of an argument."""
+        @self.add_method
+        def async_foo(self, *args):
+            return self.exists().ids
+
+        gone = self.partner.copy()
+        job = self.ir_async.call(gone.async_foo, gone)
+        gone.unlink()
+        self.run_jobs()
+        self.assertEqual(job.payload, {'result': []})
+
+        jobs = self.ir_async.call(self.partner.async_foo) + self.ir_async.call(self.partner.async_foo, self.partner)
+        jobs.flush_model()
+        self.env.cr.execute("UPDATE ir_async SET method = 'no_such_method' WHERE id = %s", [jobs[0].id])
+        self.env.cr.execute("UPDATE ir_async SET args = replace(args, 'res.partner', 'no.such.model') WHERE id = %s", [jobs[1].id])
+        with mute_logger(RUNNER):
+            self.run_jobs()
+        self.assertEqual(jobs.mapped('state'), ['failed'] * 2)
+        self.assertIn("no_such_method", jobs[0].payload['error']['data']['message'])
+        self.assertIn("no.such.model", jobs[1].payload['error']['data']['message'])
+
+    def test_hook(self):
+        """``_on_failed`` is called when a job failed, for good, and cannot do harm."""
+        def _on_failed(self):
+            found.append((self.id, self.state, self.payload['error']['data']['message'], self.env.su))
+            self.env['res.partner'].create({'name': "Failure"})
+            if is_bad:
+                self.env.cr.execute("SELECT 1 / 0")
+
+        @self.add_method
+        def async_foo(self):
+            raise error
+
+        found, error = [], ValueError("Bad luck")
+        self.add_method(_on_failed, model='ir.async')
+        for is_bad in (False, True):
+            before = self.env['res.partner'].search_count([('name', '=', "Failure")])
+            job = self.ir_async.with_options(max_attempts=2).call(self.partner_of(self.user).async_foo)
+            expected = self.assertLogs('odoo.addons.ir_async.models.ir_async', 'ERROR') if is_bad else nullcontext()
+            with mute_logger(RUNNER, 'odoo.sql_db'), expected:
+                self.run_jobs()
+            self.assertEqual(job.state, 'failed')
+            self.assertEqual(found, [(job.id, 'failed', "Bad luck", True)])
+            found.clear()
+            after = self.env['res.partner'].search_count([('name', '=', "Failure")])
+            self.assertEqual(after - before, 0 if is_bad else 1)
+
+    def test_deaths(self):
+        """A job that killed its worker too often is not run again."""
+        @self.add_method
+        def async_foo(self):
+            calls.append(self)
+
+        calls = []
+        jobs = self.ir_async.with_options(max_attempts=5).call(self.partner.async_foo) + self.ir_async.call(self.partner.async_foo)
+        jobs.flush_model()
+        for job, deaths in zip(jobs, (MAX_DEATHS, MAX_DEATHS - 1), strict=True):
+            self.env.cr.execute("UPDATE ir_async SET deaths = %s WHERE id = %s", [deaths, job.id])
+        with mute_logger(RUNNER):
+            self.run_jobs()
+        self.assertEqual(jobs.mapped('state'), ['failed', 'done'])
+        self.assertIn("3 workers died", jobs[0].payload['error']['data']['message'])
+        self.assertEqual(len(calls), 1)
+
+
+class TestUser(MethodCase):
+    """What becomes of the jobs of users that are no more."""
+
+    def setUp(self):
+        super().setUp()
+
+        @self.add_method
+        def async_foo(self):
+            return self.env.uid
+
+    def test_archived(self):
+        job = self.ir_async.call(self.partner_of(self.user).async_foo)
+        as_super = self.ir_async.call(self.partner_of(self.user).sudo().async_foo)
+        self.user.active = False
+        with self.assertLogs(RUNNER, 'WARNING') as log:
+            self.run_jobs()
+        self.assertEqual([record.levelname for record in log.records], ['WARNING'] * 2)
+        self.assertEqual((job + as_super).mapped('state'), ['failed'] * 2)
+        self.assertIn("anna was archived", job.payload['error']['data']['message'])
+
+    def test_root_and_public(self):
+        """These two are inactive, and may have jobs."""
+        public = self.env.ref('base.public_user')
+        self.assertFalse((self.env.user + public).filtered('active'))
+        jobs = self.ir_async.call(self.partner.async_foo) + self.ir_async.call(self.partner_of(public).sudo().async_foo)
+        self.run_jobs()
+        self.assertEqual([job.payload for job in jobs], [{'result': self.env.uid}, {'result': public.id}])
+
+    def test_deleted(self):
+        jobs = self.ir_async.call(self.partner_of(self.user).async_foo) + self.ir_async.call(self.partner_of(self.other_user).async_foo)
+        attachments = self.env['ir.attachment'].create([
+            {'name': "export", 'res_model': 'ir.async', 'res_id': job.id} for job in jobs])
+        self.user.unlink()
+        self.assertEqual(jobs.exists(), jobs[1])
+        self.assertEqual(attachments.exists(), attachments[1])
+
+
+class TestRetry(MethodCase):
+    """Other attempts."""
+
+    def setUp(self):
+        super().setUp()
+        self.calls = calls = []
+
+        @self.add_method
+        def async_foo(self, until):
+            job = self.env['ir.async'].current()
+            calls.append((job.attempts, job.payload and job.payload['error']['data']['message'], job.state))
+            self.name = f"Attempt {len(calls)}"
+            if len(calls) < until:
+                raise ValueError(f"Bad luck {len(calls)}")
+
+    def test_attempts(self):
+        job = self.ir_async.with_options(max_attempts=3).call(self.partner.async_foo, 3)
+        with mute_logger(RUNNER):
+            self.assertEqual(self.run_jobs(), job)
+        self.assertRecordValues(job, [{'state': 'done', 'attempts': 3, 'payload': False, 'date_scheduled': False}])
+        self.assertEqual(self.calls, [
+            (0, False, 'processing'), (1, "Bad luck 1", 'processing'), (2, "Bad luck 2", 'processing')])
+        self.assertEqual(self.partner.name, "Attempt 3")
+
+    def test_attempts_exhausted(self):
+        job = self.ir_async.with_options(max_attempts=3).call(self.partner.async_foo, 9)
+        with mute_logger(RUNNER):
+            self.run_jobs()
+        self.assertRecordValues(job, [{'state': 'failed', 'attempts': 3}])
+        self.assertEqual(job.payload['error']['data']['message'], "Bad luck 3")
+        self.assertEqual(self.partner.name, "Azure Interior")
+
+    def test_dates(self):
+        """In between, the job says when it is tried again, and why."""
+        @self.add_method
+        def async_foo(self, error, **options):
+            raise RetryJob(error, **options)
+
+        for options, arguments, low, high in (
+            ({'retry_delay': 100}, {}, 100, 100),
+            ({'retry_delay': [200, 300]}, {}, 200, 200),
+            ({'retry_delay': [200, 300]}, {'delay': 5}, 5, 5),
+            ({'retry_delay': [200, 300]}, {'delay': 0}, 0, 0),
+            ({}, {}, 10, 15),
+        ):
+            with self.subTest(options=options, arguments=arguments):
+                job = self.ir_async.with_options(**options).call(self.partner.async_foo, "Not yet", **arguments)
+                for _again in range(2):
+                    self.assertEqual(self.run_jobs() & job, job)
+                    self.assertRecordValues(job, [{'state': 'created', 'attempts': 0, 'deaths': 0, 'date_done': False, 'session': 0}])
+                    self.assertEqual(job.payload['error']['data']['message'], "Not yet")
+                    delay = (job.date_scheduled - job.date_start).total_seconds()
+                    self.assertGreaterEqual(delay, low - 1)  # dates are cut to seconds
+                    self.assertLessEqual(delay, high + 1)
+                job.cancel()
+
+    def test_delays(self):
+        """Exponential with jitter, up to an hour."""
+        @self.add_method
+        def async_foo(self):
+            job = self.env['ir.async'].current()
+            if job.date_scheduled:
+                delays.append((job.date_scheduled - before[-1]).total_seconds())
+            before.append(job.date_start)
+            raise ValueError
+
+        delays, before = [], []
+        self.ir_async.with_options(max_attempts=12).call(self.partner.async_foo)
+        with mute_logger(RUNNER):
+            self.run_jobs()
+        self.assertEqual(len(delays), 11)
+        for attempt, delay in enumerate(delays):
+            self.assertGreaterEqual(delay, min(10 * 2**attempt, 3600) - 1)
+            self.assertLessEqual(delay, min(15 * 2**attempt, 3600) + 1)

@@ -1,0 +1,183 @@
+import select
+from contextlib import closing, suppress
+from unittest.mock import call, patch
+
+import psycopg2
+
+from .method_case import MethodCase
+from odoo.addons.ir_async.service import pg
+
+
+class TestTransaction(MethodCase):
+    """A job exists if and only if the transaction of the caller commits."""
+
+    def setUp(self):
+        super().setUp()
+        self.woken = self.startPatcher(patch.object(pg.notifier, 'notify'))
+        self.env.cr.postcommit.clear()
+
+        @self.add_method
+        def async_foo(self, *args):
+            pass
+
+    def call(self, *args):
+        return self.ir_async.call(self.partner.async_foo, *args)
+
+    def commit(self):
+        """Do what a commit does, but for the commit."""
+        self.env.cr.flush()
+        self.env.cr.postcommit.run()
+
+    def in_database(self):
+        self.env.cr.execute("SELECT id FROM ir_async WHERE id > %s ORDER BY id", [self._last_foreign_job_id])
+        return [job_id for job_id, in self.env.cr.fetchall()]
+
+    def assertWoken(self, times):
+        self.commit()
+        self.assertEqual(self.woken.call_args_list, [call(self.env.cr.dbname)] * times)
+
+    def test_commit(self):
+        jobs = self.call(1) + self.call(2)
+        self.woken.assert_not_called()
+        self.assertWoken(1)
+        self.assertEqual(self.in_database(), jobs.ids)
+        self.commit()
+        self.assertWoken(1)
+
+    def test_rollback(self):
+        with closing(self.registry.cursor()) as cr:
+            env = self.env(cr=cr)
+            env['ir.async'].call(env['res.partner'].async_foo)
+            cr.rollback()
+            cr.commit()
+        self.assertEqual(self.in_database(), [])
+        self.assertWoken(0)
+
+    def test_savepoint(self):
+        with suppress(ZeroDivisionError), self.env.cr.savepoint():
+            self.call()
+            raise ZeroDivisionError
+        self.assertWoken(0)
+        self.assertEqual(self.in_database(), [])
+
+        kept = self.call()
+        for look in (lambda job: None, lambda job: job.state, lambda job: self.env.cr.flush()):
+            with suppress(ZeroDivisionError), self.env.cr.savepoint():
+                job = self.call()
+                look(job)
+                raise ZeroDivisionError
+            self.assertFalse(job.exists())
+        with self.env.cr.savepoint():
+            kept += self.call()
+            with suppress(ZeroDivisionError), self.env.cr.savepoint():
+                self.call()
+                raise ZeroDivisionError
+            kept += self.call()
+        self.assertWoken(1)
+        self.assertEqual(self.in_database(), kept.ids)
+
+    def test_call_in_precommit_hook(self):
+        """Hooks may enqueue, whichever runs first."""
+        late = []
+        self.env.cr.precommit.add(lambda: late.append(self.call(0)))
+        first = self.call(1)
+        self.env.cr.precommit.add(lambda: late.append(self.call(2)))
+        self.env.cr.precommit.add(lambda: self.env.cr.precommit.add(lambda: late.append(self.call(3))))
+        self.assertWoken(1)
+        self.assertEqual(len(late), 3)
+        self.assertEqual(set(self.in_database()), {first.id, *(job.id for job in late)})
+
+    def test_bulk(self):
+        """Many jobs are few statements, and one NOTIFY."""
+        self.call()
+        self.commit()
+        self.woken.reset_mock()
+        statements = []
+        execute = type(self.env.cr).execute
+
+        def counting(cr, query, *args, **kwargs):
+            statements.append(str(query))
+            return execute(cr, query, *args, **kwargs)
+
+        with patch.object(type(self.env.cr), 'execute', counting):
+            jobs = self.ir_async.union(*(self.call(i) for i in range(1000)))
+            self.commit()
+        self.assertLess(len(statements), 20, statements)
+        self.assertWoken(1)
+        self.assertEqual(self.in_database()[1:], jobs.ids)
+        self.assertEqual(jobs, jobs.sorted('id'))
+        self.assertEqual(self.row(jobs[-1], 'args'), '[999]')
+
+    def test_bulk_with_notifications(self):
+        statements = self.env.cr.sql_log_count
+        for i in range(100):
+            self.ir_async.call_notify(f"Number {i}", self.partner.async_foo, i)
+        self.commit()
+        self.assertLess(self.env.cr.sql_log_count - statements, 20)
+
+    def test_visible_at_once(self):
+        """Whoever looks in the same transaction finds the job."""
+        for look in (
+            lambda job: job.exists(),
+            lambda job: self.ir_async.search([('id', '=', job.id)]),
+            lambda job: self.ir_async.browse(job.id).filtered(lambda job: job.state == 'created'),
+            lambda job: job.filtered_domain([('method', '=', 'async_foo')]),
+            lambda job: job.browse(job.read(['state'])[0]['id']),
+            lambda job: self.ir_async._read_group([('id', '=', job.id)], [], ['id:recordset'])[0][0],
+            lambda job: job.sudo().search_fetch([('id', '=', job.id)], ['args']),
+        ):
+            job = self.call()
+            self.assertEqual(look(job), job)
+
+    def test_actions_at_once(self):
+        job = self.call()
+        job.cancel()
+        self.assertEqual(job.state, 'cancelled')
+
+    def test_real_notify(self):
+        """Listeners on the database ``postgres`` hear it."""
+        notifier, dbname = pg.Notifier(), self.env.cr.dbname
+        with closing(pg.connect('postgres')) as listener:
+            with listener.cursor() as cr:
+                cr.execute("LISTEN odoo_async")
+            for _again in range(2):
+                notifier.notify(dbname)
+                self.assertTrue(select.select([listener], [], [], 10)[0], "no NOTIFY within 10 seconds")
+                listener.poll()
+                self.assertIn(dbname, [notify.payload for notify in listener.notifies])
+                listener.notifies.clear()
+                notifier._connection.close()  # as PostgreSQL does with idle ones, and when it restarts
+
+    def test_notify_fails(self):
+        """That costs time, not the job."""
+        notifier = pg.Notifier()
+        self.woken.side_effect = notifier.notify
+        with patch.object(pg, 'connect', side_effect=psycopg2.OperationalError("down")), \
+                self.assertLogs('odoo.addons.ir_async.service.pg', 'WARNING') as log:
+            job = self.call()
+            self.commit()
+        self.assertIn("Could not wake the job workers: down", log.output[0])
+        self.assertEqual(self.in_database(), job.ids)
+
+
+class TestReferenced(MethodCase):
+    """Another table refers to jobs: their rows are there in time."""
+
+    def test_foreign_key(self):
+        @self.add_method
+        def async_foo(self):
+            pass
+
+        self.env['ir.model.fields'].create([{
+            'model_id': self.env['ir.model']._get_id('res.partner'),
+            'name': 'x_job_id',
+            'ttype': 'many2one',
+            'relation': 'ir.async',
+            'on_delete': 'set null',
+        }])
+        self.partner.x_job_id = self.ir_async.call(self.partner.async_foo)
+        self.partner.flush_recordset()
+        [job] = self.run_jobs()
+        self.assertEqual(self.partner.x_job_id, job)
+        partner = self.partner.create({'name': "New", 'x_job_id': self.ir_async.call(self.partner.async_foo).id})
+        self.assertEqual(partner.x_job_id.state, 'created')
