@@ -271,7 +271,11 @@ class WorkerAsync(Worker):
         self.batch_size = max(1, min(BATCH_SIZE, int(len(jobs) * BATCH_TIME / 2 / elapsed)))
         if parents := [job.id for job in jobs if job.has_children]:
             database.session.release(parents)
-        database.runner.renew()
+        if self.unstarted:  # somebody has them locked: without this session, they are found again
+            self.unstarted.clear()
+            database.leave()
+        else:
+            database.runner.renew()
 
     def _next_job(self):
         with self.lock:

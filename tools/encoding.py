@@ -77,7 +77,7 @@ def _pack(value, path):
         case dict() if type(value) is dict:
             for key in value:
                 if type(key) is not str:
-                    msg = f"{path}[{key!r}] cannot be stored: the keys of a dict must be strings"
+                    msg = f"{path}[{reprlib.repr(key)}] cannot be stored: the keys of a dict must be strings"
                     raise TypeError(msg)
             packed = {key: _pack(item, f'{path}[{key!r}]') for key, item in value.items()}
             looks_tagged = len(packed) == 1 and next(iter(packed)).startswith('$')
