@@ -77,7 +77,7 @@ def _pack(value, path):
         case dict() if type(value) is dict:
             for key in value:
                 if type(key) is not str:
-                    msg = f"{path}[{reprlib.repr(key)}] cannot be stored: the keys of a dict must be strings"
+                    msg = f"{path}[{_show(key)}] cannot be stored: the keys of a dict must be strings"
                     raise TypeError(msg)
             packed = {key: _pack(item, f'{path}[{key!r}]') for key, item in value.items()}
             looks_tagged = len(packed) == 1 and next(iter(packed)).startswith('$')
@@ -101,11 +101,18 @@ def _pack(value, path):
                 return {'$records': [value._name, value._ids]}
             msg = f"{path} cannot be stored: {value!r} has records that are not saved yet"
             raise TypeError(msg)
-    msg = f"{path} cannot be stored: {reprlib.repr(value)} is of type {type(value).__name__}" + (
+    msg = f"{path} cannot be stored: {_show(value)} is of type {type(value).__name__}" + (
         ", and not a finite number" if isinstance(value, (float, Decimal)) else
         "; a job's arguments are made of JSON types, recordsets, datetime, date, Decimal, bytes, tuple and set"
     )
     raise TypeError(msg)
+
+
+def _show(value):
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer of too many digits
+        return f"of type {type(value).__name__}"
 
 
 def _unpack(obj, env):
