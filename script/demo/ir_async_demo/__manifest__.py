@@ -12,6 +12,10 @@
     'assets': {
         'web.assets_backend': [
             'ir_async_demo/static/src/**/*',
+            ('remove', 'ir_async_demo/static/src/scss/*.dark.scss'),
+        ],
+        'web.assets_web_dark': [
+            ('before', 'web/static/src/scss/primary_variables.scss', 'ir_async_demo/static/src/scss/primary_variables.dark.scss'),
         ],
     },
     'post_init_hook': '_create_partners',

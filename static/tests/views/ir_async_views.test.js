@@ -61,7 +61,7 @@ test("list: durations, and progress of what runs", async () => {
     const progress = { done: 1, total: 4, message: "A quarter" };
     createJob({ state: "processing", duration: 59, progress });
     await mountList();
-    expect(queryAllTexts(".o_data_cell[name=duration]")).toEqual(["0:59", "1:02:05", "0.3 s"]);
+    expect(queryAllTexts(".o_data_cell[name=duration]")).toEqual(["0:59", "1:02:05", "250 ms"]);
     expect(".o_data_cell[name=progress]:first").toHaveText(/A quarter\s*25%/);
     expect(".o_ir_async_progress").toHaveCount(1);
     await advanceTime(2000);

@@ -1,0 +1,10 @@
+from odoo import models
+from odoo.http import request
+
+
+class IrHttp(models.AbstractModel):
+    _inherit = 'ir.http'
+
+    def color_scheme(self):
+        # The dark one is there, but only Enterprise has a switch.
+        return 'dark' if request.httprequest.cookies.get('color_scheme') == 'dark' else super().color_scheme()

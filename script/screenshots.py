@@ -1,0 +1,184 @@
+"""The pictures of the documentation: see script/screenshots."""
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import requests
+from devenv import ODOO, ROOT, STATE, cluster, psql
+from playwright.sync_api import sync_playwright
+from run import DATABASE, default_port, prepare_database
+
+IMAGES, DESCRIPTION = ROOT / 'docs' / 'images', ROOT / 'static' / 'description'
+COPY = 'ir_async_screenshots'
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chromium-browser'))))
+ARGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--force-color-profile=srgb', '--hide-scrollbars']
+
+ACTION = {'result': {'type': 'ir.actions.act_window', 'res_model': 'res.partner', 'view_mode': 'list'}}
+FILE = {'result': {'type': 'ir.actions.act_url', 'url': '/web/content/1?download=true'}}
+TRACEBACK = """\
+Job 6 (product.pricelist.import_prices) was enqueued by admin (most recent call last):
+  File "/opt/odoo/addons/web/controllers/dataset.py", line 38, in call_kw
+    return call_kw(request.env[model], method, args, kwargs)
+  File "/opt/addons/prices/models/product_pricelist.py", line 42, in action_import
+    job = self.env['ir.async'].call_notify(_("Price list import"), self.import_prices, file)
+
+Traceback (most recent call last):
+  File "/opt/addons/ir_async/models/ir_async.py", line 612, in _perform
+    result = getattr(records, job.method)(*args, **kwargs)
+  File "/opt/addons/prices/models/product_pricelist.py", line 57, in import_prices
+    raise UserError(_("Line %(line)s: there is no product %(code)s.", line=118, code='CHAIR-7'))
+odoo.exceptions.UserError: Line 118: there is no product CHAIR-7.
+"""
+ERROR = {'error': {'code': 0, 'message': "Odoo Server Error", 'data': {
+    'name': 'odoo.exceptions.UserError', 'message': "Line 118: there is no product CHAIR-7.",
+    'arguments': ["Line 118: there is no product CHAIR-7."], 'context': {}, 'debug': TRACEBACK,
+}}}
+# name, model, method, state, payload, seconds since its creation, seconds it waited, seconds it ran
+JOBS = [
+    ("Newsletter to 5,000 subscribers", 'mailing.mailing', '_send_mail', 'done', None, 3600, 0.004, 312),
+    ("Stock valuation", 'stock.quant', '_valuation', 'succeeded', ACTION, 1500, 0.003, 47),
+    ("Price list import", 'product.pricelist', 'import_prices', 'failed', ERROR, 900, 0.003, 2.4),
+    ("Contacts (XLSX)", 'res.partner', '_export', 'succeeded', FILE, 240, 0.002, 8.1),
+    ("Invoices of October (PDF)", 'account.move', '_print', 'processing', None, 83, 0.003, None),
+    ("Year archive", 'ir.attachment', '_archive', 'waiting', None, 80, None, None),
+    ("Bank synchronization", 'account.journal', '_synchronize', 'created', None, 4, None, None),
+]
+
+
+def prepare_copy():
+    prepare_database()
+    subprocess.run(['dropdb', '--if-exists', '--force', COPY], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(['createdb', '-T', DATABASE, COPY], check=True)
+    psql("UPDATE ir_config_parameter SET value = 'false' WHERE key = 'web.quick_login'", COPY)
+    psql("UPDATE res_partner SET name = 'Marc Demo' WHERE id = (SELECT partner_id FROM res_users WHERE login = 'admin')", COPY)
+
+
+def add_jobs():
+    psql("DELETE FROM ir_async", COPY)
+    for name, model, method, state, payload, age, waited, ran in JOBS:
+        values = ', '.join(map(quote, (name, model, method, state)))
+        start = f"created + interval '{waited} s'" if waited is not None else 'NULL'
+        done = f"created + interval '{waited + ran} s'" if ran else 'NULL'
+        psql(f"""
+            INSERT INTO ir_async (name, res_model, method, state, payload, res_ids, args, kwargs, context, user_id, notify,
+                                  su, priority, channel, stack, create_date, date_start, date_done)
+                 SELECT {values}, {quote(payload and json.dumps(payload))}::json,
+                        '[]', '[]', '{{}}', '{{}}', u.id, true, false, 10, 'default', '[]', created, {start}, {done}
+                   FROM res_users u, (SELECT now() AT TIME ZONE 'UTC' - interval '{age} s' AS created) AS times
+                  WHERE u.login = 'admin'
+        """, COPY)
+    psql("""
+        INSERT INTO ir_async_progress (job_id, done, total, message)
+             SELECT id, 6204, 10000, '6,204 of 10,000 invoices' FROM ir_async WHERE state = 'processing'
+    """, COPY)
+
+
+def quote(value):
+    return 'NULL' if value is None else "'" + value.replace("'", "''") + "'"
+
+
+@contextlib.contextmanager
+def server(port):
+    """Odoo without any workers and crons: the jobs are to stay as they are."""
+    process = subprocess.Popen(
+        [*ODOO, '-d', COPY, '--workers=0', '--max-cron-threads=0', '--http-interface=localhost', f'--http-port={port}',
+         f'--logfile={STATE / "screenshots.log"}'],
+        env=os.environ | {'ODOO_IR_ASYNC_WORKERS': '0'}, stdin=subprocess.DEVNULL)
+    url = f'http://localhost:{port}'
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f'{url}/web/login', timeout=60).ok:
+                    break
+            assert process.poll() is None and time.monotonic() < deadline, f'see {STATE / "screenshots.log"}'
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Camera:
+    def __init__(self, browser, url, wanted):
+        self.browser = browser
+        self.url = url
+        self.wanted = wanted
+
+    @contextlib.contextmanager
+    def page(self, path, width=1280, height=800, dark=False, **options):
+        context = self.browser.new_context(
+            viewport={'width': width, 'height': height}, device_scale_factor=2, reduced_motion='reduce', **options)
+        if dark:
+            context.add_cookies([{'name': 'color_scheme', 'value': 'dark', 'url': self.url}])
+        page = context.new_page()
+        page.goto(f'{self.url}/web/login')
+        page.fill('[name=login]', 'admin')
+        page.fill('[name=password]', 'admin')
+        page.click('[type=submit]')
+        page.wait_for_selector('.o_web_client')
+        page.goto(self.url + path)
+        page.wait_for_selector('.o_ir_async_systray')
+        page.wait_for_selector('.o_data_row, .o_kanban_record')
+        page.evaluate('document.fonts.ready')
+        try:
+            yield page
+        finally:
+            context.close()
+
+    def take(self, page, name, **options):
+        if not self.wanted or name in self.wanted:
+            page.screenshot(path=IMAGES / f'{name}.png', animations='disabled', **options)
+            print(IMAGES / f'{name}.png', flush=True)
+
+
+def open_menu(page):
+    page.click('.o_ir_async_systray')
+    page.wait_for_selector('.o_ir_async_job')
+    page.mouse.move(5, 795)
+
+
+def shoot(camera):
+    for scheme in ('light', 'dark'):
+        with camera.page('/odoo/action-base.action_partner_form', dark=scheme == 'dark') as page:
+            open_menu(page)
+            camera.take(page, f'systray_{scheme}')
+        with camera.page('/odoo/async-jobs', dark=scheme == 'dark') as page:
+            page.wait_for_selector('.o_data_row')
+            camera.take(page, f'list_{scheme}')
+            page.click('.o_data_row:has-text("Price list") .o_data_cell[name=display_name]')
+            page.wait_for_selector('.o_ir_async_traceback')
+            camera.take(page, f'form_{scheme}')
+    with camera.page('/odoo/action-base.action_partner_form', 390, 844, is_mobile=True, has_touch=True) as page:
+        page.tap('.o_ir_async_systray')
+        page.wait_for_selector('.o_ir_async_job')
+        page.wait_for_timeout(500)  # the sheet slides in
+        camera.take(page, 'systray_mobile')
+    with camera.page('/odoo/action-base.action_partner_form') as page:
+        page.evaluate("""() => {
+            const { async_job } = odoo.__WOWL_DEBUG__.root.env.services;
+            Object.values(async_job.jobs).filter((job) => job.name.startsWith("Contacts") || job.name.startsWith("Price"))
+                .forEach((job) => async_job.toasts.showJob(job));
+        }""")
+        page.wait_for_selector('.o_notification')
+        camera.take(page, 'toasts_light')
+
+
+def main(wanted):
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    prepare_copy()
+    add_jobs()
+    with server(default_port()) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        shoot(Camera(browser, url, wanted))
+        browser.close()
+    subprocess.run(['dropdb', '--force', COPY], check=True)
+
+
+if __name__ == '__main__':
+    with cluster():
+        main(sys.argv[1:])
