@@ -116,4 +116,5 @@ class Notifier:
 
 
 notifier = Notifier()
-os.register_at_fork(after_in_child=notifier.forget)
+if hasattr(os, 'register_at_fork'):  # not on Windows
+    os.register_at_fork(after_in_child=notifier.forget)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 
+from odoo import sql_db
+from odoo.modules.registry import Registry
 from odoo.service.server import (
     CommonServer,
     PreforkServer,
@@ -45,8 +47,21 @@ def spawn_workers(server, count):
     :param int count: how many there should be
     """
     missing = count - sum(isinstance(worker, WorkerAsync) for worker in server.workers.values())
+    if missing > 0:
+        _refresh_registries()
     for _i in range(missing):
         server.worker_spawn(WorkerAsync, {})
+
+
+def _refresh_registries():
+    """Have the children share registries that are up to date, but no connections, as those for requests do."""
+    for dbname, registry in Registry.registries.snapshot.items():
+        try:
+            with registry.cursor() as cr:
+                registry.check_signaling(cr)
+        except Exception as exc:  # noqa: BLE001 -- the database is gone, or broken: the server is not to end for it
+            _logger.info("The registry of %s could not be refreshed: %s", dbname, exc)
+    sql_db.close_all()
 
 
 def _patch_prefork_server():

@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -91,13 +92,19 @@ class WorkerAsync(Worker):
             self.stop_deadline = time.monotonic() + settings().stop_timeout
 
     def run(self):
-        self.start()
-        self.thread = threading.Thread(name=f"{type(self).__name__} ({self.pid})", target=self._runloop, daemon=True)
-        self.thread.start()
-        while not self.finished:
-            self._stand_by()
-        self.thread.join()
-        _logger.info("Worker (%s) exiting. jobs: %s", self.pid, self.request_count)
+        try:
+            self.start()
+            self.thread = threading.Thread(
+                name=f"{type(self).__name__} ({self.pid})", target=self._runloop, daemon=True)
+            self.thread.start()
+            while not self.finished:
+                self._stand_by()
+            self.thread.join()
+            _logger.info("Worker (%s) exiting. jobs: %s", self.pid, self.request_count)
+        except Exception:
+            # It must not get into the server's loop, of which this process has a copy.
+            _logger.exception("Worker (%s) Exception occurred, exiting...", self.pid)
+            sys.exit(1)
 
     def _stand_by(self):
         """Sleep until a signal or a job comes, then look after the job once in a while."""
@@ -187,6 +194,8 @@ class WorkerAsync(Worker):
                     self.process_work()
             for database in self.agenda:
                 database.leave()
+        except JobInterrupted:
+            pass  # it came when the job had just ended
         except Exception:
             _logger.exception("Worker %s (%s) Exception occurred, exiting...", type(self).__name__, self.pid)
         finally:
