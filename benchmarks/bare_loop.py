@@ -1,0 +1,56 @@
+"""The least that a queue on PostgreSQL can do from Python: claim 50, then one transaction per job. No Odoo.
+
+One such process is one worker. It is the ceiling to compare with, not something to use: it loses the jobs of a
+process that dies.
+"""
+import os
+import sys
+
+import psycopg2
+from psycopg2.extensions import (
+    ISOLATION_LEVEL_AUTOCOMMIT,
+    ISOLATION_LEVEL_REPEATABLE_READ,
+)
+
+TABLE = """
+    CREATE TABLE IF NOT EXISTS bare_job (
+        id bigserial PRIMARY KEY, state text NOT NULL DEFAULT 'created', priority int NOT NULL DEFAULT 10,
+        model text, method text, args text, context text, worker int, date_start timestamp, date_done timestamp);
+    CREATE INDEX IF NOT EXISTS bare_job_claim ON bare_job (priority, id) WHERE state = 'created'
+"""
+FILL = """
+    INSERT INTO bare_job (model, method, args, context)
+         SELECT 'bench.job', 'noop', '[]', '{"lang": "en_US", "tz": "Europe/Brussels", "allowed_company_ids": [1]}'
+           FROM generate_series(1, %s)
+"""
+
+
+def work(batch):
+    claims, jobs = (psycopg2.connect(os.environ['BENCH_DSN']) for _i in range(2))
+    claims.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+    jobs.set_isolation_level(ISOLATION_LEVEL_REPEATABLE_READ)
+    with claims.cursor() as claim, jobs.cursor() as job:
+        print('ready', flush=True)
+        sys.stdin.readline()
+        while True:
+            claim.execute("""
+                WITH next AS (
+                    SELECT id FROM bare_job WHERE state = 'created' ORDER BY priority, id LIMIT %s
+                       FOR NO KEY UPDATE SKIP LOCKED
+                )
+                UPDATE bare_job job SET state = 'processing', worker = %s, date_start = clock_timestamp() FROM next
+                 WHERE job.id = next.id RETURNING job.id, model, method, args, context
+            """, [batch, os.getpid()])
+            rows = claim.fetchall()
+            if not rows:
+                return
+            for row in rows:
+                job.execute(
+                    "UPDATE bare_job SET state = 'done', date_done = clock_timestamp() WHERE id = %s AND worker = %s",
+                    [row[0], os.getpid()])
+                jobs.commit()
+
+
+if __name__ == '__main__':
+    os.nice(10)  # as our workers are
+    work(int(sys.argv[1]))

@@ -1,0 +1,92 @@
+"""The cluster of the benchmark, seen by its superuser: statements, CPU, sizes."""
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+
+import psutil
+import psycopg2
+from psycopg2 import sql
+
+ROLES = ('bench_async', 'bench_queue_job', 'bench_cron', 'bench_idle', 'bench_client', 'bench_peer')
+
+
+def connect(database='postgres', user='postgres'):
+    connection = psycopg2.connect(dbname=database, user=user, host=os.environ['PGHOST'])
+    connection.autocommit = True
+    return connection
+
+
+def query(statement, params=None, database='postgres'):
+    """Return the rows of one statement, on a connection of its own."""
+    with contextlib.closing(connect(database)) as connection, connection.cursor() as cr:
+        cr.execute(statement, params)
+        return cr.fetchall() if cr.description else []
+
+
+def prepare_roles():
+    existing = {name for name, in query("SELECT rolname FROM pg_roles")}
+    for role in ROLES:
+        if role not in existing:
+            query(sql.SQL("CREATE ROLE {} LOGIN CREATEDB").format(sql.Identifier(role)))
+    # Each server has a role of its own, so that its statements can be told from others'; all use the same tables.
+    query("GRANT bench_async TO bench_cron, bench_idle, bench_client")
+    query("GRANT bench_queue_job TO bench_client")
+    query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+
+
+def copy_database(template, name):
+    query(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    query(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+
+
+def databases():
+    return {name for name, in query("SELECT datname FROM pg_database")}
+
+
+def statements(role):
+    """Return how many statements a role executed so far."""
+    [[calls]] = query("""
+        SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
+         WHERE rolname = %s
+    """, [role])
+    return calls
+
+
+def statement_times(role, pattern):
+    """Return calls, rows and milliseconds of the statements like a pattern, since :func:`reset_role`."""
+    [row] = query("""
+        SELECT coalesce(sum(calls), 0)::int8, coalesce(sum(rows), 0)::int8, coalesce(sum(total_exec_time), 0)
+          FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
+         WHERE rolname = %s AND query ~ %s
+    """, [role, pattern])
+    return row
+
+
+def reset_role(role):
+    query("SELECT pg_stat_statements_reset((SELECT oid FROM pg_roles WHERE rolname = %s), 0, 0)", [role])
+
+
+def version():
+    with contextlib.closing(connect()) as connection:
+        return connection.server_version
+
+
+def postmaster():
+    path = Path(os.environ['IR_ASYNC_CLUSTER']) / 'postmaster.pid'
+    try:
+        return int(path.read_text(encoding='utf-8').split()[0])
+    except PermissionError:
+        return int(subprocess.run(['sudo', 'head', '-1', path], check=True, capture_output=True).stdout)
+
+
+def process_cpu(pid):
+    """Return the CPU seconds of a process and all its descendants, also of those that ended."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = one.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+    return total

@@ -1,0 +1,120 @@
+"""Figures in, Markdown out."""
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import pg
+
+
+class Row:
+    """What one system achieved in one scenario."""
+
+    def __init__(self, scenario, system, unit, digits=0):
+        self.scenario = scenario
+        self.system = system
+        self.unit = unit
+        self.digits = digits
+        self.values = []
+        self.samples = []  # of all runs, for percentiles
+        self.drains = []
+        self.note = ''
+        self.target = None
+        self.ok = None
+
+    @property
+    def value(self):
+        return statistics.median(self.values) if self.values else None
+
+    def add_drain(self, drain, value=None):
+        self.drains.append(drain)
+        self.values.append(drain['count'] / drain['seconds'] if value is None else value)
+
+    def add_note(self, note):
+        self.note = f'{self.note}; {note}' if self.note else note
+
+    def judge(self, target, ok):
+        self.target, self.ok = target, bool(ok)
+
+    def per_job(self, key):
+        return statistics.median(drain[key] / drain['count'] for drain in self.drains) if self.drains else None
+
+    def number(self, value):
+        return f'{value:,.{self.digits}f}'
+
+    def cells(self):
+        result = ''
+        if self.values:
+            result = f'**{self.number(self.value)}**'
+            if len(self.values) > 1:
+                result += f' ({self.number(min(self.values))}–{self.number(max(self.values))})'
+            result += f' {self.unit}'
+        cpu = self.per_job('cpu')
+        verdict = {None: '', True: '✓ ', False: '✗ '}[self.ok] + (self.target or '')
+        return [
+            self.system, result,
+            '' if cpu is None else f"{cpu * 1000:.2f} + {self.per_job('postgres_cpu') * 1000:.2f}",
+            '' if cpu is None else f"{self.per_job('statements'):.1f}",
+            self.note, verdict,
+        ]
+
+    def as_json(self):
+        return {key: getattr(self, key) for key in ('scenario', 'system', 'unit', 'values', 'drains', 'samples', 'note', 'target', 'ok')}
+
+
+def percentile(samples, share):
+    ordered = sorted(samples)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def cpu_model():
+    for line in Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines():
+        if line.startswith('model name'):
+            return line.partition(':')[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def fsync_time():
+    """Return the milliseconds that writing 8 kB to the disk takes, median of 50."""
+    path = Path(os.environ['IR_ASYNC_BENCH']) / 'fsync'
+    times = []
+    with path.open('wb') as file:
+        for _i in range(50):
+            file.write(bytes(8192))
+            start = time.perf_counter()
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - start)
+    path.unlink()
+    return statistics.median(times) * 1000
+
+
+def header(workers, quick):
+    [[version, fsync, synchronous_commit, shared_buffers]] = pg.query(
+        "SELECT version(), current_setting('fsync'), current_setting('synchronous_commit'), current_setting('shared_buffers')")
+    return {
+        'date': time.strftime('%Y-%m-%d %H:%M'),
+        'cpu': f'{os.cpu_count()} × {cpu_model()}, load average {os.getloadavg()[0]:.1f} before',
+        'disk': f'{fsync_time():.2f} ms per fdatasync of 8 kB',
+        'system': f'{platform.system()} {platform.release()}, Python {platform.python_version()}',
+        'postgresql': f"{' '.join(version.split()[:2])}, fsync={fsync}, synchronous_commit={synchronous_commit}, "
+                      f"shared_buffers={shared_buffers}",
+        'workers': f'{workers} of each system, which took turns' + (', quick' if quick else ''),
+    }
+
+
+def markdown(head, rows):
+    lines = [f'* {key}: {value}' for key, value in head.items()]
+    columns = ['', 'median (min–max)', 'CPU ms/job: workers + PostgreSQL', 'statements/job', '', 'target']
+    scenario = None
+    for row in rows:
+        if row.scenario != scenario:
+            scenario = row.scenario
+            lines += ['', f'**{scenario}**', '', '| ' + ' | '.join(columns) + ' |', '|---' * len(columns) + '|']
+        lines.append('| ' + ' | '.join(row.cells()) + ' |')
+    return '\n'.join(lines)
+
+
+def dump(path, head, rows):
+    Path(path).write_text(json.dumps({'header': head, 'rows': [row.as_json() for row in rows]}, indent=1), encoding='utf-8')
