@@ -64,6 +64,8 @@ class AsyncCase(TransactionCase):
             stack.enter_context(patch.dict(vars(threading.current_thread())))
             if not self._registry_patched:
                 stack.enter_context(self.enter_registry_test_mode())
+            # a WebsocketCase allows the cursors of its requests only
+            stack.enter_context(patch.object(self, 'assertCanOpenTestCursor'))
             stack.enter_context(patch.object(runner, 'JobCursor', lambda dbname: self.registry.cursor()))
             yield _TestSession(self.env.cr)
 
@@ -79,7 +81,7 @@ class AsyncCase(TransactionCase):
     def assertEnqueued(self, target, /, *args, **kwargs):
         """Check that a call of ``target(*args, **kwargs)`` is in the queue.
 
-        What is by position there may be by keyword here, and the other way round.
+        What is by position there may be by keyword here, and the other way round, and defaults may be left out.
 
         :param target: a method bound to a recordset
         :return: the jobs that call it, in sudo
@@ -106,12 +108,16 @@ class AsyncCase(TransactionCase):
 
     def _assertAmong(self, jobs, target, args, kwargs):
         records, name, args, kwargs = check_target(target, args, kwargs)
-        wanted = inspect.signature(target).bind(*args, **kwargs)
+
+        def bind(args, kwargs):
+            bound = inspect.signature(target).bind(*args, **kwargs)
+            bound.apply_defaults()
+            return bound
 
         def is_wanted(job):
             return (
                 (job.res_model, job.method) == (records._name, name) and self._records(job) == records
-                and inspect.signature(target).bind(*self._decode(job.args), **self._decode(job.kwargs)) == wanted
+                and bind(self._decode(job.args), self._decode(job.kwargs)) == bind(args, kwargs)
             )
 
         found = jobs.filtered(is_wanted)

@@ -1,0 +1,108 @@
+from datetime import timedelta
+from unittest.mock import patch
+
+from odoo import fields
+from odoo.tools import file_open
+
+from .method_case import MethodCase
+
+IR_ASYNC = 'odoo.addons.ir_async.models.ir_async'
+
+
+class TestRetention(MethodCase):
+    """How long jobs are kept."""
+
+    def setUp(self):
+        super().setUp()
+
+        @self.add_method
+        def async_foo(self):
+            pass
+
+    def make_jobs(self, *states_and_ages, **options):
+        jobs = self.ir_async.concat(*(
+            self.ir_async.with_options(**options).call(self.partner.async_foo) for _ in states_and_ages))
+        jobs.flush_model()
+        for job, (state, days) in zip(jobs, states_and_ages, strict=True):
+            date = fields.Datetime.now() - timedelta(days=days)
+            self.env.cr.execute(
+                "UPDATE ir_async SET state = %s, create_date = %s, date_done = %s WHERE id = %s",
+                [state, date, None if state in ('waiting', 'created', 'processing') else date, job.id])
+        jobs.invalidate_recordset()
+        return jobs
+
+    def vacuum(self):
+        return self.ir_async._gc_jobs()
+
+    def test_retention(self):
+        ages = [
+            ('done', 8), ('succeeded', 8), ('cancelled', 8), ('failed', 31),  # too old
+            ('done', 6), ('succeeded', 6), ('cancelled', 6), ('failed', 29), ('failed', 8),
+            ('created', 400), ('waiting', 400), ('processing', 400),
+        ]
+        jobs = self.make_jobs(*ages)
+        attachments = self.env['ir.attachment'].create(
+            [{'name': "export", 'res_model': model, 'res_id': job.id, 'raw': b'x'} for model in ('ir.async', False) for job in jobs])
+        done, remaining = self.vacuum()
+        self.assertGreaterEqual(done, 4)
+        self.assertFalse(remaining)
+        self.assertEqual(jobs.exists(), jobs[4:])
+        self.assertEqual(attachments.exists(), attachments[4:])
+
+    def test_parameter(self):
+        set_param = self.env['ir.config_parameter'].set_param
+        jobs = self.make_jobs(('done', 8), ('failed', 31), ('done', 59), ('failed', 59), ('done', 61), ('failed', 61))
+        for days, kept in (('60', 4), ('10', 1), ('1', 0)):
+            set_param('ir_async.retention_days', days)
+            self.vacuum()
+            self.assertEqual(jobs.exists(), jobs[:kept])
+
+    def test_batches(self):
+        self.vacuum()
+        jobs = self.make_jobs(*[('done', 8)] * 5)
+        with patch(f'{IR_ASYNC}.GC_UNLINK_LIMIT', 2):
+            self.assertEqual([self.vacuum() for _ in range(3)], [(2, True), (2, True), (1, False)])
+        self.assertFalse(jobs.exists())
+
+    def test_parents(self):
+        """A job stays while others wait for it."""
+        [parent] = self.make_jobs(('failed', 40))
+        [child] = self.make_jobs(('waiting', 40), after=parent)
+        self.vacuum()
+        self.assertTrue(parent.exists())
+        self.env.cr.execute("UPDATE ir_async SET state = 'done' WHERE id = %s", [parent.id])
+        self.run_jobs()
+        self.assertEqual(child.state, 'done')
+        self.vacuum()
+        self.assertEqual((parent + child).exists(), child)
+
+    def test_enqueued_by(self):
+        """The job that enqueued another one may go first."""
+        @self.add_method
+        def async_bar(self):
+            self.env['ir.async'].call(self.async_foo)
+
+        parent = self.ir_async.call(self.partner.async_bar)
+        [_parent, child] = self.run_jobs()
+        parent._delete()
+        child.invalidate_recordset()
+        self.assertFalse(child.parent_id)
+
+    def test_autovacuum(self):
+        self.assertTrue(type(self.ir_async)._gc_jobs._autovacuum)
+
+    def test_neutralize(self):
+        """A copy of a database runs nothing of the original; what is enqueued there runs."""
+        states = ['waiting', 'created', 'processing', 'succeeded', 'done', 'failed', 'cancelled']
+        jobs = self.make_jobs(*[(state, 0) for state in states])
+        scheduled = self.ir_async.with_options(delay=60, key='sync').call(self.partner.async_foo)
+        self.env.cr.flush()
+        with file_open('ir_async/data/neutralize.sql') as file:
+            self.env.cr.execute(file.read())
+        self.env.invalidate_all()
+        self.assertEqual([job.state for job in jobs], ['cancelled'] * 3 + states[3:])
+        self.assertEqual(scheduled.state, 'cancelled')
+        self.assertFalse(self.run_jobs())
+        later = self.ir_async.with_options(key='sync').call(self.partner.async_foo)
+        self.assertEqual(self.run_jobs(), later)
+        self.assertTrue(all(job.date_done for job in jobs if job.state == 'cancelled'), "else they are never vacuumed")
