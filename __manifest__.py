@@ -7,14 +7,18 @@
     'license': 'LGPL-3',
     'depends': ['bus'],
     'data': [
+        'data/ir_async_channel_data.xml',
+        'data/ir_config_parameter_data.xml',
         'data/ir_cron_data.xml',
         'security/ir_async_groups.xml',
         'security/ir_async_security.xml',
         'security/ir.model.access.csv',
+        'security/ir_attachment_security.xml',
         'views/ir_async_channel_views.xml',
         'views/ir_async_views.xml',
         'views/ir_async_worker_views.xml',
         'views/ir_async_menus.xml',
+        'views/res_config_settings_views.xml',
     ],
     'assets': {
         'web.assets_backend': [

@@ -1,12 +1,17 @@
 from . import (
+    base,
+    ir_actions_report,
     ir_async,
     ir_async_channel,
     ir_async_client,
     ir_async_cron,
+    ir_async_download,
     ir_async_progress,
     ir_async_stop,
     ir_async_worker,
     ir_async_worker_client,
+    ir_attachment,
     ir_http,
+    res_config_settings,
     res_users,
 )

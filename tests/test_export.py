@@ -1,0 +1,319 @@
+import io
+import json
+import logging
+from datetime import datetime
+from unittest.mock import patch
+
+import lxml.html
+import openpyxl
+import xlsxwriter
+from werkzeug.http import parse_options_header
+
+from odoo import Command, http
+from odoo.exceptions import AccessError, UserError
+from odoo.tests import HttpCase, new_test_user, tagged
+from odoo.tools import mute_logger
+
+from odoo.addons.ir_async.models import ir_async_download
+from odoo.addons.ir_async.tools import export
+from odoo.addons.web.controllers.export import CSVExport
+
+from .common import AsyncCase
+
+ROUTE = 'odoo.addons.web.controllers.export'
+FIELDS = [
+    ('id', 'External ID', 'integer'), ('.id', 'Database ID', 'integer'), ('name', ' Name ', 'char'),
+    ('comment', 'Notes', 'html'), ('color', 'Color', 'integer'), ('active', 'Active', 'boolean'),
+    ('partner_latitude', 'Latitude', 'float'), ('partner_longitude', 'Money', 'monetary'),
+    ('create_date', 'Created on', 'datetime'), ('type', 'Type', 'selection'), ('ref', 'Reference', 'char'),
+    ('country_id', 'Country', 'many2one'), ('country_id/id', 'Country/ID', 'many2one'),
+    ('category_id', 'Tags', 'many2many'), ('child_ids/name', 'Contacts/Name', 'one2many'),
+    ('child_ids/country_id/code', 'Contacts/Country/Code', 'char'),
+]
+
+
+@tagged('post_install', '-at_install')
+class TestExport(AsyncCase, HttpCase):
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.user = new_test_user(
+            cls.env, 'exporter', groups='base.group_user,base.group_partner_manager,base.group_allow_export', password='exporter')
+        tags = cls.env['res.partner.category'].create([{'name': 'red'}, {'name': 'green, and blue'}])
+        belgium, france = cls.env.ref('base.be'), cls.env.ref('base.fr')
+        texts = [
+            "plain", "=1+1", "-5", "+32 2 290 34 90", "with \"quotes\", and\r\nlines", " spaces ", "ünï ☃ 𝄞",
+            "https://www.odoo.com", "x" * 33_000, "", "0012",
+        ]
+        cls.partners = cls.env['res.partner'].create([{
+            'name': f"async {i:02}",
+            'ref': text,
+            'comment': f"<p>{i} &lt; {i + 1}</p>",
+            'color': i,
+            'active': i != 4,
+            'partner_latitude': i / 3,
+            'partner_longitude': -i * 1000.5,
+            'country_id': (belgium, france, belgium.browse())[i % 3].id,
+            'category_id': [Command.set(tags[:i % 3].ids)],
+            'child_ids': [Command.create({'name': f"child {j}", 'country_id': france.id}) for j in range(i % 4)],
+        } for i, text in enumerate(texts)])
+        cls.domain = [('id', 'in', cls.partners.ids), ('parent_id', '=', False)]
+
+    def setUp(self):
+        super().setUp()
+        self.authenticate('exporter', 'exporter')
+        self.startPatch(patch.object(export, 'BATCH_SIZE', 3))
+
+    def startPatch(self, patcher):
+        self.addCleanup(patcher.stop)
+        return patcher.start()
+
+    def params(self, names=None, ids=False, **kwargs):
+        return {
+            'model': 'res.partner',
+            'import_compat': False,
+            'context': {'lang': 'en_US', 'tz': 'Europe/Brussels'},
+            'domain': self.domain,
+            'fields': [
+                {'name': name, 'label': label, 'type': type_} for name, label, type_ in FIELDS if not names or name in names],
+            'groupby': [],
+            'ids': ids,
+            **kwargs,
+        }
+
+    def export_now(self, format_, params):
+        return self.url_open(
+            f'/web/export/{format_}', data={'data': json.dumps(params), 'csrf_token': http.Request.csrf_token(self)})
+
+    def start_export(self, format_, params):
+        records = self.env(user=self.user, context={'lang': self.user.lang})[params['model']]
+        return self.env['ir.async'].browse(records.async_export(format_, json.dumps(params))['asyncJobId'])
+
+    def export(self, format_, params):
+        """Export in a job and return the response of the download."""
+        job = self.start_export(format_, params)
+        self.assertEqual(self.run_jobs(), job)
+        self.assertEqual(job.state, 'succeeded', job.payload)
+        return self.url_open(job.payload['result']['url'])
+
+    def assertSameExport(self, format_, params):
+        now, later = self.export_now(format_, params), self.export(format_, params)
+        self.assertEqual(now.status_code, 200, now.text)
+        self.assertEqual(_filename(later), _filename(now))
+        self.assertEqual(later.headers['Content-Type'].split(';')[0], now.headers['Content-Type'].split(';')[0])
+        if format_ == 'csv':
+            self.assertEqual(later.content, now.content)
+        else:
+            self.assertEqual(_cells(later.content), _cells(now.content))
+        return later
+
+    def test_csv(self):
+        content = self.assertSameExport('csv', self.params()).content
+        self.assertEqual(content.count(b'async '), 10)
+        self.assertSameExport('csv', self.params(import_compat=True))
+        self.assertSameExport('csv', self.params(domain=[('id', '=', 0)]))
+
+    def test_csv_headers_over_lines(self):
+        self.assertSameExport('csv', self.params(fields=[{'name': 'name', 'label': 'N"a\nme,', 'type': 'char'}]))
+
+    def test_xlsx(self):
+        response = self.assertSameExport('xlsx', self.params())
+        sheet = openpyxl.load_workbook(io.BytesIO(response.content)).active
+        self.assertEqual(sheet.max_row, 1 + sum(1 + max(i % 4 - 1, 0) + max(i % 3 - 1, 0) for i in range(11) if i != 4))
+        self.assertSameExport('xlsx', self.params(import_compat=True))
+        self.assertSameExport('xlsx', self.params(domain=[('id', '=', 0)]))
+
+    def test_ids(self):
+        for format_ in ('csv', 'xlsx'):
+            self.assertSameExport(format_, self.params(ids=self.partners.ids[::-2]))
+            self.assertSameExport(format_, self.params(ids=self.partners.ids, import_compat=True, domain=[]))
+
+    def test_grouped(self):
+        for groupby in (
+            ['country_id'], ['active', 'create_date:month'], ['category_id'], ['color'], ['country_id', 'category_id', 'type'],
+        ):
+            with self.subTest(groupby=groupby):
+                names = [name for name, *_ in FIELDS if name not in ('id', 'ref')]
+                self.assertSameExport('xlsx', self.params(names, groupby=groupby))
+        self.assertSameExport('xlsx', self.params(groupby=['country_id'], ids=self.partners.ids))
+        self.assertSameExport('xlsx', self.params(groupby=['country_id'], domain=[('id', '=', 0)]))
+
+    def test_grouped_in_csv(self):
+        self.assertSameError('csv', self.params(groupby=['country_id']))
+
+    def test_language_of_user(self):
+        self.env['res.lang']._activate_lang('fr_FR')
+        self.env['ir.model'].search([('model', '=', 'res.partner')]).with_context(lang='fr_FR').name = "Amis"
+        self.user.lang = 'fr_FR'
+        job = self.start_export('xlsx', self.params(['name']))
+        self.assertEqual(job.name, "Amis (XLSX)")
+
+    # errors
+
+    def assertSameError(self, format_, params):
+        with mute_logger(ROUTE):
+            response = self.export_now(format_, params)
+        self.assertEqual(response.status_code, 500)
+        job = self.start_export(format_, params)
+        with mute_logger('odoo.addons.ir_async.service.runner'):
+            self.run_jobs()
+        self.assertEqual(job.state, 'failed')
+        now = json.loads(lxml.html.fromstring(response.text).xpath('//p')[0].text_content())
+        for key in ('name', 'message', 'arguments'):
+            self.assertEqual(job.payload['error']['data'][key], now['data'][key])
+
+    def test_right_to_export(self):
+        self.user.group_ids -= self.env.ref('base.group_allow_export')
+        with self.assertEnqueuesNothing(), self.assertRaisesRegex(UserError, "rights to export"):
+            self.start_export('csv', self.params())
+
+    def test_right_to_export_is_lost(self):
+        job = self.start_export('csv', self.params(domain=[('id', '=', 0)]))
+        self.user.group_ids -= self.env.ref('base.group_allow_export')
+        with mute_logger('odoo.addons.ir_async.service.runner'):
+            self.run_jobs()
+        self.assertIn("rights to export", job.payload['error']['data']['message'])
+
+    def test_rights_on_records(self):
+        self.env['ir.rule'].create({
+            'name': "but one", 'model_id': self.env['ir.model']._get_id('res.partner'),
+            'domain_force': [('id', '!=', self.partners[0].id)],
+        })
+        self.assertSameExport('csv', self.params())
+        self.assertSameError('csv', self.params(ids=self.partners[:2].ids))
+
+    def test_rights_on_fields(self):
+        params = self.params(model='ir.async', domain=[], fields=[{'name': 'args', 'label': 'Arguments', 'type': 'text'}])
+        self.start_export('csv', self.params(['name']))
+        self.run_jobs()
+        self.assertSameError('csv', params)
+
+    def test_unknown_field(self):
+        self.assertSameError('xlsx', self.params(fields=[{'name': 'nonsense', 'label': 'Nonsense', 'type': 'char'}]))
+
+    def test_too_many_rows(self):
+        class Workbook(xlsxwriter.Workbook):
+            def add_worksheet(self, *args, **kwargs):
+                sheet = super().add_worksheet(*args, **kwargs)
+                sheet.xls_rowmax = 10
+                return sheet
+
+        self.startPatch(patch.object(xlsxwriter, 'Workbook', Workbook))
+        self.assertSameError('xlsx', self.params(['name', 'child_ids/name']))  # 10 records, 19 rows
+        self.assertSameError('xlsx', self.params(['name'], domain=[('id', 'in', self.partners.ids + self.partners.child_ids.ids)]))
+        self.assertSameExport('xlsx', self.params(['name']))
+
+    # what is around
+
+    def test_progress(self):
+        job = self.start_export('csv', self.params())
+        reported = []
+        self.startPatch(patch.object(
+            type(self.env['ir.async']), 'report_progress', lambda _self, done, total: reported.append((done, total))))
+        self.run_jobs()
+        self.assertEqual(job.state, 'succeeded')
+        self.assertEqual(reported, [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10)])
+
+    def test_log(self):
+        self.url_open('/web/session/authenticate')
+        job = self.start_export('csv', self.params(['name']))
+        with self.assertLogs(ROUTE, logging.INFO) as log:
+            self.run_jobs()
+        self.assertEqual(job.state, 'succeeded')
+        self.assertIn(
+            f"User {self.user.id} exported 10 'res.partner' records from None. Fields: name. Domain: [['id', 'in',", log.output[0])
+
+    def test_job(self):
+        job = self.start_export('xlsx', self.params(['name'], context={'default_type': 'url', 'default_name': "no"}))
+        self.assertEqual((job.name, job.channel, job.user_id), ("Contact (XLSX)", 'export', self.user))
+        self.assertEqual(self.env.ref('ir_async.ir_async_channel_export').mapped('capacity'), [1])
+        self.run_jobs()
+        attachment = self.env['ir.attachment'].search([('res_model', '=', 'ir.async'), ('res_id', '=', job.id)])
+        self.assertEqual(attachment.name, "Contact (res.partner).xlsx")
+        self.assertEqual(attachment.create_uid, self.user)
+
+    def test_file_is_the_owners(self):
+        job = self.start_export('csv', self.params(['name']))
+        self.run_jobs()
+        url = job.payload['result']['url']
+        attachment = self.env['ir.attachment'].search([('res_model', '=', 'ir.async'), ('res_id', '=', job.id)])
+        self.assertIn('async 01', attachment.raw.decode())
+        self.assertFalse(attachment.index_content)
+        self.assertEqual(self.url_open(url).content, attachment.raw)
+        for login, groups in (('colleague', 'base.group_user'), ('boss', 'base.group_system,ir_async.ir_async_group_manager')):
+            other = new_test_user(self.env, login, groups=groups, password=login)
+            self.authenticate(login, login)
+            with mute_logger('odoo.http'):
+                self.assertEqual(self.url_open(url).status_code, 404)
+            as_other = attachment.with_user(other)
+            with self.assertRaises(AccessError):
+                as_other.read(['raw'])
+            self.assertFalse(as_other.search([('res_model', '=', 'ir.async')]))
+            self.assertFalse(as_other.search([('id', '=', attachment.id)]))
+        self.authenticate(None, None)
+        with mute_logger('odoo.http'):
+            self.assertNotEqual(self.url_open(url).content, attachment.raw)
+
+    def test_file_goes_with_the_job(self):
+        job = self.start_export('csv', self.params(['name']))
+        self.run_jobs()
+        attachment = self.env['ir.attachment'].search([('res_model', '=', 'ir.async'), ('res_id', '=', job.id)])
+        self.env.cr.execute("UPDATE ir_async SET date_done = %s WHERE id = %s", [datetime(2020, 1, 1), job.id])
+        self.env['ir.async']._gc_jobs()
+        self.assertFalse(attachment.exists())
+
+    # when it is done so
+
+    def test_available(self):
+        def available(user=self.user):
+            return self.env(user=user)['res.partner'].has_async_export('xlsx')
+
+        self.assertFalse(available(), "under test, jobs do not run by themselves")
+        self.startPatch(patch.object(ir_async_download.module, 'current_test', None))
+        workers = self.startPatch(patch.object(ir_async_download, 'workers_alive', return_value=True))
+        self.assertTrue(available())
+        workers.return_value = False
+        self.assertFalse(available())
+        workers.return_value = True
+
+        settings = self.env['res.config.settings'].create({})
+        self.assertTrue(settings.async_export)
+        settings.async_export = False
+        settings.execute()
+        self.assertFalse(available())
+        self.assertFalse(self.env['res.config.settings'].create({}).async_export)
+        settings.async_export = True
+        settings.execute()
+        self.assertTrue(available())
+
+        self.assertFalse(available(new_test_user(self.env, 'portal', groups='base.group_portal')))
+        with patch.object(type(self.env['res.partner']), '_async_export', False):
+            self.assertFalse(available())
+
+    def test_extension_goes_first(self):
+        self.startPatch(patch.object(ir_async_download.module, 'current_test', None))
+        self.startPatch(patch.object(ir_async_download, 'workers_alive', return_value=True))
+        partners = self.env(user=self.user)['res.partner']
+        self.assertTrue(partners.has_async_export('csv'))
+        for module, extends in (('odoo.addons.not_installed.controllers', False), ('odoo.addons.bus.controllers', True)):
+            extension = type('Extension', (), {'__module__': module})
+            self.assertEqual(extension.__module__, module)
+            with patch.object(CSVExport, '__subclasses__', lambda extension=extension: [extension], create=True):
+                self.assertEqual(partners.has_async_export('csv'), not extends)
+
+
+def _filename(response):
+    return parse_options_header(response.headers['Content-Disposition'])[1]['filename']
+
+
+def _cells(content):
+    """Return all that a reader sees of a XLSX file."""
+    book = openpyxl.load_workbook(io.BytesIO(content), rich_text=True)
+    [sheet] = book.worksheets
+    widths = {name: column.width for name, column in sheet.column_dimensions.items()}
+    return sheet.title, sheet.dimensions, widths, [
+        (cell.coordinate, cell.data_type, cell.value, cell.number_format, cell.font.b, cell.fill.fgColor.rgb,
+         cell.alignment.wrap_text, cell.hyperlink and cell.hyperlink.target)
+        for row in sheet.iter_rows() for cell in row
+    ]

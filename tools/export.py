@@ -1,0 +1,149 @@
+"""The export of a list view, in batches of records: Odoo's needs all of the data in memory, several times."""
+from __future__ import annotations
+
+import io
+import tempfile
+from collections import defaultdict
+
+import xlsxwriter
+
+from odoo.tools import osutil
+
+from odoo.addons.ir_async.tools.request import as_request
+from odoo.addons.web.controllers.export import (
+    CSVExport,
+    ExcelExport,
+    GroupExportXlsxWriter,
+    GroupsTreeNode,
+)
+
+BATCH_SIZE = 1000  # records
+FORMATS = {'csv': CSVExport, 'xlsx': ExcelExport}
+
+
+class XlsxWriter(GroupExportXlsxWriter):
+    """Odoo's writer, but each row goes to a temporary file once the next one is begun."""
+
+    def __init__(self, fields, columns_headers, row_count, folder):
+        self.folder = folder
+        super().__init__(fields, columns_headers, row_count)
+
+    @property
+    def workbook(self):
+        return self._workbook
+
+    @workbook.setter
+    def workbook(self, _in_memory):
+        self._workbook = xlsxwriter.Workbook(self.output, {'constant_memory': True, 'tmpdir': self.folder})
+
+    def __exit__(self, exc_type, exc_value, exc_traceback):
+        if exc_type is None:  # else it is not worth the time: the job may have been cancelled
+            self.close()
+
+
+class Export:
+    """What :meth:`ExportFormat.base` of Odoo does with its parameters, for a job.
+
+    :param model: the model, in the environment of the user
+    :param str format_: ``csv`` or ``xlsx``
+    :param dict params: what Odoo's web client asks ``/web/export/<format>`` for
+    """
+
+    def __init__(self, model, format_, params):
+        self.format = FORMATS[format_]()
+        self.import_compat = params['import_compat']
+        self.model = model.with_context(import_compat=self.import_compat, **params.get('context', {}))
+        self.ids = params['ids']
+        self.domain = params['domain']
+        self.groupby = not self.import_compat and params.get('groupby')
+        self.fields = params['fields']
+        if not self.model._is_an_ordinary_table():
+            self.fields = [field for field in self.fields if field['name'] != 'id']
+        self.names = [field['name'] for field in self.fields]
+        self.headers = self.names if self.import_compat else [field['label'].strip() for field in self.fields]
+        self.records = self.model.browse(self.ids) if self.ids else self.model.search(self.domain)
+
+    @property
+    def filename(self):
+        with as_request(self.model.env):
+            return osutil.clean_filename(self.format.filename(self.model._name) + self.format.extension)
+
+    def content(self):
+        """Return the file.
+
+        :rtype: bytes
+        """
+        if self.format.extension == '.xlsx':
+            return self._grouped_xlsx() if self.groupby else self._xlsx()
+        if self.groupby:
+            with as_request(self.model.env):
+                return self.format.from_group_data(self.fields, self.headers, None)  # raises that it cannot
+        return self._csv()
+
+    def _batches(self, names):
+        """Yield the rows of the records, batch by batch."""
+        total = len(self.records)
+        report_progress = self.model.env['ir.async'].report_progress
+        for start in range(0, max(total, 1), BATCH_SIZE):  # also without any records: whether one may is checked there
+            report_progress(start, total)
+            yield self.records[start:start + BATCH_SIZE].export_data(names).get('datas', [])
+            self.model.env.invalidate_all()
+        report_progress(total, total)
+
+    def _csv(self):
+        content = io.BytesIO()
+        header = self.format.from_data(self.fields, self.headers, [])
+        content.write(header.encode())
+        for rows in self._batches(self.names):
+            content.write(self.format.from_data(self.fields, self.headers, rows).removeprefix(header).encode())
+        return content.getvalue()
+
+    def _xlsx(self):
+        with tempfile.TemporaryDirectory(prefix='ir_async.') as folder:
+            with self._writer(len(self.records), folder) as writer:
+                row_index = 0
+                for rows in self._batches(self.names):
+                    with as_request(self.model.env):
+                        for row_index, row in enumerate(rows, row_index + 1):
+                            writer._write_row(row_index, 0, row)
+            if row_index > len(self.records):
+                self._writer(row_index, folder)  # raises if these are too many
+            return writer.value
+
+    def _grouped_xlsx(self):
+        tree = self._tree()
+        with tempfile.TemporaryDirectory(prefix='ir_async.') as folder:
+            with self._writer(tree.count, folder) as writer, as_request(self.model.env):
+                row, column = 1, 0
+                for name, group in tree.children.items():
+                    row, column = writer.write_group(row, column, name, group)
+            return writer.value
+
+    def _writer(self, row_count, folder):
+        with as_request(self.model.env):
+            return XlsxWriter(self.fields, self.headers, row_count, folder)
+
+    def _tree(self):
+        """Return the tree of the groups with their rows, which are in the order of the records."""
+        rows_of = defaultdict(list)  # by record
+        for rows in self._batches(['.id', *self.names]):
+            for record_id, *row in rows:
+                current = int(record_id) if record_id else current  # noqa: F821 -- the first row of a record has its id
+                rows_of[current].append(row)
+        model, domain = self.model, self.domain
+        if self.ids:
+            model, domain = model.with_context(active_test=False), [('id', 'in', self.ids)]
+        groups = model.formatted_read_group(domain, self.groupby, ['__count', 'id:array_agg'])
+        groups_of = defaultdict(list)  # by record
+        for index, group in enumerate(groups):
+            for record_id in group['id:array_agg']:
+                groups_of[record_id].append(index)
+        data = [[] for _group in groups]
+        for record_id, rows in rows_of.items():
+            for index in groups_of[record_id]:
+                data[index].extend(rows)
+        types = [self.model._fields[spec.split(':', 1)[0].split('.', 1)[0]].type for spec in self.groupby]
+        tree = GroupsTreeNode(self.model, self.names, self.groupby, types)
+        for group, rows in zip(groups, data):
+            tree.insert_leaf(group, rows)
+        return tree
