@@ -132,6 +132,8 @@ class IrAsync(models.Model):
     # What workers look for. Finished jobs, of which there are weeks, are in none of these but the last ones.
     _claim_idx = models.Index("(priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND NOT limited")
     _limited_claim_idx = models.Index(
+        "(priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited")
+    _limited_channel_idx = models.Index(
         "(channel, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited")
     _scheduled_idx = models.Index("(date_scheduled) WHERE state = 'created' AND date_scheduled IS NOT NULL")
     _waiting_idx = models.Index("(id) WHERE state = 'waiting'")
@@ -554,7 +556,7 @@ class IrAsync(models.Model):
             "UPDATE ir_async SET %s, revision = revision + 1 WHERE id IN %s",
             SQL(", ").join(SQL("%s = %s", SQL.identifier(name), value) for name, value in values.items()),
             self._ids,
-        ))
+        ), log_exceptions=False)
         self.invalidate_recordset()
         for job in self.filtered('notify'):
             self._send(

@@ -1,6 +1,6 @@
 from odoo import api, fields, models
 from odoo.exceptions import ValidationError
-from odoo.tools import SQL, ormcache
+from odoo.tools import ormcache
 
 EVERYTHING = '*'  # the channel that all jobs are in: pausing it pauses them all
 
@@ -41,15 +41,13 @@ class IrAsyncChannel(models.Model):
         return channels
 
     def write(self, vals):
-        names = set(self.mapped('name'))
         result = super().write(vals)
-        self._apply(names)
+        self._apply()
         return result
 
     def unlink(self):
-        names = set(self.mapped('name'))
         result = super().unlink()
-        self._apply(names)
+        self._apply()
         return result
 
     def action_pause(self):
@@ -73,22 +71,12 @@ class IrAsyncChannel(models.Model):
         return frozenset(self.sudo().search([('name', '!=', EVERYTHING)]).filtered(
             lambda channel: channel.capacity or channel.interval or channel.paused).mapped('name'))
 
-    def _apply(self, names=()):
-        """Have the workers follow a change.
+    def _apply(self):
+        """Have those who enqueue and the workers follow a change.
 
-        Whether a queued job is in a limited channel is noted in its row, so that the other jobs pay nothing for
-        channels. A row that is wrong, since it was enqueued at the same time, is set right by the workers.
+        Whether a job is in a limited channel is noted in its row, so that the other jobs pay nothing for channels. The
+        rows of jobs that are queued already are left to the workers, which are about to write them, too.
         """
         self.flush_model()
-        self.env['ir.async'].flush_model()
         self.env.registry.clear_cache()
-        limited = self._limited_names()
-        for name in {*names, *self.exists().mapped('name')}:
-            self.env.cr.execute(SQL(
-                """
-                UPDATE ir_async
-                   SET limited = %(limited)s
-                 WHERE split_part(channel, '/', 1) = %(name)s AND limited != %(limited)s
-                   AND state IN ('waiting', 'created')
-                """, name=name, limited=name in limited))
         self.env['ir.async']._wake_workers()

@@ -256,48 +256,70 @@ class Session:
         END
     """
 
-    def _claim_limited(self, limit):
-        """Take the next job of each channel with limits, unless another one comes first."""
-        # Jump from channel to channel in the index, and look at the head of each:
-        # https://wiki.postgresql.org/wiki/Loose_indexscan
-        ready = f"{IS_READY} AND limited AND {IS_OURS}"
-        heads = self._execute(f"""
-            WITH RECURSIVE candidate AS (
-                (SELECT channel FROM ir_async WHERE {ready} ORDER BY channel LIMIT 1)
-                 UNION ALL
-                SELECT (SELECT channel FROM ir_async WHERE {ready} AND channel > candidate.channel ORDER BY channel LIMIT 1)
-                  FROM candidate
-                 WHERE channel IS NOT NULL
-            ),
-            head AS (
+    # The channels of the jobs that come first: where there are thousands of channels, some of these are free.
+    _FIRST_CHANNELS = f"""
+        candidate AS (
+            SELECT DISTINCT channel
+              FROM (SELECT channel FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS} ORDER BY priority, id LIMIT 200) first
+        )
+    """
+    # All of them, jumping from one to the next in the index: where a full one has thousands of jobs.
+    # https://wiki.postgresql.org/wiki/Loose_indexscan
+    _ALL_CHANNELS = f"""
+        RECURSIVE candidate AS (
+            (SELECT channel FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS} ORDER BY channel LIMIT 1)
+             UNION ALL
+            SELECT (SELECT channel FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS} AND channel > candidate.channel
+                  ORDER BY channel LIMIT 1)
+              FROM candidate
+             WHERE channel IS NOT NULL
+        )
+    """
+
+    def _free_channels(self, candidates):
+        """Return the channels whose first job could run now and comes before the plain ones, in that order.
+
+        :return: them, and whether there are any at all that are free
+        :rtype: tuple
+        """
+        rows = self._execute(f"""
+              WITH {candidates},
+              head AS (
                 SELECT candidate.channel, first.priority, first.id, {self._SLOT_DELAY} AS delay
                   FROM candidate
             CROSS JOIN LATERAL (
                     SELECT priority, id
                       FROM ir_async
-                     WHERE {ready} AND channel = candidate.channel
+                     WHERE {IS_READY} AND limited AND channel = candidate.channel
                   ORDER BY priority, id
                      LIMIT 1
                 ) first
              LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
             ),
-            other AS (
+            plain AS (
                 SELECT priority, id
                   FROM ir_async
                  WHERE {IS_READY} AND NOT limited AND {IS_OURS}
               ORDER BY priority, id
                  LIMIT 1
             )
-            SELECT channel, delay
+            SELECT channel, delay, (priority, id) < ALL (SELECT priority, id FROM plain)
               FROM head
-             WHERE delay > 0 OR (delay = 0 AND (priority, id) < ALL (SELECT priority, id FROM other))
+             WHERE delay IS NOT NULL
           ORDER BY delay, priority, id
         """, self._params())
+        self._slot_delay = next((float(delay) for _channel, delay, _first in rows if delay), None)
+        free = [(channel, is_first) for channel, delay, is_first in rows if not delay]
+        return [channel for channel, is_first in free if is_first], bool(free)
+
+    def _claim_limited(self, limit):
+        """Take the next job of each channel with limits, unless a plain one comes first."""
+        channels, any_free = self._free_channels(self._FIRST_CHANNELS)
+        if not any_free:
+            channels, _any_free = self._free_channels(self._ALL_CHANNELS)
         jobs = []
-        for channel, delay in heads:
-            if delay:
-                self._slot_delay = float(delay)
-            if delay or len(jobs) == limit:
+        for channel in channels:
+            if len(jobs) == limit:
                 break
             # The lock in one statement, the count in the next, whose snapshot has what the lock waited for.
             jobs += [Job(*row) for row in self._execute(f"""
@@ -537,14 +559,18 @@ class Session:
         return changed
 
     def _file(self):
-        # Their channel got its limits while they were enqueued.
+        # Their channel got its limits since they were enqueued. Only those that come first, that claims stumble over:
+        # there may be millions.
         return self._change(f"""
             WITH misfiled AS (
                 SELECT id
                   FROM ir_async
-                 WHERE {IS_READY} AND NOT limited AND {IS_LIMITED}
+                 WHERE id IN (
+                       SELECT id
+                         FROM (SELECT id, channel FROM ir_async WHERE {IS_READY} AND NOT limited ORDER BY priority, id LIMIT 1000) first
+                        WHERE {IS_LIMITED})
             FOR NO KEY UPDATE SKIP LOCKED
             )
-            UPDATE ir_async job SET limited = true FROM misfiled WHERE job.id = misfiled.id
+            UPDATE ir_async job SET limited = true FROM misfiled WHERE job.id = misfiled.id AND job.state = 'created'
          RETURNING {CHANGE.replace('job.notify', 'false')}
         """)
