@@ -399,16 +399,19 @@ export class AsyncJobService {
     }
 
     schedulePoll() {
-        if (!this.pollTimeout && (this.watchers.size || this.hasLiveJobs)) {
+        if (!this.watchers.size && !this.hasLiveJobs) {
+            this.polledAt = null;
+        } else if (!this.pollTimeout) {
+            this.polledAt ??= Date.now();
             this.pollTimeout = browser.setTimeout(() => this.poll(), POLL_DELAY);
         }
     }
 
     async poll() {
         const isUnheard = [...this.watchers.values()].some((watcher) => !watcher.isHeard);
-        const isSafetyPoll = Date.now() - (this.polledAt ?? 0) >= SAFETY_POLL_DELAY;
+        const isOverdue = Date.now() - this.polledAt >= SAFETY_POLL_DELAY;
         try {
-            if (!this.isConnected || isUnheard || isSafetyPoll) {
+            if (!this.isConnected || isUnheard || isOverdue) {
                 this.polledAt = Date.now();
                 await this.refresh();
             }

@@ -1,0 +1,309 @@
+"""From a click to the result in the top bar: prefork Odoo behind nginx, job workers, Chromium."""
+import contextlib
+import re
+import shutil
+import subprocess
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from harness import WITH_US, Database, Server, complaints, free_port, wait_until
+
+GATE = 4711
+EXPECTED = [
+    r'ZeroDivisionError|Job \d+ .*failed',  # of the test
+    # Odoo's own: about the styles of its login page, about browsers that leave, and about websockets on its HTTP port
+    r'Undefined variable: "\$black"', r'websocket', r'odoo.http: Exception during request handling',
+]
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chromium-browser'))), None)
+ARGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']
+PATIENCE = 30_000  # milliseconds
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope='module')
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield browser
+        browser.close()
+
+
+class Nginx:
+    """What makes one site of Odoo's two ports."""
+
+    CONF = """
+        daemon off;
+        pid {folder}/nginx.pid;
+        error_log {folder}/error.log;
+        events {{}}
+        http {{
+            access_log off;
+            client_body_temp_path {folder}/body;
+            proxy_temp_path {folder}/proxy;
+            fastcgi_temp_path {folder}/fastcgi;
+            uwsgi_temp_path {folder}/uwsgi;
+            scgi_temp_path {folder}/scgi;
+            server {{
+                listen 127.0.0.1:{port};
+                proxy_read_timeout 600s;
+                proxy_set_header Host $http_host;
+                location / {{
+                    proxy_pass http://127.0.0.1:{http_port};
+                }}
+                location /websocket {{
+                    proxy_pass http://127.0.0.1:{gevent_port};
+                    proxy_http_version 1.1;
+                    proxy_set_header Upgrade $http_upgrade;
+                    proxy_set_header Connection upgrade;
+                }}
+            }}
+        }}
+    """
+
+    def __init__(self, folder, http_port, gevent_port):
+        self.folder = folder
+        self.port = free_port()
+        self.process = None
+        (folder / 'nginx.conf').write_text(self.CONF.format(
+            folder=folder, port=self.port, http_port=http_port, gevent_port=gevent_port))
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [*WITH_US, 'QUIT', shutil.which('nginx', path='/usr/sbin:/usr/bin'), '-p', self.folder, '-c', 'nginx.conf',
+             '-e', 'error.log'])
+
+    def stop(self):
+        if self.process:
+            self.process.terminate()  # and cut all connections
+            self.process.wait()
+            self.process = None
+
+
+class Site:
+    """What the tests need: tabs, and the gate that the jobs wait at."""
+
+    def __init__(self, database, odoo, nginx, context):
+        self.database = database
+        self.odoo = odoo
+        self.nginx = nginx
+        self.context = context
+        self.url = f'http://localhost:{nginx.port}'
+
+    def open_tab(self, path='/odoo/async-test'):
+        tab = self.context.new_page()
+        tab.goto(self.url + path)
+        expect(tab.locator('.o_web_client .o_main_navbar')).to_be_visible()
+        return tab
+
+    def login(self):
+        tab = self.context.new_page()
+        tab.goto(f'{self.url}/web/login')
+        tab.fill('[name=login]', 'admin')
+        tab.fill('[name=password]', 'admin')
+        tab.click('[type=submit]')
+        expect(tab.locator('.o_main_navbar')).to_be_visible()
+        tab.close()
+
+    @contextlib.contextmanager
+    def closed_gate(self):
+        with contextlib.closing(self.database.cluster.connect(self.database.name)) as connection:
+            connection.cursor().execute("SELECT pg_advisory_lock(%s)", [GATE])
+            yield
+
+    def wait_until_processing(self):
+        """Wait until a job is at the gate."""
+        wait_until(lambda: self.database.value(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted", [GATE]), "a job is at the gate")
+
+    def wait_until_ended(self):
+        self.database.wait_for_all()
+
+
+@pytest.fixture(scope='module')
+def database(cluster):
+    """One for all tests: the assets are made once."""
+    database = Database(cluster, 'browser')
+    cluster.odoo('-d', database.name, '-i', 'test_ir_async_web')
+    yield database
+    database.drop()
+
+
+@pytest.fixture(scope='module')
+def gevent_port():
+    return free_port()
+
+
+@pytest.fixture(scope='module')
+def odoo(cluster, database, gevent_port, tmp_path_factory):
+    odoo = Server(
+        cluster, tmp_path_factory.mktemp('server'),
+        ['-d', database.name, '--workers=2', '--max-cron-threads=0', '--proxy-mode', f'--gevent-port={gevent_port}'],
+        expected=EXPECTED)
+    try:
+        odoo.wait_until_ready()
+        yield odoo
+        odoo.stop()
+        assert not complaints(odoo.log, EXPECTED)
+    finally:
+        odoo.kill()
+
+
+@pytest.fixture
+def site(database, odoo, gevent_port, chromium, tmp_path):
+    database.sql("DELETE FROM ir_async")
+    nginx = Nginx(tmp_path, odoo.port, gevent_port)
+    nginx.start()
+    context = chromium.new_context(viewport={'width': 1280, 'height': 800})
+    context.set_default_timeout(PATIENCE)
+    try:
+        site = Site(database, odoo, nginx, context)
+        site.login()
+        yield site
+    finally:
+        context.close()
+        nginx.stop()
+
+
+def systray(tab):
+    return tab.locator('.o_ir_async_systray')
+
+
+def expect_running(tab):
+    expect(systray(tab).locator('.o_ir_async_spin')).to_be_visible()
+
+
+def expect_results(tab, count):
+    expect(systray(tab).locator('.o_ir_async_counter')).to_have_text(str(count))
+
+
+def expect_no_results(tab):
+    expect(systray(tab).locator('.o_ir_async_counter')).to_have_count(0)
+
+
+def expect_said(tab, text):
+    expect(tab.locator('output')).to_have_text(text)
+
+
+def open_menu(tab):
+    systray(tab).click()
+    expect(tab.locator('.o_ir_async_menu_content')).to_be_visible()
+
+
+def test_click_to_result(site):
+    """The user goes on working, sees it progress, and opens the result from the top bar; a second tab follows."""
+    tab, other = site.open_tab(), site.open_tab()
+    with site.closed_gate():
+        tab.click('button[name=action]')
+        expect(tab.locator('.o_blockUI')).to_be_visible()
+        expect_running(tab)
+        expect_running(other)
+        site.wait_until_processing()
+        expect(tab.locator('.o_notification')).to_contain_text('go on working')
+        expect(tab.locator('.o_blockUI')).to_have_count(0)
+        open_menu(tab)
+        expect(tab.locator('.o_ir_async_progress_message')).to_have_text(re.compile(r'Nearly there.*75%'))
+        expect_no_results(tab)
+    expect_said(tab, re.compile(r'^succeeded \d+$'))
+    expect_results(tab, 1)
+    expect_results(other, 1)
+    expect(other.locator('.o_notification')).to_contain_text('Job with action')  # it was shown last
+    expect(tab.locator('.o_notification:has-text("Job with action. The result")')).to_have_count(0)
+    tab.locator('.o_ir_async_job .o_ir_async_open').click()
+    expect(tab.locator('.o_breadcrumb')).to_contain_text('Countries')
+    expect(tab.locator('.o_data_row').first).to_be_visible()
+    expect_no_results(tab)
+    expect_no_results(other)
+    expect(other.locator('.o_notification:has-text("Job with action")')).to_have_count(0)
+    assert site.database.states() == {'done': 1}
+
+
+def test_websocket_cut(site):
+    """The job ends while nothing reaches the browser, neither websocket nor HTTP."""
+    tab = site.open_tab()
+    with site.closed_gate():
+        tab.click('button[name=large]')
+        expect_running(tab)
+        site.wait_until_processing()
+        site.nginx.stop()
+    site.wait_until_ended()
+    expect_running(tab)
+    site.nginx.start()
+    expect_said(tab, 'succeeded 100013')
+    expect(systray(tab).locator('.o_ir_async_spin')).to_have_count(0)
+
+
+def test_reload(site):
+    """The page is loaded again while the job runs, and once more when it has ended."""
+    tab = site.open_tab()
+    with site.closed_gate():
+        tab.click('button[name=action]')
+        site.wait_until_processing()
+        tab.reload()
+        expect_running(tab)
+        open_menu(tab)
+        expect(tab.locator('.o_ir_async_progress_message')).to_have_text(re.compile(r'Nearly there.*75%'))
+    expect_results(tab, 1)
+    tab.reload()
+    expect_results(tab, 1)
+    open_menu(tab)
+    tab.locator('.o_ir_async_job .o_ir_async_open').click()
+    expect(tab.locator('.o_breadcrumb')).to_contain_text('Countries')
+
+
+def test_failed(site):
+    """The standard dialog shows the traceback of the server."""
+    tab = site.open_tab()
+    tab.click('button[name=error]')
+    dialog = tab.locator('.o_error_dialog')
+    expect(dialog).to_be_visible()
+    expect_said(tab, 'RPC_ERROR')
+    dialog.locator('button:has-text("technical details")').click()
+    expect(dialog.locator('.o_error_detail')).to_contain_text('was enqueued by admin')
+    expect(dialog.locator('.o_error_detail')).to_contain_text('ZeroDivisionError: No way')
+
+
+def test_cancelled(site):
+    tab = site.open_tab()
+    with site.closed_gate():
+        tab.click('button[name=nothing]')
+        site.wait_until_processing()
+        expect(tab.locator('.o_blockUI')).to_have_count(0)
+        open_menu(tab)
+        tab.locator('.o_ir_async_job .o_ir_async_cancel').click()
+        expect_said(tab, 'AsyncJobCancelledError')
+        expect(tab.locator('.o_ir_async_job[data-state=cancelled]')).to_be_visible()
+        expect(tab.locator('.o_error_dialog')).to_have_count(0)
+
+
+def test_no_websocket(site):
+    """Prefork without a proxy: the websocket is on another port, the jobs are polled."""
+    site.url = f'http://localhost:{site.odoo.port}'
+    site.login()
+    tab = site.open_tab()
+    with site.closed_gate():
+        tab.click('button[name=nothing]')
+        site.wait_until_processing()
+    expect_said(tab, 'done 4')
+
+
+def test_many(site, measured):
+    """500 jobs that end within a second or two do not freeze the page, and one toast sums them up."""
+    tab = site.open_tab()
+    tab.evaluate("""() => {
+        window.longest = 0;
+        let last = performance.now();
+        requestAnimationFrame(function measure(now) {
+            window.longest = Math.max(window.longest, now - last);
+            last = now;
+            requestAnimationFrame(measure);
+        });
+    }""")
+    tab.evaluate("odoo.__WOWL_DEBUG__.root.env.services.orm.call('test.async.web', 'start_many', [500])")
+    expect(tab.locator('.o_notification')).to_have_text(re.compile(r'500 jobs have ended'))
+    expect(tab.locator('.o_notification')).to_have_count(1)
+    open_menu(tab)
+    expect(tab.locator('.o_ir_async_job')).to_have_count(20)
+    longest = tab.evaluate('window.longest')
+    measured(f"500 jobs: longest frame of the page {longest:.0f} ms")
+    assert longest < 500
