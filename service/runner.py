@@ -94,8 +94,6 @@ class Runner:
             _logger.info("Job %s done in %.3fs", job, time.monotonic() - start)
         finally:
             self._reset()
-            if running.progress:  # too late for the worker to show, but what a failed job reported is of interest
-                self.save_progress(running)
 
     def _run(self, running):
         job = running.job
@@ -116,6 +114,7 @@ class Runner:
             state, payload = env['ir.async']._perform(running)
         finally:
             self.cr.job = None
+            self.save_progress(running)
         env['ir.async']._finish(running.job, state, payload)
 
     def _fail(self, job, exc, duration):
@@ -157,7 +156,10 @@ class Runner:
         """Save what a job reported, and tell the user; called from both threads."""
         progress, running.progress = running.progress, None
         if progress:
-            transact(self.session.dbname, lambda env: env['ir.async']._save_progress(running.job, progress))
+            try:
+                transact(self.session.dbname, lambda env: env['ir.async']._save_progress(running.job, progress))
+            except Exception as exc:  # noqa: BLE001 -- whatever it is, the job goes on
+                _logger.info("The progress of job %s could not be saved: %s", running.job, exc)
 
 
 def time_limit(job):

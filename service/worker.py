@@ -127,10 +127,7 @@ class WorkerAsync(Worker):
     def _look_after(self, running, now):
         if running.progress and now >= self.next_progress:
             self.next_progress = now + PROGRESS_INTERVAL
-            try:
-                self.runner.save_progress(running)
-            except Exception as exc:  # noqa: BLE001 -- whatever it is, the job goes on
-                _logger.info("The progress of job %s could not be saved: %s", running.job, exc)
+            self.runner.save_progress(running)
         self.stop_requests |= self.session.stop_requests()
         if running.job.id in self.stop_requests:
             self._stop('cancel', running)
