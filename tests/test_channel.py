@@ -1,0 +1,336 @@
+from unittest.mock import patch
+
+from psycopg2 import IntegrityError
+
+from odoo.exceptions import ValidationError
+from odoo.tools import mute_logger
+
+from .queue_common import QueueCase
+from odoo.addons.ir_async.service import session as session_module
+from odoo.addons.ir_async.service.config import settings
+
+
+class TestChannel(QueueCase):
+    """How many jobs of a channel are claimed at once, how fast, and by whom."""
+
+    def channel(self, name, **values):
+        return self.env['ir.async.channel'].create({'name': name, **values})
+
+    def calls(self, count, channel, **options):
+        return self.env['ir.async'].union(*(self.call(channel=channel, **options) for _i in range(count)))
+
+    def claim_all(self, limit=50):
+        """Claim until nothing more is given; return the ids in order."""
+        claimed = []
+        while jobs := self.claim(limit):
+            claimed += jobs
+        return claimed
+
+    # ------------------------------------------------------------
+    # Order
+    # ------------------------------------------------------------
+
+    def test_priority_then_order_of_creation(self):
+        jobs = {name: self.call(priority=priority) for name, priority in (
+            ('first', 10), ('second', 10), ('urgent', 1), ('late', 20), ('third', 10), ('urgent too', 1))}
+        order = [self.claimed() for _i in range(6)]
+        self.assertEqual(order, [jobs[name] for name in ('urgent', 'urgent too', 'first', 'second', 'third', 'late')])
+
+    def test_one_claim_of_many_is_in_the_same_order(self):
+        jobs = [self.call(priority=priority) for priority in (5, 1, 5, 3, 1)]
+        self.assertEqual([job.id for job in self.claim(50)], [jobs[i].id for i in (1, 4, 3, 0, 2)])
+
+    def test_an_urgent_job_comes_before_any_backlog(self):
+        self.env['ir.async'].with_options(chunk_size=1).call(self.env['res.partner'].browse(range(1, 3001)).write, {})
+        urgent = self.call(priority=0)
+        self.assertEqual(self.claimed(), urgent)
+
+    def test_order_is_kept_between_channels_with_and_without_limits(self):
+        self.channel('limited', capacity=10)
+        jobs = [
+            self.call(priority=priority, channel=channel)
+            for priority, channel in ((5, 'limited'), (5, 'default'), (1, 'default'), (0, 'limited'), (5, 'limited'))]
+        self.assertEqual([self.claimed() for _i in range(5)], [jobs[i] for i in (3, 2, 0, 1, 4)])
+
+    # ------------------------------------------------------------
+    # Capacity
+    # ------------------------------------------------------------
+
+    def test_unknown_channel_has_no_limit(self):
+        jobs = self.calls(20, 'unknown')
+        self.assertFalse(any(jobs.mapped('limited')))
+        self.assertEqual([job.id for job in self.claim(50)], jobs.ids)
+
+    def test_capacity(self):
+        self.channel('c', capacity=3)
+        jobs = self.calls(10, 'c')
+        running = self.claim_all()
+        self.assertEqual([job.id for job in running], jobs.ids[:3])
+        while running:
+            # one ends, one begins
+            self.finish(running.pop(0))
+            self.assertLessEqual(len(more := self.claim_all()), 1)
+            running += more
+        self.assertEqual(set(jobs.mapped('state')), {'done'})
+
+    def test_capacity_holds_for_all_workers(self):
+        self.channel('c', capacity=3)
+        self.calls(10, 'c')
+        sessions = [self.open_session() for _i in range(4)]
+        claimed = [job for _round in range(2) for session in sessions for job in self.claim(50, session)]
+        self.assertEqual(len(claimed), 3)
+        self.finish(claimed[0])
+        self.assertEqual(sum(len(self.claim(50, session)) for session in sessions), 1)
+
+    def test_capacity_changes_at_once(self):
+        channel = self.channel('c', capacity=3)
+        self.calls(20, 'c')
+        running = self.claim_all()
+        self.assertEqual(len(running), 3)
+        channel.capacity = 5
+        running += self.claim_all()
+        self.assertEqual(len(running), 5)
+        channel.capacity = 1
+        for left in (4, 3, 2, 1):
+            self.finish(running.pop())
+            self.assertFalse(self.claim_all())
+            self.assertEqual(len(running), left)
+        self.finish(running.pop())
+        self.assertEqual(len(self.claim_all()), 1)
+        channel.capacity = 0
+        self.assertEqual(len(self.claim_all()), 20 - 5 - 1)
+
+    def test_a_full_channel_does_not_hold_back_others(self):
+        self.channel('full', capacity=1)
+        self.channel('other', capacity=1)
+        full = self.calls(3, 'full', priority=0)
+        other, plain = self.call(channel='other'), self.call()
+        self.assertEqual([self.claimed() for _i in range(3)], [full[0], other, plain])
+        self.assertFalse(self.claim())
+
+    def test_limits_that_come_after_the_jobs(self):
+        jobs = self.calls(5, 'c')
+        self.channel('c', capacity=2)
+        self.assertEqual([job.id for job in self.claim_all()], jobs.ids[:2])
+
+    def test_limits_that_come_after_the_jobs_began(self):
+        self.calls(5, 'c')
+        running = self.claim(3)
+        self.assertEqual(len(running), 3)
+        self.channel('c', capacity=2)
+        for job in running[:2]:
+            self.assertFalse(self.claim_all())
+            self.finish(job)
+        self.assertEqual(len(self.claim_all()), 1)
+
+    def test_limits_that_go(self):
+        channel = self.channel('c', capacity=1)
+        jobs = self.calls(5, 'c')
+        self.assertEqual(len(self.claim_all()), 1)
+        channel.unlink()
+        self.assertEqual([job.id for job in self.claim_all()], jobs.ids[1:])
+
+    def test_channel_is_renamed(self):
+        channel = self.channel('a', capacity=1)
+        a, b = self.calls(3, 'a'), self.calls(3, 'b')
+        channel.name = 'b'
+        self.assertEqual([job.id for job in self.claim_all()], [*a.ids, b.ids[0]])
+
+    def test_a_job_that_is_filed_wrongly_is_filed_again(self):
+        """The cache of the process that enqueued did not know of the limits yet, or not of their end."""
+        self.channel('c', capacity=1)
+        limited, free = self.calls(3, 'c'), self.calls(3, 'd')
+        limited.flush_recordset()
+        self.env.cr.execute("UPDATE ir_async SET limited = NOT limited WHERE id IN %s", [(limited + free)._ids])
+        claimed = {job.id for job in self.claim_all()}
+        self.assertEqual(claimed, {limited.ids[0], *free.ids})
+
+    # ------------------------------------------------------------
+    # Names with a slash
+    # ------------------------------------------------------------
+
+    def test_subchannels_count_for_themselves(self):
+        self.channel('partner', capacity=1)
+        jobs = [self.call(channel=channel) for channel in (
+            'partner/1', 'partner/1', 'partner/2', 'partner', 'partner', 'partner/1/2', 'partnership/1', 'partnership/1')]
+        self.assertEqual({job.id for job in self.claim_all()}, {jobs[i].id for i in (0, 2, 3, 5, 6, 7)})
+
+    def test_subchannels_are_not_records(self):
+        for name in ('partner/1', ' partner', 'partner ', '/'):
+            with self.assertRaises(ValidationError):
+                self.channel(name, capacity=1)
+
+    # ------------------------------------------------------------
+    # Interval
+    # ------------------------------------------------------------
+
+    def test_interval(self):
+        self.channel('c', interval=10)
+        jobs = self.calls(3, 'c')
+        [claimed] = self.claim_all()
+        self.assertEqual(claimed.id, jobs.ids[0])
+        # the worker knows when to look again
+        self.assertFalse(self.session.claim(50))
+        self.assertAlmostEqual(self.watch(), 1, delta=0.01)  # for the job that runs
+        self.finish(claimed)
+        self.assertFalse(self.session.claim(50))
+        self.assertAlmostEqual(self.watch(), 10, delta=0.5)
+        self.shift(jobs[0], date_start=-9)
+        self.assertFalse(self.session.claim(50))
+        self.assertAlmostEqual(self.watch(), 1, delta=0.5)
+        self.shift(jobs[0], date_start=-1)
+        self.assertEqual(self.claimed(), jobs[1])
+        self.assertFalse(self.claim_all())
+
+    def test_interval_and_capacity(self):
+        self.channel('c', interval=10, capacity=2)
+        jobs = self.calls(5, 'c')
+        for i in range(2):
+            self.assertEqual(self.claimed(), jobs[i])
+            self.assertFalse(self.claim())
+            self.shift(jobs[i], date_start=-11)
+        self.assertFalse(self.claim(), "the channel is full")
+
+    def test_interval_of_subchannels(self):
+        self.channel('c', interval=10)
+        jobs = self.call(channel='c/1') + self.call(channel='c/2') + self.call(channel='c/1')
+        self.assertEqual({job.id for job in self.claim_all()}, set(jobs.ids[:2]))
+
+    def test_interval_is_not_forgotten_when_a_job_is_tried_again(self):
+        self.channel('c', interval=10)
+        jobs = self.calls(2, 'c')
+        [claimed] = self.claim_all()
+        with mute_logger('odoo.addons.ir_async'):
+            self.env['ir.async'].sudo()._fail(claimed, ValueError("x"))
+        self.env.invalidate_all()
+        jobs[0].retry()
+        self.assertFalse(self.claim_all())
+
+    # ------------------------------------------------------------
+    # Pause
+    # ------------------------------------------------------------
+
+    def test_pause_and_resume(self):
+        channel = self.channel('c')
+        jobs, other = self.calls(3, 'c'), self.call()
+        channel.action_pause()
+        self.assertEqual(self.claimed(), other)
+        self.assertFalse(self.claim_all())
+        channel.action_resume()
+        self.assertEqual([job.id for job in self.claim_all()], jobs.ids)
+
+    def test_pause_lets_what_runs_go_on(self):
+        channel = self.channel('c', capacity=2)
+        self.calls(3, 'c')
+        running = self.claim_all()
+        channel.action_pause()
+        for job in running:
+            self.finish(job)
+        self.assertFalse(self.claim_all())
+        channel.action_resume()
+        self.assertEqual(len(self.claim_all()), 1)
+
+    def test_pause_of_everything(self):
+        self.channel('c', capacity=5)
+        everything = self.channel('*', paused=True)
+        jobs = self.calls(2, 'c') + self.call() + self.call(channel='d/1')
+        self.assertFalse(self.claim_all())
+        self.assertEqual(set(jobs.mapped('state')), {'created'})
+        everything.action_resume()
+        self.assertEqual({job.id for job in self.claim_all()}, set(jobs.ids))
+
+    def test_the_channel_of_everything_can_be_paused_only(self):
+        for values in ({'capacity': 1}, {'interval': 1}):
+            with self.assertRaises(ValidationError):
+                self.channel('*', **values)
+
+    def test_limits_are_not_negative(self):
+        for values in ({'capacity': -1}, {'interval': -1}):
+            with mute_logger('odoo.sql_db'), self.assertRaises(IntegrityError):
+                self.channel('c', **values).flush_recordset()
+
+    def test_one_record_a_name(self):
+        self.channel('c', capacity=1)
+        with mute_logger('odoo.sql_db'), self.assertRaises(IntegrityError):
+            self.channel('c', capacity=2).flush_recordset()
+
+    def test_changes_wake_the_workers(self):
+        channel = self.channel('c', capacity=1)
+        for change in (lambda: channel.write({'capacity': 2}), channel.action_pause, channel.action_resume, channel.unlink):
+            self.env.cr.postcommit.clear()
+            with patch('odoo.addons.ir_async.service.pg.Notifier.notify') as notify:
+                change()
+                self.env.cr.postcommit.run()
+            notify.assert_called_with(self.env.cr.dbname)
+
+    # ------------------------------------------------------------
+    # The worker's own channels
+    # ------------------------------------------------------------
+
+    def only(self, *channels):
+        """Have workers take jobs of these channels alone."""
+        self.patch(session_module, 'settings', lambda: settings()._replace(channels=list(channels)))
+
+    def test_a_workers_channels(self):
+        self.channel('c', capacity=5)
+        jobs = {channel: self.call(channel=channel) for channel in ('default', 'a', 'a/1', 'ab', 'c', 'c/1')}
+        self.only('a', 'c')
+        self.assertEqual({job.id for job in self.claim_all()}, {jobs[name].id for name in ('a', 'a/1', 'c', 'c/1')})
+        self.only()
+        self.assertEqual({job.id for job in self.claim_all()}, {jobs[name].id for name in ('default', 'ab')})
+
+    # ------------------------------------------------------------
+    # What it costs
+    # ------------------------------------------------------------
+
+    def test_unlimited_channels_pay_nothing(self):
+        """Once a worker has seen that no job is in a channel with limits, a claim is one statement."""
+        self.channel('c', capacity=1)
+        self.calls(5, 'unlimited')
+        self.watch()
+        with self.statements() as statements:
+            self.assertEqual(len(self.session.claim(5)), 5)
+        executed = [statement for statement in statements if not statement.startswith(('DEALLOCATE', 'PREPARE'))]
+        self.assertEqual(len(executed), 1, executed)
+
+    def rows_read(self, count_before):
+        self.env.cr.execute("""
+            SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_xact_user_tables WHERE relname = 'ir_async'
+        """)
+        return int(self.env.cr.fetchone()[0]) - count_before
+
+    def test_a_full_channel_costs_the_same_however_many_wait(self):
+        self.env.cr.execute("SET LOCAL enable_seqscan = off")  # as it is where the table is large
+        self.channel('c', capacity=1)
+        costs = []
+        for count in (500, 2000):
+            self.calls(count, 'c')
+            self.env['ir.async'].flush_model()
+            self.claim()
+            before = self.rows_read(0)
+            self.assertFalse(self.session.claim(50))
+            costs.append(self.rows_read(before))
+        self.assertLess(costs[1], 2 * costs[0], costs)
+
+    def test_a_lost_race_for_a_slot_costs_the_same_however_many_wait(self):
+        """Another worker takes the slot between our look at the channel and our claim."""
+        self.env.cr.execute("SET LOCAL enable_seqscan = off")
+        self.channel('c', capacity=1)
+        costs = []
+        for count in (500, 2000):
+            self.calls(count, 'c')
+            self.env['ir.async'].flush_model()
+            before = self.rows_read(0)
+            execute, other, lost = type(self.session)._execute, self.open_session(), []
+
+            def lose(session, query, params=(), *, execute=execute, other=other, lost=lost):
+                if session is self.session and 'pg_advisory_xact_lock' in query:
+                    lost.extend(self.claim(1, other))
+                return execute(session, query, params)
+
+            with patch.object(type(self.session), '_execute', lose):
+                self.assertFalse(self.session.claim(50))
+            costs.append(self.rows_read(before))
+            [job] = lost
+            self.finish(job)
+        self.assertLess(costs[1], 2 * costs[0], costs)
