@@ -1,78 +1,112 @@
+import json
 import os
 import signal
 import time
+from pathlib import Path
 
-from odoo import fields, models
+from odoo import api, fields, models
 
 from odoo.addons.ir_async.exceptions import RetryJob
 
 
 class TestAsyncEffect(models.Model):
-    """What a job leaves behind, to be counted: the methods are what the system tests enqueue."""
+    """What a job leaves behind, to be counted: the methods are what the system tests enqueue.
+
+    Effects are rolled back with the transaction; the trace tells of every time that a method was run.
+    """
     _name = 'test.async.effect'
     _description = "Effect of a job"
 
     name = fields.Char()
-    pid = fields.Integer()
-    started = fields.Float(digits=0, help="Seconds since 1970, by the worker's clock")
+    value = fields.Integer()
 
-    def effect(self, name, seconds=0, started=None):
-        """Write one row, whose name is to appear exactly once; take some time before and after."""
-        started = started or time.time()
+    def _trace(self, name):
+        """Note outside of the transaction that a method begins: when, and in which process."""
+        now = time.time()
+        line = json.dumps([name, now, os.getpid()]) + '\n'
+        trace = os.open(Path(os.environ['IR_ASYNC_TEST_TRACE']) / self.env.cr.dbname, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(trace, line.encode())
+        os.close(trace)
+
+    def _wait(self, gate):
+        """Sleep until a file appears."""
+        while not os.path.exists(gate):
+            time.sleep(0.01)
+
+    @api.model
+    def effect(self, name, seconds=0):
+        """Write one row; take some time before and after."""
+        self._trace(name)
         time.sleep(seconds / 2)
-        self.create({'name': name, 'pid': os.getpid(), 'started': started})
+        self.create({'name': name})
+        self.env.cr.flush()
         time.sleep(seconds / 2)
 
+    @api.model
+    def effect_then_wait(self, name, gate, commit=False):
+        """Write one row before the gate opens and one after, each in a transaction of its own if wanted."""
+        self._trace(name)
+        self.create({'name': f'{name} before'})
+        self.env.cr.flush()
+        self._wait(gate)
+        if commit:
+            self.env.cr.commit()
+        self.create({'name': f'{name} after'})
+
+    @api.model
     def effect_then_kill(self, name):
+        self._trace(name)
         self.create({'name': name})
         self.env.cr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def effect_in_sql(self, name, seconds):
-        self.env.cr.execute("SELECT pg_sleep(%s)", [seconds])
-        return self.effect(name)
+    @api.model
+    def effect_then_sleep_in_sql(self, name, seconds):
+        """Write one row, which stays locked, and wait for PostgreSQL; only the first time."""
+        self._trace(name)
+        self.create({'name': name})
+        self.env.cr.flush()
+        if len(self._read_trace(name)) == 1:
+            self.env.cr.execute("SELECT pg_sleep(%s)", [seconds])
 
-    def effect_with_commits(self, name, count, seconds):
-        """Write and commit row after row."""
-        for i in range(count):
-            time.sleep(seconds)
-            self.create({'name': f'{name}-{i}', 'pid': os.getpid()})
-            self.env.cr.commit()
+    def _read_trace(self, name):
+        trace = Path(os.environ['IR_ASYNC_TEST_TRACE']) / self.env.cr.dbname
+        return [line for line in trace.read_text().splitlines() if json.loads(line)[0] == name]
 
-    def burn_cpu(self, seconds):
-        end = time.process_time() + seconds
-        while time.process_time() < end:
-            sum(range(1000))
-        return seconds
+    def add(self, name, value, gate):
+        """Add to the record's value, which somebody else writes between our reading and our writing."""
+        self._trace(name)
+        total = self.value + value
+        self._wait(gate)
+        self.value = total
 
-    def noop(self):
-        return
+    @api.model
+    def burn_cpu(self, name, seconds):
+        self._trace(name)
+        start = time.process_time()
+        while time.process_time() < start + seconds:
+            sum(range(10000))
+        self.create({'name': name})
 
+    @api.model
+    def hog(self, name):
+        """Keep the GIL for ever, in C code that no thread and no signal handler of Python interrupts."""
+        self._trace(name)
+        sum(iter(int, 1))
+
+    @api.model
     def fail(self, message):
         raise ValueError(message)
 
-    def loop(self, name):
-        self.create({'name': name})
-        self.env.cr.flush()
-        while True:
-            pass
-
-    def sleep(self, name, seconds):
-        """Write, then sleep in Python."""
-        self.create({'name': name})
-        self.env.cr.flush()
-        time.sleep(seconds)
-
-    def progress(self, count, seconds=0):
-        for i in range(count):
-            self.env['ir.async'].report_progress(i + 1, count, f"{i + 1} of {count}")
-            time.sleep(seconds)
-
+    @api.model
     def retry_later(self, reason, delay):
         raise RetryJob(reason, delay=delay)
 
+    @api.model
     def result(self, value):
         return value
 
-    def parents_results(self):
-        return [job.payload['result'] for job in self.env['ir.async'].current().after_ids.sorted('id')]
+    @api.model
+    def parameter(self, key):
+        """Return what is cached in the registry."""
+        return self.env['ir.config_parameter'].sudo().get_param(key)

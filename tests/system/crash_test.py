@@ -1,0 +1,125 @@
+"""Workers die."""
+import random
+import signal
+import time
+
+import pytest
+from harness import wait_until
+
+
+def test_kills_and_recycling(database, server, measured):
+    """However many workers are killed in the midst of their jobs, every effect is there exactly once."""
+    names = {f'job {i}' for i in range(2000)}
+    args = ('--workers=1', '--no-http', '--max-cron-threads=0', '--limit-request=120')
+    with server(database, args=args, workers=4) as odoo:
+        with database.env() as env:
+            for name in names:
+                env['ir.async'].call(env['test.async.effect'].effect, name, random.uniform(0.02, 0.05))
+        kills = 0
+        for done in range(80, 2000, 80):
+            wait_until(lambda done=done: len(database.runs()) >= done, f"{done} jobs began")
+            worker = random.choice(wait_until(odoo.workers, "a worker is alive"))
+            worker.kill()
+            kills += 1
+        states = database.wait_for_all()
+        recycled = odoo.log.count('max request (120) reached')
+        assert len(odoo.workers()) == 4
+    assert kills >= 20
+    assert recycled >= 4
+    assert states == {'done': 2000}
+    assert database.effects() == dict.fromkeys(names, 1)
+    deaths = database.value("SELECT sum(deaths) FROM ir_async")
+    assert 0 < deaths <= kills
+    measured(f"2000 jobs, {kills} workers killed, {recycled} recycled: {deaths} jobs had to begin again")
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_worker_killed(database, server, tmp_path, measured, workers):
+    """The job of a dead worker begins again within two seconds."""
+    gate = tmp_path / 'gate'
+    with server(database, workers=workers) as odoo:
+        job_id = database.enqueue('effect_then_wait', 'job', str(gate))
+        [first] = database.wait_for_run('job')
+        killed = kill(odoo, first)
+        _first, second = database.wait_for_run('job', 2)
+        gate.touch()
+        job = database.wait_for(job_id)
+    assert (job.state, job.deaths, job.attempts, job.claims) == ('done', 1, 1, 2)
+    assert database.effects() == {'job before': 1, 'job after': 1}
+    assert second.time - killed < 2
+    measured(f"kill -9 of one of {workers} workers to the next attempt: {second.time - killed:.2f} s")
+
+
+def test_worker_killed_in_sql(database, server):
+    """PostgreSQL does not go on with what the dead worker asked for."""
+    with server(database) as odoo:
+        job_id = database.enqueue('effect_then_sleep_in_sql', 'job', 600)
+        sleeping = wait_until(lambda: database.backends("query LIKE 'SELECT pg_sleep%%' AND state = 'active'"))
+        [first] = database.runs('job')
+        killed = kill(odoo, first)
+        _first, second = database.wait_for_run('job', 2)
+        assert database.wait_for(job_id).state == 'done'
+        wait_until(lambda: not database.backends(f"pid = {sleeping[0].pid}"), "the backend is gone", 2)
+    assert database.effects() == {'job': 1}
+    assert second.time - killed < 2
+
+
+def test_lethal_job(database, server):
+    """A job that kills three workers has failed; those that its worker had claimed with it have not."""
+    before, after = [f'before {i}' for i in range(300)], [f'after {i}' for i in range(300)]
+    with server(database, expected=['ERROR .* Job .*effect_then_kill.* failed']) as odoo:
+        with database.env() as env:
+            effect = env['test.async.effect']
+            for name in before:
+                env['ir.async'].call(effect.effect, name)
+            lethal = env['ir.async'].call(effect.effect_then_kill, 'lethal').id
+            for name in after:
+                env['ir.async'].call(effect.effect, name)
+        states = database.wait_for_all()
+        wait_until(lambda: len(odoo.workers()) == 2)
+    job = database.job(lethal)
+    assert (job.state, job.deaths) == ('failed', 3)
+    assert 'died' in job.payload['error']['data']['message']
+    assert len(database.runs('lethal')) == 3
+    assert states == {'done': 600, 'failed': 1}
+    assert database.effects() == dict.fromkeys(before + after, 1)
+    assert database.value("SELECT sum(deaths) FROM ir_async") == 3
+    # there were such neighbours
+    assert database.value("SELECT count(*) FROM ir_async WHERE claims > 1 AND id != %s", [lethal])
+
+
+def test_claim_lost(cluster, database, server, tmp_path):
+    """A worker whose session ended, as when the network is cut, commits nothing of its job any more."""
+    gates = {commit: tmp_path / f'gate {commit}' for commit in (False, True)}
+    with server(database, workers=3, expected=['WARNING .* Job .* was taken away', 'ERROR .* odoo.sql_db: bad query']) as odoo:
+        jobs = [
+            database.enqueue('effect_then_wait', f'commit {commit}', str(gate), commit=commit)
+            for commit, gate in gates.items()]
+        for commit, gate in gates.items():
+            name = f'commit {commit}'
+            [first] = database.wait_for_run(name)
+            [control] = [
+                backend.pid for backend in database.control_backends() if backend.application_name == f'odoo-{first.pid}']
+            cluster.sql("SELECT pg_terminate_backend(%s)", [control])
+            _first, second = database.wait_for_run(name, 2)
+            assert first.pid != second.pid
+            odoo.worker(first.pid)  # is alive, and at the gate as the other one is
+            # The one that lost the job goes on alone.
+            odoo.worker(second.pid).suspend()
+            gate.touch()
+            odoo.wait_for_log(f"{first.pid} WARNING {database.name} odoo.addons.ir_async.service.runner: Job {jobs[commit]}")
+            assert not [effect for effect in database.effects() if name in effect]
+            odoo.worker(second.pid).resume()
+            job = database.wait_for(jobs[commit])
+            assert (job.state, job.claims, job.attempts) == ('done', 2, 1)
+            assert len(database.runs(name)) == 2
+    assert database.effects() == {
+        'commit False before': 1, 'commit False after': 1, 'commit True before': 1, 'commit True after': 1}
+
+
+def kill(odoo, run):
+    """Kill the worker of a run and return when that was."""
+    worker = odoo.worker(run.pid)
+    now = time.time()
+    worker.send_signal(signal.SIGKILL)
+    return now

@@ -1,0 +1,45 @@
+"""PostgreSQL goes away, and has its own opinion."""
+import random
+import signal
+
+import pytest
+from harness import wait_until
+
+
+@pytest.mark.parametrize('how', [signal.SIGQUIT, signal.SIGINT], ids=['immediate', 'fast'])
+def test_restart_under_load(cluster, database, server, how):
+    """Every job ends, every effect is there exactly once, and nobody is blamed."""
+    names = {f'job {i}' for i in range(300)}
+    expected = ['odoo.sql_db: bad query', 'ERROR .* Job .* failed', 'WARNING .* Job .* taken away']
+    with server(database, workers=4, expected=expected) as odoo:
+        workers = {worker.pid for worker in odoo.workers()}
+        with database.env() as env:
+            for name in names:
+                env['ir.async'].call(env['test.async.effect'].effect, name, random.uniform(0.02, 0.05))
+        wait_until(lambda: len(database.runs()) >= 50, "jobs run")
+        cluster.stop(how)
+        cluster.start()
+        states = database.wait_for_all()
+        assert {worker.pid for worker in odoo.workers()} == workers, "the same workers reconnected"
+    assert states == {'done': 300}
+    assert database.effects() == dict.fromkeys(names, 1)
+    assert database.value("SELECT max(deaths) FROM ir_async") == 0
+    assert len(database.runs()) > 300, "jobs were running when PostgreSQL stopped"
+
+
+def test_serialization_failure(database, server, tmp_path):
+    """Who loses against another transaction begins again, in the same place and with the same claim."""
+    gate = tmp_path / 'gate'
+    with database.env() as env:
+        record_id = env['test.async.effect'].create({'name': 'sum', 'value': 1}).id
+    with server(database, expected=['odoo.sql_db: bad query']):
+        with database.env() as env:
+            record = env['test.async.effect'].browse(record_id)
+            job_id = env['ir.async'].call(record.add, 'add', 10, str(gate)).id
+        database.wait_for_run('add')
+        database.sql("UPDATE test_async_effect SET value = value + 100 WHERE id = %s", [record_id])
+        gate.touch()
+        job = database.wait_for(job_id)
+    assert (job.state, job.claims, job.attempts) == ('done', 1, 1)
+    assert len(database.runs('add')) == 2
+    assert database.value("SELECT value FROM test_async_effect") == 111

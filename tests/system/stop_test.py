@@ -1,0 +1,79 @@
+"""Servers stop: on request, on a reload, or because somebody kills them."""
+import signal
+
+import psutil
+import pytest
+from harness import wait_until
+
+SERVERS = {
+    'prefork': ('--workers=1', '--max-cron-threads=0'),
+    'threaded': ('--max-cron-threads=0',),
+    'command': ('ir_async', '--workers=2'),
+}
+servers = pytest.mark.parametrize('args', SERVERS.values(), ids=SERVERS)
+
+
+@servers
+@pytest.mark.parametrize('sig', [signal.SIGTERM, signal.SIGINT])
+def test_stop(database, server, tmp_path, args, sig):
+    """As service managers and terminals do, signal all processes: what is short ends, what is long is interrupted."""
+    gate = tmp_path / 'gate'
+    with server(database, args=args, settings={'stop_timeout': 2}, expected=['has to stop: job']) as odoo:
+        short = database.enqueue('effect', 'short', 1)
+        long = database.enqueue('effect_then_wait', 'long', str(gate))
+        database.wait_for_run('short')
+        database.wait_for_run('long')
+        queued = database.enqueue('effect', 'queued')
+        assert odoo.stop(sig, group=True) == 0
+        assert database.job(short).state == 'done'
+        job = database.job(long)
+        assert (job.state, job.deaths, job.attempts, job.session) == ('created', 0, 0, None)
+        assert database.job(queued).state == 'created'
+        assert database.effects() == {'short': 1}
+    gate.touch()
+    with server(database, args=args):
+        assert database.wait_for_all() == {'done': 3}
+    assert database.effects() == {'short': 1, 'long before': 1, 'long after': 1, 'queued': 1}
+    assert database.job(long).deaths == 0
+
+
+@pytest.mark.parametrize('args', [SERVERS['prefork'], SERVERS['command']], ids=['prefork', 'command'])
+def test_reload(database, server, args):
+    """On SIGHUP the running job ends in the old process; the new ones take over."""
+    with server(database, args=args) as odoo:
+        before = {worker.pid for worker in odoo.workers()}
+        running = database.enqueue('effect', 'running', 2)
+        database.wait_for_run('running')
+        odoo.send_signal(signal.SIGHUP)
+        assert database.wait_for(running).state == 'done'
+        wait_until(lambda: len(workers := {worker.pid for worker in odoo.workers()}) == 2 and not workers & before,
+                   "the workers are new ones")
+        odoo.wait_until_ready()
+        assert database.wait_for(database.enqueue('effect', 'after')).state == 'done'
+    assert database.job(running).claims == 1
+    assert database.effects() == {'running': 1, 'after': 1}
+
+
+@servers
+def test_server_killed(database, server, args):
+    """Nobody works for a server that is no more."""
+    with server(database, args=args, expected=['Gevent Parent changed']) as odoo:
+        running = database.enqueue('effect', 'running', 2)
+        database.wait_for_run('running')
+        workers = odoo.workers()
+        assert len(workers) == 2
+        odoo.process.kill()
+        psutil.wait_procs(workers, 60)
+        odoo.wait_until_gone()
+    assert database.job(running).state == 'done', "it was let to its end"
+
+
+def test_child_is_replaced(database, server):
+    """The workers of a threaded server come back, should they ever end."""
+    with server(database, args=SERVERS['threaded'], expected=['The job workers ended']) as odoo:
+        assert database.wait_for(database.enqueue('effect', 'before')).state == 'done'
+        [child] = odoo.workers()[0].parents()[:1]
+        assert child.ppid() == odoo.pid
+        child.kill()
+        child.wait()
+        assert database.wait_for(database.enqueue('effect', 'after')).state == 'done'
