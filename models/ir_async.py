@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import random
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
@@ -256,8 +257,13 @@ class IrAsync(models.Model):
         :param str message: what it is about
         :raises TypeError: when ``done`` or ``total`` is not a number
         """
+        for name, value in (('done', done), ('total', total or 0)):
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                msg = f"{name} must be a finite number, not {value!r}"
+                raise TypeError(msg)
         if running := Running.current.get():
-            running.progress = (float(done), None if total is None else float(total), message and str(message))
+            running.progress = (
+                float(done), None if total is None else float(total), message and str(message).replace('\0', ''))
 
     def _plain(self):
         """Return this model as the caller may have it: neither in sudo, nor with options for the next call."""
@@ -608,7 +614,7 @@ class IrAsync(models.Model):
         :param int attempts: how many attempts it took
         :raises ClaimLost: when the job is not this worker's any more
         """
-        rows = self.env.execute_query(SQL(
+        query = SQL(
             """
             UPDATE ir_async
                SET state = %(state)s,
@@ -622,7 +628,12 @@ class IrAsync(models.Model):
          RETURNING revision
             """,
             state=state, payload=payload, date_scheduled=date_scheduled, attempts=attempts,
-            id=job.id, session=job.session, claims=job.claims))
+            id=job.id, session=job.session, claims=job.claims)
+        try:
+            self.env.cr.execute(query, log_exceptions=False)
+        except psycopg2.errors.SerializationFailure as exc:
+            raise ClaimLost(job.id) from exc  # nobody writes the row but who takes the job away
+        rows = self.env.cr.fetchall()
         if not rows:
             raise ClaimLost(job.id)
         if job.stop:

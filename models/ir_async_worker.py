@@ -20,10 +20,10 @@ class IrAsyncWorker(models.Model):
     deadline = fields.Datetime(readonly=True, help="Until when the method of that job may run")
 
     def init(self):
-        self.env.cr.execute(SQL(
-            "SELECT relpersistence FROM pg_class WHERE oid = %s::regclass", self._table))
-        if self.env.cr.fetchone() == ('p',):
-            self.env.cr.execute(SQL("ALTER TABLE %s SET UNLOGGED", SQL.identifier(self._table)))
-            # The key of a session is that of an advisory lock, 32 bits: it starts over, where no row is left.
-            self.env.cr.execute(SQL(
-                "ALTER SEQUENCE %s AS integer CYCLE", SQL.identifier(f'{self._table}_id_seq')))
+        sequence = SQL.identifier(f'{self._table}_id_seq')
+        self.env.cr.execute(SQL("ALTER TABLE %s SET UNLOGGED", SQL.identifier(self._table)))
+        # The key of a session is that of an advisory lock, 32 bits: it starts over, where no row is left.
+        self.env.cr.execute(SQL("ALTER SEQUENCE %s AS integer CYCLE", sequence))
+        if self.env.cr._cnx.server_version >= 150000:
+            # There it follows the table. But after a crash, new sessions must not have the keys of the old ones.
+            self.env.cr.execute(SQL("ALTER SEQUENCE %s SET LOGGED", sequence))

@@ -64,6 +64,15 @@ def workers_alive(cr):
     return cr.fetchone()[0]
 
 
+def is_disconnection(exc):
+    """Return whether an error of psycopg2 says that the connection is gone, or could not be made.
+
+    :param psycopg2.Error exc: the error; a plain ``DatabaseError`` when the server vanished between two statements
+    :rtype: bool
+    """
+    return isinstance(exc, (psycopg2.OperationalError, psycopg2.InterfaceError)) or not exc.pgcode
+
+
 class Notifier:
     """The connection on which this process sends its NOTIFYs.
 
@@ -88,7 +97,7 @@ class Notifier:
             try:
                 try:
                     return self._send(dbname)
-                except (psycopg2.OperationalError, psycopg2.InterfaceError):
+                except psycopg2.Error:
                     self._connection = None  # PostgreSQL closed it: it was idle, or restarted
                     return self._send(dbname)
             except psycopg2.Error as exc:

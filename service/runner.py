@@ -10,6 +10,7 @@ import traceback
 from functools import partial
 
 import psycopg2
+import psycopg2.errors
 
 from odoo import SUPERUSER_ID, api, sql_db
 from odoo.exceptions import UserError
@@ -40,11 +41,14 @@ class JobCursor(sql_db.Cursor):
         if self.job:
             self.flush()
             # The lock holds off whoever would give the job to another worker, until the commit is through.
-            self.execute("""
-                SELECT FROM ir_async
-                 WHERE id = %(id)s AND session = %(session)s AND claims = %(claims)s AND state = 'processing'
-                   FOR NO KEY UPDATE
-            """, self.job._asdict())
+            try:
+                self.execute("""
+                    SELECT FROM ir_async
+                     WHERE id = %(id)s AND session = %(session)s AND claims = %(claims)s AND state = 'processing'
+                       FOR NO KEY UPDATE
+                """, self.job._asdict(), log_exceptions=False)
+            except psycopg2.errors.SerializationFailure as exc:
+                raise ClaimLost(self.job.id) from exc
             if not self.rowcount:
                 raise ClaimLost(self.job.id)
         super().commit()
@@ -118,21 +122,21 @@ class Runner:
         env['ir.async']._finish(running.job, state, payload)
 
     def _fail(self, job, exc, duration):
-        if isinstance(exc, RetryJob):
-            _logger.info("Job %s is to be tried again later: %s", job, exc)
-        elif isinstance(exc, UserError):
-            _logger.warning("Job %s failed after %.3fs: %s", job, duration, exc)
-        else:
-            _logger.error("Job %s failed after %.3fs", job, duration, exc_info=exc)
         try:
             if self.cr.closed:
-                self.cr.close()
                 self.cr = JobCursor(self.session.dbname)
             self._reset()
             env = _root(self.cr)
             retrying(partial(self._attempt_failure, job, env, exc), env)
         except ClaimLost:
-            _logger.warning("Job %s had ended, or was taken away from this worker, before it failed", job)
+            _logger.warning("Job %s had ended, or was taken away from this worker, before it failed: %s", job, exc)
+        else:
+            if isinstance(exc, RetryJob):
+                _logger.info("Job %s is to be tried again later: %s", job, exc)
+            elif isinstance(exc, UserError):
+                _logger.warning("Job %s failed after %.3fs: %s", job, duration, exc)
+            else:
+                _logger.error("Job %s failed after %.3fs", job, duration, exc_info=exc)
 
     def _attempt_failure(self, job, env, exc):
         # When PostgreSQL goes down, the method fails for it. But the claim is gone with the session, then.
@@ -142,7 +146,7 @@ class Runner:
     def _reset(self):
         """Leave nothing of a job to the next one."""
         self.cr.job = None
-        with contextlib.suppress(psycopg2.OperationalError, psycopg2.InterfaceError):  # whoever uses it next notices
+        with contextlib.suppress(psycopg2.Error):  # the connection is gone: whoever uses it next notices
             self.cr.rollback()
         self.cr.transaction = None
         self.cr.cache.clear()

@@ -369,7 +369,9 @@ class Session:
                  WHERE worker.id = %(key)s
                    AND job.id = $2 AND job.session = %(key)s AND job.claims = $3 AND job.state = 'processing'
             """, self._params(), limit, job.id, job.claims)
-        except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
+        except psycopg2.Error as exc:
+            if not pg.is_disconnection(exc):
+                raise
             raise ClaimLost(job.id) from exc
         if not started:
             raise ClaimLost(job.id)

@@ -28,6 +28,7 @@ from ..models.ir_async import Running
 from .agenda import Agenda
 from .config import settings
 from .listener import Listener
+from .pg import is_disconnection
 from .runner import conclude, tell, time_limit
 
 _logger = logging.getLogger(__name__)
@@ -246,12 +247,12 @@ class WorkerAsync(Worker):
                 self._run_batch(database, jobs)
             if database.session:
                 tell(database.session)
-        except (psycopg2.OperationalError, psycopg2.InterfaceError) as exc:
-            # It was dropped, is being copied, or PostgreSQL restarts.
-            _logger.info("Worker (%s) keeps away from %s for a while: %s", self.pid, database.name, exc)
-            database.shun()
-        except Exception:
-            _logger.warning("Worker (%s) keeps away from %s for a while", self.pid, database.name, exc_info=True)
+        except Exception as exc:
+            # It was dropped, is being copied, or PostgreSQL restarts: nothing to worry about.
+            is_gone = isinstance(exc, psycopg2.Error) and is_disconnection(exc)
+            _logger.log(
+                logging.INFO if is_gone else logging.WARNING, "Worker (%s) keeps away from %s for a while: %s",
+                self.pid, database.name, exc, exc_info=not is_gone)
             database.shun()
 
     def _run_batch(self, database, jobs):
