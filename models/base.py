@@ -30,7 +30,7 @@ class Base(models.AbstractModel):
         return (
             self._async_export
             and not is_extended(FORMATS[format], self.env)
-            and self.env['ir.async']._is_worth_downloading('ir_async.export')
+            and self.env['ir.async']._can_download('export')
         )
 
     @api.model

@@ -19,12 +19,12 @@ class IrActionsReport(models.Model):
         :param str report_name: the name of the report's template
         :rtype: bool
         """
-        report = self._get_report_from_name(report_name)
-        return bool(
-            report.model in self.env
-            and self.env[report.model]._async_report
+        model = self.env.get(self._get_report_from_name(report_name).model)
+        return (
+            model is not None
+            and model._async_report
             and not is_extended(ReportController, self.env)
-            and self.env['ir.async']._is_worth_downloading('ir_async.report')
+            and self.env['ir.async']._can_download('report')
             and self.get_wkhtmltopdf_state() == 'ok'
         )
 
@@ -47,7 +47,7 @@ class IrActionsReport(models.Model):
         report = self._get_report_from_name(report_name)
         # The template gets the context among its data, as from the route.
         context = {key: value for key, value in self.env.context.items() if key != 'async_job_id'}
-        content, _type = self._render_qweb_pdf(report_name, docids, data={**(data or {}), 'context': context})
+        content, _type = self._render_qweb_pdf(report_name, docids or None, data={**(data or {}), 'context': context})
         name = report.name
         if docids and report.print_report_name and len(docids) == 1:
             name = safe_eval(

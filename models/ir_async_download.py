@@ -10,16 +10,25 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     @api.model
-    def _is_worth_downloading(self, setting):
-        """Tell whether a file is to be made by a job: if so it is set, and there are workers to do it soon.
+    def _get_download_settings(self):
+        """Return which kinds of files jobs are to make, if they can.
 
-        :param str setting: the name of the system parameter
+        :rtype: dict[str, bool]
+        """
+        # sudo - ir.config_parameter: all users may profit by what the administrator has set
+        get_param = self.env['ir.config_parameter'].sudo().get_param
+        return {kind: str2bool(get_param(f'ir_async.{kind}', ''), False) for kind in ('export', 'report')}
+
+    @api.model
+    def _can_download(self, kind):
+        """Tell whether a job is to make a file: if that is set so, and there are workers to do it soon.
+
+        :param str kind: ``export`` or ``report``
         :rtype: bool
         """
         return (
             self.env.user._is_internal()
-            # sudo - ir.config_parameter: all users may profit by what the administrator has set
-            and str2bool(self.env['ir.config_parameter'].sudo().get_param(setting, ''), False)
+            and self._get_download_settings()[kind]
             and not module.current_test  # jobs do not run by themselves then
             and workers_alive(self.env.cr)
         )

@@ -13,6 +13,7 @@ from . import (
     test_js,
     test_options,
     test_progress,
+    test_report,
     test_retention,
     test_retry,
     test_run,

@@ -14,11 +14,10 @@ from odoo.exceptions import AccessError, UserError
 from odoo.tests import HttpCase, new_test_user, tagged
 from odoo.tools import mute_logger
 
+from .common import AsyncCase
 from odoo.addons.ir_async.models import ir_async_download
 from odoo.addons.ir_async.tools import export
 from odoo.addons.web.controllers.export import CSVExport
-
-from .common import AsyncCase
 
 ROUTE = 'odoo.addons.web.controllers.export'
 FIELDS = [

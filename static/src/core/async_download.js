@@ -1,0 +1,36 @@
+/**
+ * Call a method of the server that has a job make a file, and download the file, as if there were no job.
+ *
+ * When that takes a while, the user is not kept waiting: the file is in the list of his jobs, in the end.
+ *
+ * @param {import("../services/async_job_service").AsyncJobService} asyncJob
+ * @param {Object} call as for `asyncRpc`
+ * @returns {Promise<void>} resolved once the file is there, or the user is told that it takes a while
+ */
+export function asyncDownload(asyncJob, call) {
+    return new Promise((resolve, reject) => {
+        let isInBackground = false;
+        const onBackground = () => {
+            isInBackground = true;
+            resolve();
+        };
+        const onEnd = async (job) => {
+            if (isInBackground) {
+                asyncJob.toasts.add(job);
+            } else {
+                await asyncJob.open(job.id);
+                await asyncJob.dismiss(job.id);
+                resolve();
+            }
+        };
+        asyncJob
+            .asyncRpc(call, { onBackground })
+            .then(onEnd)
+            .catch((error) => {
+                if (isInBackground) {
+                    throw error; // nobody waits any more, but the user is to see it
+                }
+                reject(error);
+            });
+    });
+}

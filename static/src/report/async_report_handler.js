@@ -1,0 +1,36 @@
+import { registry } from "@web/core/registry";
+import { user } from "@web/core/user";
+import { session } from "@web/session";
+import { asyncDownload } from "../core/async_download";
+
+/**
+ * Print PDF reports in the background, where the server can.
+ *
+ * @param {Object} action of the type `ir.actions.report`
+ * @param {Object} options
+ * @param {import("@web/env").OdooEnv} env
+ * @returns {Promise<boolean>} false: let Odoo, or another addon, print it
+ */
+async function asyncReportHandler(action, options, env) {
+    const { report_type: type, report_name: name, data, context } = action;
+    if (type !== "qweb-pdf" || !session.async_downloads?.report || /[/?]/.test(name)) {
+        return false;
+    }
+    const { async_job: asyncJob, orm } = env.services;
+    if (!(await orm.call("ir.actions.report", "has_async_pdf", [name]))) {
+        return false;
+    }
+    const hasData = Boolean(data && Object.keys(data).length); // then it decides which records to print
+    await asyncDownload(asyncJob, {
+        model: "ir.actions.report",
+        method: "async_pdf",
+        args: [name, (!hasData && context?.active_ids) || [], hasData ? data : {}],
+        kwargs: { context: { ...user.context, ...context } },
+    });
+    return true;
+}
+
+// After those of other addons: they print elsewhere, or something else.
+registry
+    .category("ir.actions.report handlers")
+    .add("async_report_handler", asyncReportHandler, { sequence: 100 });
