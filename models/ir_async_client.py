@@ -52,6 +52,7 @@ class IrAsync(models.Model):
             messages of the bus. ``elapsed`` is in seconds, up to now or to the end.
         :rtype: list[dict]
         """
+        self.browse().check_access('read')
         rows = self.env.execute_query_dict(SQL(
             """
             WITH listed AS (

@@ -9,6 +9,7 @@ import time
 
 import requests
 from devenv import ODOO, ROOT, STATE, cluster, psql
+from PIL import Image
 from playwright.sync_api import sync_playwright
 from run import DATABASE, default_port, prepare_database
 
@@ -17,6 +18,7 @@ COPY = 'ir_async_screenshots'
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chromium-browser'))))
 ARGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--force-color-profile=srgb', '--hide-scrollbars']
 
+# what is on the pictures
 ACTION = {'result': {'type': 'ir.actions.act_window', 'res_model': 'res.partner', 'view_mode': 'list'}}
 FILE = {'result': {'type': 'ir.actions.act_url', 'url': '/web/content/1?download=true'}}
 TRACEBACK = """\
@@ -133,7 +135,21 @@ class Camera:
     def take(self, page, name, **options):
         if not self.wanted or name in self.wanted:
             page.screenshot(path=IMAGES / f'{name}.png', animations='disabled', **options)
+            compress(IMAGES / f'{name}.png')
             print(IMAGES / f'{name}.png', flush=True)
+
+
+def compress(path):
+    """Keep 256 colours: there are no photos."""
+    with Image.open(path) as image:
+        image.convert('RGB').quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def draw_icon(browser):
+    page = browser.new_page(viewport={'width': 100, 'height': 100})
+    page.set_content(f'<style>body {{ margin: 0 }} svg {{ display: block }}</style>{(DESCRIPTION / "icon.svg").read_text(encoding="utf-8")}')
+    page.screenshot(path=DESCRIPTION / 'icon.png', omit_background=True)
+    page.close()
 
 
 def open_menu(page):
@@ -174,9 +190,12 @@ def main(wanted):
     add_jobs()
     with server(default_port()) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        draw_icon(browser)
         shoot(Camera(browser, url, wanted))
         browser.close()
     subprocess.run(['dropdb', '--force', COPY], check=True)
+    for name in ('systray_light', 'systray_dark', 'systray_mobile', 'list_light', 'form_light'):
+        shutil.copy(IMAGES / f'{name}.png', DESCRIPTION)  # what index.html shows
 
 
 if __name__ == '__main__':

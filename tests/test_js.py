@@ -48,7 +48,7 @@ class TestTour(HttpCase):
             job = jobs.call_notify(name, target.create, [])
             job.flush_model()
             self.env.cr.execute(
-                "UPDATE ir_async SET state = %s, payload = %s, date_start = create_date, date_done = now() WHERE id = %s",
+                "UPDATE ir_async SET state = %s, payload = %s, revision = 3, date_start = create_date, date_done = now() WHERE id = %s",
                 [state, json.dumps(payload), job.id])
         jobs.invalidate_model()
         self.start_tour('/odoo', 'ir_async_tour', login='admin')

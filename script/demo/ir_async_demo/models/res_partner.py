@@ -52,7 +52,7 @@ class ResPartner(models.Model):
     @api.model
     def start_neighbours_search(self):
         """Start the search that the ⚙ menu of the contacts offers."""
-        return {'asyncJobId': self.env['ir.async'].call_notify(self.env._("Neighbours"), self._search_neighbours).id}
+        return {'asyncJobId': self.env['ir.async'].call_notify("Neighbours", self._search_neighbours).id}
 
     @api.model
     def _search_neighbours(self, seconds=8):
@@ -64,11 +64,11 @@ class ResPartner(models.Model):
             time.sleep(seconds / len(batches))
             contacts_by_city.update(filter(None, self.browse(ids).mapped('city')))
             done = sum(contacts_by_city.values())
-            self.env['ir.async'].report_progress(done, total, self.env._("%(done)s contacts compared", done=done))
+            self.env['ir.async'].report_progress(done, total, f"{done:,} of {total:,} contacts compared")
         (city, _count), = contacts_by_city.most_common(1)
         return {
             'type': 'ir.actions.act_window',
-            'name': self.env._("Neighbours in %(city)s", city=city),
+            'name': f"Neighbours in {city}",
             'res_model': 'res.partner',
             'view_mode': 'list,form',
             'domain': [('city', '=', city)],
