@@ -4,6 +4,12 @@ from odoo import api, models
 class IrHttp(models.AbstractModel):
     _inherit = 'ir.http'
 
+    def session_info(self):
+        info = super().session_info()
+        if self.env.user._is_internal():
+            info['async_downloads'] = self.env['ir.async']._get_download_settings()
+        return info
+
     @api.model
     def lazy_session_info(self):
         info = super().lazy_session_info()

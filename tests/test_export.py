@@ -286,6 +286,7 @@ class TestExport(AsyncCase, HttpCase):
         settings.execute()
         self.assertTrue(available())
 
+        self.assertEqual(self.make_jsonrpc_request('/web/session/get_session_info')['async_downloads'], {'export': True, 'report': True})
         self.assertFalse(available(new_test_user(self.env, 'portal', groups='base.group_portal')))
         with patch.object(type(self.env['res.partner']), '_async_export', False):
             self.assertFalse(available())
