@@ -268,6 +268,8 @@ class TestExport(AsyncCase, HttpCase):
         def available(user=self.user):
             return self.env(user=user)['res.partner'].has_async_export('xlsx')
 
+        info = self.make_jsonrpc_request('/web/session/get_session_info')
+        self.assertEqual(info['async_downloads'], {'export': True, 'report': True})
         self.assertFalse(available(), "under test, jobs do not run by themselves")
         self.startPatch(patch.object(ir_async_download.module, 'current_test', None))
         workers = self.startPatch(patch.object(ir_async_download, 'workers_alive', return_value=True))
@@ -286,7 +288,6 @@ class TestExport(AsyncCase, HttpCase):
         settings.execute()
         self.assertTrue(available())
 
-        self.assertEqual(self.make_jsonrpc_request('/web/session/get_session_info')['async_downloads'], {'export': True, 'report': True})
         self.assertFalse(available(new_test_user(self.env, 'portal', groups='base.group_portal')))
         with patch.object(type(self.env['res.partner']), '_async_export', False):
             self.assertFalse(available())
