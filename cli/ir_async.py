@@ -42,7 +42,8 @@ class IrAsync(Command):
         config['max_cron_threads'] = 0
         for option in ('init', 'update', 'reinit'):
             config[option] = {}
-        cli_server.setup_pid_file()
+        if not opt.ir_async_until_eof:  # the file is the parent's
+            cli_server.setup_pid_file()
         server.load_server_wide_modules()
         server.server = AsyncServer(workers, opt.ir_async_until_eof)
         code = server.server.run(config['db_name'], False)

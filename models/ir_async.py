@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import math
@@ -21,7 +20,7 @@ from odoo.tools.misc import split_every
 from odoo.addons.ir_async.exceptions import ClaimLost, RetryJob, WorkerDied
 from odoo.addons.ir_async.service.pg import notifier
 from odoo.addons.ir_async.tools.encoding import decode, encode, encode_result
-from odoo.addons.ir_async.tools.options import Options
+from odoo.addons.ir_async.tools.options import Options, is_text
 from odoo.addons.ir_async.tools.target import caller_stack, check_target, format_stack
 
 _logger = logging.getLogger(__name__)
@@ -51,8 +50,18 @@ class Running:
 
     def __init__(self, job):
         self.job = job
+        self.dbname = None
         self.progress = None
         self.deadline = None  # when its time is over, if it is limited
+
+    @classmethod
+    def get(cls, cr):
+        """Return the job that this thread runs, if it is one of the database of the cursor.
+
+        :rtype: Running | None
+        """
+        running = cls.current.get()
+        return running if running and running.dbname == cr.dbname else None
 
 
 class VerbatimJson(fields.Json):
@@ -104,7 +113,8 @@ class IrAsync(models.Model):
         readonly=True, prefetch=False, groups='ir_async.ir_async_group_manager',
         help="Where it was enqueued: JSON, innermost frame last")
     parent_id = fields.Many2one(
-        'ir.async', "Enqueued by", readonly=True, index='btree_not_null', ondelete='set null')
+        'ir.async', "Enqueued by", readonly=True, index='btree_not_null', ondelete='set null',
+        groups='ir_async.ir_async_group_manager')
 
     # How: see `with_options`.
     priority = fields.Integer(required=True, readonly=True, default=10, aggregator=None, help="Lower runs first")
@@ -126,6 +136,7 @@ class IrAsync(models.Model):
     # (session, claims) is the fence: the pair is new with every claim, and every outcome must match it.
     claims = fields.Integer(readonly=True, default=0, aggregator=None, help="How many times a worker took it")
     session = fields.Integer(readonly=True, aggregator=None, help="The worker that has it, while processing")
+    database = fields.Char(readonly=True, help="Where it was enqueued: its name differs in a copy of the database")
     create_date = fields.Datetime("Created on", readonly=True)
     date_start = fields.Datetime("Started on", readonly=True)
     date_done = fields.Datetime("Ended on", readonly=True)
@@ -140,7 +151,7 @@ class IrAsync(models.Model):
     _waiting_idx = models.Index("(id) WHERE state = 'waiting'")
     _session_idx = models.Index("(session) WHERE state = 'processing'")
     _limited_start_idx = models.Index("(channel, date_start) WHERE limited")
-    _notified_idx = models.Index("(user_id) WHERE notify")
+    _notified_idx = models.Index("(user_id, id) WHERE notify AND dismissed IS NOT TRUE")
     _live_key_uniq = models.UniqueIndex(
         "(key, (CASE WHEN notify THEN user_id ELSE 0 END))"
         " WHERE key IS NOT NULL AND state IN ('waiting', 'created', 'processing')",
@@ -155,6 +166,7 @@ class IrAsync(models.Model):
             ALTER attempts SET DEFAULT 0,
             ALTER deaths SET DEFAULT 0,
             ALTER claims SET DEFAULT 0,
+            ALTER database SET DEFAULT current_database(),
             ALTER create_date SET DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')
             """, SQL.identifier(self._table)))
         # A dependency stays for information once it is met; until then it is in these indexes.
@@ -234,6 +246,9 @@ class IrAsync(models.Model):
         if callable(description):
             msg = f"call_notify() takes a description first, then the method; got {description!r}"
             raise TypeError(msg)
+        if description and not is_text(str(description)):
+            msg = f"the description cannot be stored: {description!r}"
+            raise TypeError(msg)
         return self._enqueue(target, args, kwargs, name=str(description) if description else None, notify=True)
 
     @api.private
@@ -242,7 +257,7 @@ class IrAsync(models.Model):
 
         :return: a record of ``ir.async``, empty outside of a job
         """
-        running = Running.current.get()
+        running = Running.get(self.env.cr)
         return self._plain().browse([running.job.id] if running else [])
 
     @api.private
@@ -261,7 +276,7 @@ class IrAsync(models.Model):
             if not isinstance(value, (int, float)) or not math.isfinite(value):
                 msg = f"{name} must be a finite number, not {value!r}"
                 raise TypeError(msg)
-        if running := Running.current.get():
+        if running := Running.get(self.env.cr):
             running.progress = (
                 float(done), None if total is None else float(total), message and str(message).replace('\0', ''))
 
@@ -279,7 +294,7 @@ class IrAsync(models.Model):
         # The job comes to exist in the transaction of the target, whatever this one is.
         model = self if self.env.cr is env.cr else env[self._name].with_context(**{OPTIONS: self._options()})
         options = model._options()
-        running = Running.current.get()
+        running = Running.get(env.cr)
         values = {
             'state': 'waiting' if options.after else 'created',
             'name': name,
@@ -387,11 +402,13 @@ class IrAsync(models.Model):
         data = self.env.cr.postcommit.data
         if 'ir_async.notified' not in data:
             data['ir_async.notified'] = True
-            self.env.cr.postcommit.add(functools.partial(self._notify_workers, self.env.cr.dbname))
+            self.env.cr.postcommit.add(self._notify_workers)
 
-    @staticmethod
-    def _notify_workers(dbname):
+    def _notify_workers(self):
         """Wake the workers up, now; where there are none, the cron workers."""
+        # another hook may enqueue more, and commit
+        self.env.cr.postcommit.data.pop('ir_async.notified', None)
+        dbname = self.env.cr.dbname
         if not notifier.notify(dbname):
             with Registry(dbname).cursor() as cr:
                 env = api.Environment(cr, SUPERUSER_ID, {})
@@ -456,6 +473,7 @@ class IrAsync(models.Model):
         :return: the records in sudo
         :raises odoo.exceptions.AccessError: when one of them is somebody else's
         """
+        self.browse().check_access('read')
         jobs = self.sudo()
         jobs._insert_pending()
         if not jobs:
@@ -595,12 +613,16 @@ class IrAsync(models.Model):
         if not job.user_active and job.user_id != SUPERUSER_ID and not env.user._is_public():
             raise UserError(env._("The user %(login)s was archived since.", login=env.user.sudo().login))
         records = env[job.res_model].browse(json.loads(job.res_ids))
+        running.dbname = env.cr.dbname
         token = Running.current.set(running)
+        # Odoo recomputes and flushes with the user of the transaction: not root's, as long as the method runs.
+        root_env, env.transaction.default_env = env.transaction.default_env, env
         try:
             result = getattr(records, job.method)(*decode(job.args, env), **decode(job.kwargs, env))
             payload = encode_result(result)
             env.cr.flush()
         finally:
+            env.transaction.default_env = root_env
             Running.current.reset(token)
         return ('done', None) if result is None else ('succeeded', payload)
 

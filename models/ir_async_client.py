@@ -14,7 +14,8 @@ class IrAsync(models.Model):
         compute='_compute_duration', digits=(16, 3), aggregator='avg', help="Seconds it has run, last time")
     wait_duration = fields.Float(
         "Waited", compute='_compute_duration', digits=(16, 3), aggregator='avg', help="Seconds from its creation to its start")
-    child_ids = fields.One2many('ir.async', 'parent_id', "Enqueued", readonly=True, help="The jobs it has enqueued")
+    child_ids = fields.One2many('ir.async', 'parent_id', "Enqueued", readonly=True, groups='ir_async.ir_async_group_manager',
+        help="The jobs it has enqueued")
     before_ids = fields.Many2many(
         'ir.async', 'ir_async_after_rel', 'after_id', 'job_id', "Before", readonly=True, help="The jobs that wait for it")
 
@@ -68,7 +69,7 @@ class IrAsync(models.Model):
                    coalesce(length(payload::text), 0) <= %(max_size)s AS is_small,
                    CASE WHEN length(payload::text) <= %(max_size)s THEN payload END AS payload
               FROM ir_async
-             WHERE (id IN (SELECT id FROM listed) OR id = ANY(%(job_ids)s)) AND user_id = %(uid)s
+             WHERE id IN (SELECT id FROM listed UNION SELECT unnest(%(job_ids)s::int[])) AND user_id = %(uid)s
           ORDER BY id
             """,
             uid=self.env.uid, limit=LISTED_MAX, max_size=BUS_PAYLOAD_MAX_SIZE,

@@ -15,8 +15,10 @@ class IrAsyncWorker(models.Model):
 
     host = fields.Char(readonly=True)
     pid = fields.Integer(string="Process", readonly=True, aggregator=None)
+    process_key = fields.Integer(readonly=True, aggregator=None, help="The lock that its process holds")
     server_start = fields.Datetime(readonly=True, help="When PostgreSQL had been started")
     job_id = fields.Integer(string="Job", readonly=True, aggregator=None, help="The last job it began")
+    job_claims = fields.Integer(readonly=True, aggregator=None, help="… by which claim")
     deadline = fields.Datetime(readonly=True, help="Until when the method of that job may run")
 
     def init(self):

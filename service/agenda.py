@@ -11,14 +11,17 @@ from .runner import Runner
 from .session import Session
 
 IDLE_TIME = 30  # seconds without a job after which a database is left alone
-SHUN_TIME = 5  # seconds to keep away from a database that is new, or that went away
+SHUN_TIME = 5  # seconds to keep away from a database that went away
+COPY_TIME = 300  # seconds that a copy of a database has to be neutralized, before the jobs that came with it are run
 
 
 class Database:
     """A database on the agenda: when it is due; and the worker's session and runner, while it has business there."""
 
-    def __init__(self, name):
+    def __init__(self, name, process_key):
         self.name = name
+        self._process_key = process_key
+        self._met = time.monotonic()
         self.due = 0
         self.session = None
         self.runner = None
@@ -58,8 +61,11 @@ class Database:
         """
         now = time.monotonic()
         delay = None
+        adopts = now > self._met + COPY_TIME
+        if self.session and self.session.adopts != adopts:
+            self.leave()
         if not self.session:
-            self.session, delay = Session.open(self.name)
+            self.session, delay = Session.open(self.name, self._process_key, adopts)
             self._last_job = now
             self._next_watch = 0
         jobs = self.session.claim(limit) if self.session else []
@@ -77,28 +83,30 @@ class Database:
 class Agenda:
     """The databases of this server. The one that was due first comes first: each gets its turn."""
 
-    def __init__(self, list_databases):
+    def __init__(self, list_databases, process_key):
         self._list_databases = list_databases
+        self._process_key = process_key
         self._databases = {}
         self._next_listing = 0
-        self._is_first = True
 
     def __iter__(self):
         return iter(list(self._databases.values()))
 
     def refresh(self):
-        """Look for databases that appeared and disappeared, when it is time to."""
+        """Look for databases that appeared and disappeared, and have all of them visited, when it is time to."""
         now = time.monotonic()
         if now < self._next_listing:
             return
-        # The jitter keeps the workers from all coming at once.
-        self._next_listing = now + settings().poll_interval * random.uniform(0.8, 1)
+        self._next_listing = now + SHUN_TIME  # should the listing fail
         names = self._list_databases()
         for name in self._databases.keys() - set(names):
             self._databases.pop(name).leave()
         for name in names:
-            self.wake(name)
-        self._is_first = False
+            if name not in self._databases:
+                self._databases[name] = Database(name, self._process_key)
+            self._databases[name].wake()
+        # The jitter keeps the workers from all coming at once.
+        self._next_listing = now + settings().poll_interval * random.uniform(0.8, 1)
 
     def wake_all(self):
         """Have all databases visited: something may have been missed."""
@@ -106,11 +114,10 @@ class Agenda:
 
     def wake(self, name):
         """Have a database visited."""
-        if name not in self._databases:
-            database = self._databases[name] = Database(name)
-            if not self._is_first:
-                database.shun()  # it may be a copy that is not neutralized yet
-        self._databases[name].wake()
+        if name in self._databases:
+            self._databases[name].wake()
+        else:
+            self.wake_all()  # it is new; or somebody else's, but anybody may NOTIFY
 
     def next(self):
         """Return the database that is due first.

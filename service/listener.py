@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 
 import psycopg2
@@ -17,6 +18,7 @@ class Listener:
     """Connected to the database ``postgres``, whatever it takes."""
 
     def __init__(self):
+        self.process_key = random.getrandbits(31)  # its lock is held as long as the process lives
         self._connection = None
         self._next_try = 0
 
@@ -38,7 +40,9 @@ class Listener:
                 if self._connection.server_version >= 140000:
                     cr.execute("SET idle_session_timeout = 0")
                 # for whoever asks pg.workers_alive()
-                cr.execute("SELECT pg_advisory_lock_shared(%s, %s)", [pg.LOCK_CLASS, pg.LISTENER_KEY])
+                cr.execute(
+                    "SELECT pg_advisory_lock_shared(%s, %s), pg_advisory_lock(%s, %s)",
+                    [pg.LOCK_CLASS, pg.LISTENER_KEY, pg.PROCESS_LOCK_CLASS, self.process_key])
                 cr.execute("SELECT pg_is_in_recovery()")
                 if cr.fetchone()[0]:
                     _logger.warning("PostgreSQL is in recovery mode: jobs wait for the next poll")

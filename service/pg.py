@@ -24,26 +24,28 @@ _NOTIFY = sql.SQL("SELECT {}('odoo_async', %s)").format(sql.Identifier(NOTIFY_FU
 LOCK_CLASS = int.from_bytes(b'iras', 'big')  # the first key of our advisory locks
 ALIVE_TIME = 10  # seconds for which workers that were seen are taken to be alive
 LISTENER_KEY = 0  # the second one, on the database `postgres`, of those that listen for jobs
+PROCESS_LOCK_CLASS = int.from_bytes(b'irap', 'big')  # the first one, there as well, of each worker process
 
 # Both ends must see within seconds that the other one's host vanished: the server, to release the advisory
 # lock of a dead worker; the client, not to wait for ever for a NOTIFY on a connection that is half open.
-KEEPALIVES = {'keepalives_idle': 5, 'keepalives_interval': 2, 'keepalives_count': 3, 'tcp_user_timeout': 10_000}
-SESSION = (
-    ' -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000'
-)
+LIMITS = {'connect_timeout': 5, 'keepalives_idle': 5, 'keepalives_interval': 2, 'keepalives_count': 3, 'tcp_user_timeout': 10_000}
+SESSION = {
+    'tcp_keepalives_idle': 5, 'tcp_keepalives_interval': 2, 'tcp_keepalives_count': 3, 'tcp_user_timeout': 10_000,
+}
 
 
-def connect(dbname, options=''):
+def connect(dbname, **session):
     """Return a new connection in autocommit (so READ COMMITTED), that PgBouncer is not in between of.
 
     :param str dbname: the database
-    :param str options: settings of the session, as for the command line of ``postgres``
+    :param session: settings of the session
     :rtype: psycopg2.extensions.connection
     """
     _db, info = sql_db.connection_info_for(dbname)
     direct = {'host': settings().db_host, 'port': settings().db_port}
     connection = psycopg2.connect(
-        **(info | {key: value for key, value in direct.items() if value} | KEEPALIVES), options=SESSION + options)
+        **(info | {key: value for key, value in direct.items() if value} | LIMITS),
+        options=' '.join(f'-c {name}={value}' for name, value in (SESSION | session).items()))
     connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
     return connection
 
@@ -100,7 +102,7 @@ class Notifier:
                 except psycopg2.Error:
                     self._connection = None  # PostgreSQL closed it: it was idle, or restarted
                     return self._send(dbname)
-            except psycopg2.Error as exc:
+            except (psycopg2.Error, ValueError) as exc:  # or a wrong setting, where no server has checked them
                 self._connection = None
                 _logger.warning("Could not wake the job workers: %s", exc)
                 return True

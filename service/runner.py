@@ -18,6 +18,7 @@ from odoo.modules.registry import Registry
 from odoo.service.model import retrying
 
 from ..exceptions import ClaimLost, JobInterrupted, JobTimeout, RetryJob
+from . import pg
 from .config import settings
 
 _logger = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ class JobCursor(sql_db.Cursor):
             # The backend of a killed worker would go on with its statement to the end. Odoo's pool resets
             # the connection each time it lends it.
             self.execute("SET client_connection_check_interval = '500ms'")
+        # Nor must that of a vanished host keep the rows of its job locked.
+        self.execute("; ".join(f"SET {name} = {value}" for name, value in pg.SESSION.items()))
         self._cnx.commit()
 
     def commit(self):
@@ -124,7 +127,11 @@ class Runner:
     def _fail(self, job, exc, duration):
         try:
             if self.cr.closed:
+                # Not the fault of the job, maybe: it is run again, but not for ever.
+                _logger.warning("Job %s lost its connection to the database: %s", job, exc)
+                self.session.give_back([job], deaths=1)
                 self.cr = JobCursor(self.session.dbname)
+                return
             self._reset()
             env = _root(self.cr)
             retrying(partial(self._attempt_failure, job, env, exc), env)
@@ -148,6 +155,8 @@ class Runner:
         self.cr.job = None
         with contextlib.suppress(psycopg2.Error):  # the connection is gone: whoever uses it next notices
             self.cr.rollback()
+        # `retrying` does it for an Exception alone, not when the job was lost, or exits.
+        Registry(self.session.dbname).reset_changes()
         self.cr.transaction = None
         self.cr.cache.clear()
 

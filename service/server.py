@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import odoo.cli
 from odoo import sql_db
 from odoo.modules.registry import Registry
 from odoo.service.server import (
@@ -117,17 +118,21 @@ class ChildServer:
             self._process.wait()
 
     def _run(self):
-        # The parent's arguments, but for those of commands, and with the addons path that finds ours.
-        arguments = [argument for argument in stripped_sys_argv()[1:] if argument != 'server']
+        # The parent's arguments, but for its command, and with the addons path that finds ours.
+        arguments = stripped_sys_argv()[1:]
+        if arguments[:1] == [odoo.cli.COMMAND]:
+            arguments = arguments[1:] if odoo.cli.COMMAND == 'server' else ['-d', ','.join(config['db_name'])]
         command = [
             sys.executable, sys.argv[0], f'--addons-path={",".join(config["addons_path"])}', 'ir_async', *arguments,
             f'--workers={settings().workers}', '--until-eof',
         ]
+        delay = 1
         while not self._stopping.is_set():
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
             self._process.wait()
-            if not self._stopping.wait(1):
+            if not self._stopping.wait(delay):
                 _logger.warning("The job workers ended (%s), starting them again", self._process.returncode)
+                delay = min(2 * delay, 60)
 
 
 class AsyncServer(PreforkServer):
@@ -142,6 +147,7 @@ class AsyncServer(PreforkServer):
         self.async_workers = workers
         self.until_eof = until_eof
         self.reload = False
+        self.stopping = False
 
     def start(self):
         super().start()
@@ -151,7 +157,8 @@ class AsyncServer(PreforkServer):
     def _wait_eof(self):
         while os.read(0, 1024):
             pass
-        os.kill(self.pid, signal.SIGTERM)
+        if not self.stopping:  # a second signal would have it leave its workers alone
+            os.kill(self.pid, signal.SIGTERM)
 
     def process_spawn(self):
         spawn_workers(self, self.async_workers)
@@ -161,4 +168,6 @@ class AsyncServer(PreforkServer):
             # `PreforkServer` hands its HTTP socket over to a new server. We have none: stop, then start again.
             self.reload = True
             sig = signal.SIGTERM
+        if sig in (signal.SIGINT, signal.SIGTERM):
+            self.stopping = True
         super().signal_handler(sig, frame)

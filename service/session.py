@@ -30,7 +30,7 @@ CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # of advisory locks, while 
 STOP_CHANNEL = 'ir_async_stop'  # NOTIFYed in the database of the job, with its id
 
 # A claim may be lost in a crash, its session is gone then, too: no need to wait for the disk. An outcome may not.
-OPTIONS = ' -c synchronous_commit=off -c lock_timeout=5s'
+OPTIONS = {'synchronous_commit': 'off', 'lock_timeout': '5s'}
 DURABLE = "SET LOCAL synchronous_commit = on;"
 
 
@@ -89,13 +89,14 @@ ALIVE = f"""
      WHERE locktype = 'advisory' AND classid = {pg.LOCK_CLASS} AND objsubid = 2 AND granted
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-NOW = "clock_timestamp() AT TIME ZONE 'UTC'"
+NOW = "(clock_timestamp() AT TIME ZONE 'UTC')"
 IS_LIMITED = """split_part(channel, '/', 1) IN (
     SELECT name FROM ir_async_channel WHERE name != '*' AND (capacity > 0 OR interval > 0 OR paused))"""
 IS_PAUSED = "EXISTS (SELECT FROM ir_async_channel WHERE name = '*' AND paused)"
 IS_UPGRADING = "EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove'))"
 IS_READY = f"state = 'created' AND date_scheduled IS NULL AND NOT {IS_PAUSED}"
-IS_OURS = "(%(channels)s = '{}' OR split_part(channel, '/', 1) = ANY(%(channels)s))"
+IS_OURS = """(%(channels)s = '{}' OR split_part(channel, '/', 1) = ANY(%(channels)s))
+    AND (database = current_database() OR %(adopts)s)"""
 TAKE = """
     state = 'processing',
     session = %(key)s,
@@ -108,9 +109,10 @@ TAKE = """
 class Session:
     """The presence of a worker in a database, from :meth:`open` to :meth:`close`."""
 
-    def __init__(self, dbname, connection, key):
+    def __init__(self, dbname, connection, key, adopts):
         self.dbname = dbname
         self.key = key
+        self.adopts = adopts
         self.changes = []  # what users are to be told
         self._connection = connection
         self._lock = threading.Lock()  # the worker's two threads share the connection
@@ -119,16 +121,18 @@ class Session:
         self._prepared = set()
 
     @classmethod
-    def open(cls, dbname):
+    def open(cls, dbname, process_key=None, adopts=True):
         """Connect to a database and register there.
 
         :param str dbname: the database
+        :param int process_key: the key of the lock that says whether this process is alive
+        :param bool adopts: whether to run jobs that were enqueued in a database of another name, too
         :return: a session, and when to look again, in seconds; no session when there is nothing to do there: no job,
             no such module, another version of Odoo
         :rtype: tuple
         :raises psycopg2.OperationalError: when the database cannot be reached
         """
-        connection = pg.connect(dbname, OPTIONS)
+        connection = pg.connect(dbname, **OPTIONS)
         opened = delay = None
         try:
             with connection.cursor() as cr:
@@ -144,7 +148,7 @@ class Session:
                 if version != BASE_VERSION:
                     delay = None
                 elif has_jobs or (delay is not None and delay <= 0):
-                    opened = cls(dbname, connection, cls._register(cr))
+                    opened = cls(dbname, connection, cls._register(cr, process_key), adopts)
         except (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn):
             pass  # not, or not yet, a database with this module
         finally:
@@ -153,7 +157,7 @@ class Session:
         return opened, None if delay is None else float(delay)
 
     @staticmethod
-    def _register(cr):
+    def _register(cr, process_key):
         if cr.connection.server_version >= 140000:
             cr.execute("SET idle_session_timeout = 0")
         cr.execute(f"LISTEN {STOP_CHANNEL}")
@@ -162,12 +166,12 @@ class Session:
         cr.execute(f"DELETE FROM ir_async_worker WHERE id NOT IN ({ALIVE})"
                    " AND id NOT IN (SELECT session FROM ir_async WHERE state = 'processing')")
         cr.execute("""
-            INSERT INTO ir_async_worker (id, host, pid, server_start)
-                 SELECT key, %s, %s, pg_postmaster_start_time() AT TIME ZONE 'UTC'
+            INSERT INTO ir_async_worker (id, host, pid, process_key, server_start)
+                 SELECT key, %s, %s, %s, pg_postmaster_start_time() AT TIME ZONE 'UTC'
                    FROM nextval('ir_async_worker_id_seq') AS key
                   WHERE pg_try_advisory_lock(%s, key::int)
               RETURNING id
-        """, [socket.gethostname(), os.getpid(), pg.LOCK_CLASS])
+        """, [socket.gethostname(), os.getpid(), process_key, pg.LOCK_CLASS])
         return cr.fetchone()[0]
 
     def close(self):
@@ -243,7 +247,7 @@ class Session:
         """, self._params(job_id=job_id))]
 
     def _params(self, **params):
-        return {'key': self.key, 'channels': settings().channels, **params}
+        return {'key': self.key, 'channels': settings().channels, 'adopts': self.adopts, **params}
 
     # How long the channel has to wait for a slot: 0 for not at all, NULL for until something changes.
     _SLOT_DELAY = f"""
@@ -364,6 +368,7 @@ class Session:
             started = self._execute_prepared('start', f"""
                 UPDATE ir_async_worker worker
                    SET job_id = job.id,
+                       job_claims = job.claims,
                        deadline = {NOW} + nullif($1::float8, 0) * interval '1 second'
                   FROM ir_async job
                  WHERE worker.id = %(key)s
@@ -380,6 +385,7 @@ class Session:
         """Return the ids of the jobs of this database that somebody wants to be stopped, without waiting.
 
         :rtype: set[int]
+        :raises psycopg2.Error: when the connection is lost, and with it the claims
         """
         if not self._lock.acquire(blocking=False):
             return set()
@@ -388,14 +394,14 @@ class Session:
             ids = {int(notification.payload) for notification in self._connection.notifies}
             self._connection.notifies.clear()
             return ids
-        except psycopg2.Error:
-            return set()  # the work thread will notice
         finally:
             self._lock.release()
 
-    def give_back(self, jobs):
+    def give_back(self, jobs, deaths=0):
         """Put jobs back into the queue, as if they had never been claimed; but for those that somebody has locked.
 
+        :param list[Job] jobs: the jobs
+        :param int deaths: how many deaths they are charged with
         :return: the ids of those that were
         :rtype: set[int]
         """
@@ -407,11 +413,11 @@ class Session:
             FOR NO KEY UPDATE SKIP LOCKED
             )
             UPDATE ir_async job
-               SET state = 'created', session = NULL, revision = revision + 1
+               SET state = 'created', session = NULL, revision = revision + 1, deaths = deaths + %s
               FROM mine
              WHERE job.id = mine.id
          RETURNING {CHANGE}
-        """, [[job.id for job in jobs], self.key])
+        """, [[job.id for job in jobs], self.key, deaths])
         if given_back:
             pg.notifier.notify(self.dbname)
         return given_back
@@ -456,15 +462,23 @@ class Session:
 
     def _rescue(self):
         # The job is charged with the death if the worker's row, which PostgreSQL forgets when it crashes itself,
-        # names it, and PostgreSQL was not restarted either.
+        # names it, PostgreSQL was not restarted either, and the process is gone, not just its connection.
+        # It took too long if its time was over just now. Later on, nobody can tell what its worker died of.
         return self._change(f"""
             WITH alive AS MATERIALIZED ({ALIVE}),
             orphan AS (
-                SELECT job.id, worker.id IS NOT NULL AS is_charged, worker.deadline < {NOW} AS is_late
+                SELECT job.id, worker.id IS NOT NULL AS is_charged,
+                       worker.deadline BETWEEN {NOW} - interval '10 seconds' AND {NOW} AS is_late
                   FROM ir_async job
              LEFT JOIN ir_async_worker worker
-                    ON worker.id = job.session AND worker.job_id = job.id
+                    ON worker.id = job.session AND worker.job_id = job.id AND worker.job_claims = job.claims
                    AND worker.server_start = pg_postmaster_start_time() AT TIME ZONE 'UTC'
+                   AND NOT EXISTS (
+                       SELECT
+                         FROM pg_locks
+                        WHERE locktype = 'advisory' AND classid = {pg.PROCESS_LOCK_CLASS}
+                          AND objid::int8 = worker.process_key AND objsubid = 2
+                          AND database = (SELECT oid FROM pg_database WHERE datname = 'postgres'))
                  WHERE job.state = 'processing' AND job.session NOT IN (SELECT objid FROM alive)
             FOR NO KEY UPDATE OF job SKIP LOCKED
             ),

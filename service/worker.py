@@ -82,10 +82,13 @@ class WorkerAsync(Worker):
             self.multi.socket.close()
         # A service manager sends SIGTERM to all processes of the server: the running job must not die of it.
         signal.signal(signal.SIGTERM, self.signal_handler)
+        signal.signal(signal.SIGHUP, self.signal_handler)
         # These must not be created before the fork.
         self.process = psutil.Process()
         self.listener = Listener()
-        self.agenda = Agenda(cron_database_list)
+        self.agenda = Agenda(cron_database_list, self.listener.process_key)
+        if {signal.SIGINT, signal.SIGTERM} & set(self.multi.queue):
+            self.alive = False  # it came after the fork, but was still for the server
 
     def signal_handler(self, sig, frame):
         self.alive = False
@@ -129,7 +132,10 @@ class WorkerAsync(Worker):
         if running.progress and now >= self.next_progress:
             self.next_progress = now + PROGRESS_INTERVAL
             self.runner.save_progress(running)
-        self.stop_requests |= self.session.stop_requests()
+        try:
+            self.stop_requests |= self.session.stop_requests()
+        except psycopg2.Error:
+            self._stop('lost', running)
         if running.job.id in self.stop_requests:
             self._stop('cancel', running)
         elif running.deadline and now >= running.deadline:
@@ -145,7 +151,9 @@ class WorkerAsync(Worker):
             # and whoever finds the job learns from `ir.async.stop`, or from the deadline, what was to be done.
             signal.setitimer(signal.ITIMER_REAL, INTERRUPT_TIME)
             try:
-                if running:
+                if reason == 'lost':
+                    _logger.warning("Worker (%s) lost the claim of job %s with its connection", self.pid, running.job)
+                elif running:
                     conclude(self.session, running.job, reason, self.thread)
                 elif self.running:
                     _logger.warning("Worker (%s) has to stop: job %s will be run again", self.pid, self.running.job)
@@ -170,9 +178,8 @@ class WorkerAsync(Worker):
             if self.unstarted:
                 try:
                     given_back = self.session.give_back([running.job for running in self.unstarted])
-                except psycopg2.Error as exc:  # they are free as soon as the session is over
+                except psycopg2.Error as exc:  # they are free once the session is over, see `_run_batch`
                     _logger.info("Worker (%s) could not give back %d jobs: %s", self.pid, len(self.unstarted), exc)
-                    self.unstarted.clear()
                 else:  # but for those that somebody has locked
                     self.unstarted = deque(running for running in self.unstarted if running.job.id not in given_back)
 

@@ -82,9 +82,14 @@ def _positive_seconds(value):
 
 
 def _text(value):
-    if not isinstance(value, str) or not value or '\0' in value:
+    if not isinstance(value, str) or not value or not is_text(value):
         raise ValueError
     return str(value)
+
+
+def is_text(value):
+    """Return whether PostgreSQL can store a string."""
+    return '\0' not in value and not any('\ud800' <= char <= '\udfff' for char in value)
 
 
 def _date(value):
