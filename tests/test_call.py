@@ -51,6 +51,13 @@ class TestCall(MethodCase):
         with self.assertRaisesRegex(TypeError, "description first"):
             self.ir_async.call_notify(self.partner.async_foo, 1)
 
+    def test_bad_descriptions(self):
+        """What the database cannot store must not break the caller's commit."""
+        for description in ("a\0b", "\ud800"):
+            with self.subTest(description=description), self.assertRaises(TypeError):
+                self.ir_async.call_notify(description, self.partner.async_foo)
+                self.env.cr.flush()
+
     def test_targets(self):
         @self.add_method
         def _private(self):

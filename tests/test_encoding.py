@@ -1,7 +1,9 @@
 import math
 import unittest
+from collections import OrderedDict, defaultdict
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from markupsafe import Markup
@@ -142,11 +144,18 @@ class TestEncoding(MethodCase):
         class Text(str):
             __slots__ = ()
 
+        class List(list):
+            __slots__ = ()
+
+        class Point(NamedTuple):
+            x: int
+
         for value in (
             math.nan, math.inf, -math.inf, Decimal('NaN'), Decimal('Infinity'), 1j,
             {1: 'a'}, {None: 1}, {('a',): 1}, {b'a': 1}, {True: 1}, new, self.partner + new,
             object(), object, len, (i for i in 'ab'), iter([]), range(3), frozenset(), lambda: None, bytearray(), memoryview(b''),
-            frozendict(), {}.keys(), self.env, self.registry, timedelta(1), datetime.min.time(), Text(), self.env.cr,
+            frozendict(), {}.keys(), self.env, self.registry, timedelta(1), datetime.min.time(), self.env.cr,
+            Text(), List(), OrderedDict(), defaultdict(list), Point(1), {}.items(),
             fields.Domain('id', '=', 1),
         ):
             for path, args, kwargs in (

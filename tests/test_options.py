@@ -1,4 +1,5 @@
 from datetime import datetime, timedelta, timezone
+from unittest.mock import patch
 
 from freezegun import freeze_time
 
@@ -6,6 +7,7 @@ from odoo.exceptions import UserError
 from odoo.tests import mute_logger
 
 from .method_case import RUNNER, MethodCase
+from odoo.addons.ir_async.service import pg
 
 
 class TestOptions(MethodCase):
@@ -49,8 +51,8 @@ class TestOptions(MethodCase):
             ('max_attempts', 0, -1, None, 1.5, "2", True),
             ('retry_delay', -1, "1", [], [1, None], [float('inf')], {}),
             ('timeout', 0, -1, "1", float('nan'), True),
-            ('channel', None, '', 1, b'default', 'a\0'),
-            ('key', '', 1, b'key', 'a\0'),
+            ('channel', None, '', 1, b'default', 'a\0', '\ud800'),
+            ('key', '', 1, b'key', 'a\0', '\ud800'),
             ('after', 1, [job.id], [job], self.partner, self.ir_async.new()),
             ('chunk_size', 0, -1, 1.5, "1", True),
         ):
@@ -231,22 +233,31 @@ class TestOptions(MethodCase):
         self.assertEqual(self.order(), 'aab')
 
     def test_channels(self):
-        """Jobs note whether their channel has limits, however it came to have them."""
+        """A job notes whether its channel has limits now; those that are queued are left to the workers, who are woken."""
         def limited():
-            jobs.invalidate_recordset()
-            return [job.limited for job in jobs]
+            return [self.call(channel=name).limited for name in ('sync', 'sync/1', 'syncs', 'default')]
 
-        channel = self.env['ir.async.channel'].create({'name': 'export', 'capacity': 2})
-        jobs = self.call(channel='export') + self.call(channel='export/1') + self.call(channel='exports') + self.call()
+        notify = self.startPatcher(patch.object(pg.notifier, 'notify'))
+        self.env.cr.postcommit.clear()
+        channel = self.env['ir.async.channel'].create({'name': 'sync', 'capacity': 2})
+        self.env.cr.postcommit.run()
+        notify.assert_called_once_with(self.env.cr.dbname)
         self.assertEqual(limited(), [True, True, False, False])
         channel.capacity = 0
         self.assertEqual(limited(), [False] * 4)
+        channel.interval = 0.1
+        self.assertEqual(limited(), [True, True, False, False])
+        channel.interval = 0
         channel.action_pause()
         self.assertEqual(limited(), [True, True, False, False])
-        channel.name = 'exports'
+        channel.name = 'syncs'
         self.assertEqual(limited(), [False, False, True, False])
+        channel.action_resume()
+        self.assertEqual(limited(), [False] * 4)
+        channel.action_pause()
         channel.unlink()
         self.assertEqual(limited(), [False] * 4)
+        self.assertEqual({job.state for job in self.run_jobs()}, {'done'})
 
     def test_bad_channels(self):
         create = self.env['ir.async.channel'].create
@@ -281,13 +292,30 @@ class TestOptions(MethodCase):
             self.assertEqual(job.progress, {'done': 2, 'total': 4, 'message': "Half of it"})
         job.retry()
         self.assertFalse(job.progress)
-        for arguments in (("a",), (1, "b"), (None,)):
-            @self.add_method
-            def async_baz(self, arguments=arguments):
-                self.env['ir.async'].report_progress(*arguments)
 
-            job = self.ir_async.call(self.partner.async_baz)
-            with mute_logger(RUNNER):
+    def test_bad_progress(self):
+        """It is the method that fails, with a traceback of where it reports; not the worker."""
+        @self.add_method
+        def async_bar(self):
+            self.env['ir.async'].report_progress(*arguments)
+
+        for arguments in (("a",), (1, "b"), (None,), (float('nan'),), (1, float('inf'))):
+            with self.subTest(arguments=arguments):
+                job = self.ir_async.call_notify("Job", self.partner.async_bar)
+                with mute_logger(RUNNER):
+                    self.run_jobs()
+                self.assertEqual(job.state, 'failed')
+                self.assertIn("report_progress", job.payload['error']['data']['debug'])
+
+    def test_odd_progress(self):
+        """Whatever the message is: it never makes the job's commit fail."""
+        @self.add_method
+        def async_bar(self):
+            self.env['ir.async'].report_progress(1, 2, message)
+
+        for message in ("a\0b", "\ud800", "x" * 10**6, 42, ["a"]):
+            with self.subTest(message=str(message)[:10]):
+                job = self.ir_async.call_notify("Job", self.partner.async_bar)
                 self.run_jobs()
-            self.assertEqual(job.state, 'failed')
-            self.assertIn(job.payload['error']['data']['name'], ('builtins.TypeError', 'builtins.ValueError'))
+                self.assertEqual(job.state, 'done')
+                self.assertEqual(job.progress['done'], 1)

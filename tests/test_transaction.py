@@ -159,6 +159,20 @@ class TestTransaction(MethodCase):
         self.assertIn("Could not wake the job workers: down", log.output[0])
         self.assertEqual(self.in_database(), job.ids)
 
+    def test_without_workers(self):
+        """The cron workers are woken instead."""
+        def count_triggers():
+            return self.env['ir.cron.trigger'].search_count([('cron_id', '=', cron.id)])
+
+        cron = self.env.ref('ir_async.ir_cron_run_jobs')
+        before = count_triggers()
+        self.woken.return_value = False
+        with self.enter_registry_test_mode():
+            self.call()
+            self.call()
+            self.commit()
+        self.assertEqual(count_triggers(), before + 1)
+
 
 class TestReferenced(MethodCase):
     """Another table refers to jobs: their rows are there in time."""
