@@ -334,3 +334,17 @@ class TestChannel(QueueCase):
             [job] = lost
             self.finish(job)
         self.assertLess(costs[1], 2 * costs[0], costs)
+
+    def test_a_claim_costs_the_same_however_many_channels_there_are(self):
+        """As after a mass edit, where each record has a channel of its own."""
+        self.env.cr.execute("SET LOCAL enable_seqscan = off")
+        self.channel('partner', capacity=1)
+        costs = []
+        for count in (500, 2000):
+            for i in range(count):
+                self.call(channel=f'partner/{count}/{i}')
+            self.env['ir.async'].flush_model()
+            before = self.rows_read(0)
+            self.assertEqual(len(self.session.claim(10)), 10)
+            costs.append(self.rows_read(before))
+        self.assertLess(costs[1], 2 * costs[0], costs)

@@ -1,1 +1,1 @@
-from . import async_effect
+from . import async_effect, async_effect_control
