@@ -109,7 +109,7 @@ TAKE = """
 class Session:
     """The presence of a worker in a database, from :meth:`open` to :meth:`close`."""
 
-    def __init__(self, dbname, connection, key, adopts):
+    def __init__(self, dbname, connection, key, adopts=True):
         self.dbname = dbname
         self.key = key
         self.adopts = adopts
