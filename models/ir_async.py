@@ -20,7 +20,7 @@ from odoo.tools.misc import split_every
 from odoo.addons.ir_async.exceptions import ClaimLost, RetryJob, WorkerDied
 from odoo.addons.ir_async.service.pg import notifier
 from odoo.addons.ir_async.tools.encoding import decode, encode, encode_result
-from odoo.addons.ir_async.tools.options import Options, is_text
+from odoo.addons.ir_async.tools.options import Options, clean_text, is_text
 from odoo.addons.ir_async.tools.target import caller_stack, check_target, format_stack
 
 _logger = logging.getLogger(__name__)
@@ -278,7 +278,7 @@ class IrAsync(models.Model):
                 raise TypeError(msg)
         if running := Running.get(self.env.cr):
             running.progress = (
-                float(done), None if total is None else float(total), message and str(message).replace('\0', ''))
+                float(done), None if total is None else float(total), message and clean_text(str(message)))
 
     def _plain(self):
         """Return this model as the caller may have it: neither in sudo, nor with options for the next call."""

@@ -157,7 +157,7 @@ class Session:
         return opened, None if delay is None else float(delay)
 
     @staticmethod
-    def _register(cr, process_key):
+    def _register(cr, process_key=None):
         if cr.connection.server_version >= 140000:
             cr.execute("SET idle_session_timeout = 0")
         cr.execute(f"LISTEN {STOP_CHANNEL}")

@@ -87,9 +87,14 @@ def _text(value):
     return str(value)
 
 
+def clean_text(value):
+    """Return a string without what PostgreSQL cannot store."""
+    return value.replace('\0', '').encode(errors='replace').decode()
+
+
 def is_text(value):
     """Return whether PostgreSQL can store a string."""
-    return '\0' not in value and not any('\ud800' <= char <= '\udfff' for char in value)
+    return value == clean_text(value)
 
 
 def _date(value):
