@@ -5,9 +5,9 @@ import { ForegroundTab } from "../core/foreground_tab";
 
 /** @typedef {import("../core/async_job").AsyncJob} AsyncJob */
 
-// Jobs that end one right after the other are told together.
-const QUIET_DELAY = 200;
-const MAX_DELAY = 1500;
+// Jobs that end one right after the other are told together. While they are, there is no hurry.
+const DELAYS = { quiet: 200, max: 1500 };
+const SUMMARY_DELAYS = { quiet: 1000, max: 3000 };
 const MAX_TOASTS = 3;
 const AUTOCLOSE_DELAY = 8000;
 const SUMMARY = "summary";
@@ -29,12 +29,13 @@ export class AsyncJobToasts {
 
     /** Tell that a job has ended, soon. */
     add(job) {
+        const { quiet, max } = this.toasts.has(SUMMARY) ? SUMMARY_DELAYS : DELAYS;
         if (!this.ended.size) {
-            this.deadline = Date.now() + MAX_DELAY;
+            this.deadline = Date.now() + max;
         }
         this.ended.set(job.id, { ...job });
         browser.clearTimeout(this.timeout);
-        const delay = Math.min(QUIET_DELAY, Math.max(0, this.deadline - Date.now()));
+        const delay = Math.min(quiet, Math.max(0, this.deadline - Date.now()));
         this.timeout = browser.setTimeout(() => this.show(), delay);
     }
 

@@ -567,7 +567,7 @@ describe("toasts", () => {
         expect(toasts.map(({ message }) => message)).toEqual(["500 jobs have ended."]);
         const payload = makeErrorPayload();
         await sendMessage({ id: 501, name: "Late", state: "failed", revision: 3, payload });
-        await advanceTime(300);
+        await advanceTime(1200);
         expect(toasts.filter(({ isOpen }) => isOpen).map(({ message }) => message)).toEqual([
             "1 of 501 jobs failed.",
         ]);

@@ -1,1 +1,1 @@
-from . import test_async_web
+from . import async_web
