@@ -81,62 +81,6 @@ class TestActions(MethodCase):
         job.complete()
         self.assertRecordValues(job, [{'state': 'done', 'revision': 4, 'payload': {'result': "result"}}])
 
-    def test_cancel(self):
-        job = self.ir_async.call(self.partner.async_foo)
-        job.cancel()
-        self.assertTrue(job.date_done)
-        self.assertFalse(self.run_jobs())
-        self.assertFalse(self.calls)
-
-    def test_cancel_running(self):
-        """Its row belongs to its worker, who is told in another table."""
-        job = self.make_jobs('processing')
-        job.cancel()
-        job.cancel()
-        self.env.cr.execute("SELECT reason FROM ir_async_stop WHERE job_id = %s", [job.id])
-        self.assertEqual(self.env.cr.fetchall(), [('cancel',)])
-
-    def test_cancelled_before_its_method_began(self):
-        """A claimed job that was to be stopped meanwhile is not run."""
-        job = self.make_jobs('processing')
-        job.cancel()
-        self.env.cr.execute("UPDATE ir_async SET state = 'created' WHERE id = %s", [job.id])
-        self.run_jobs()
-        job.invalidate_recordset()
-        self.assertEqual(job.state, 'cancelled')
-        self.assertFalse(self.calls)
-        job.retry()
-        self.run_jobs()
-        self.assertEqual(job.state, 'succeeded', "it was cancelled once")
-
-    def test_retry(self):
-        job = self.make_jobs('failed')
-        job.dismiss()
-        job.retry()
-        self.assertRecordValues(job, [{
-            'state': 'created', 'attempts': 0, 'deaths': 0, 'payload': False, 'date_done': False, 'dismissed': False}])
-        self.run_jobs()
-        self.assertEqual(job.state, 'succeeded')
-        self.assertEqual(self.calls, [self.partner])
-
-    def test_retry_with_key(self):
-        def call():
-            return self.ir_async.with_options(key='sync').call(self.partner_of(self.user).async_foo)
-
-        job = call()
-        job.cancel()
-        other = call()
-        self.assertNotEqual(job, other)
-        with self.assertRaisesRegex(UserError, "same key"):
-            job.retry()
-        self.assertEqual(job.state, 'cancelled')
-        other.cancel()
-        with self.assertRaisesRegex(UserError, "same key"):
-            (job + other).retry()
-        self.assertEqual((job + other).mapped('state'), ['cancelled', 'cancelled'])
-        job.retry()
-        self.assertEqual(job.state, 'created')
-
     def test_dismiss(self):
         job = self.make_jobs('done')
         job.dismiss()

@@ -83,6 +83,25 @@ class TestAsyncCase(MethodCase):
         other = self.call('a')
         self.assertEqual(self.run_jobs(), self.early + job + other)
         self.assertEqual(self.run_jobs(), job)
+        job.cancel()
+
+    def test_jobs_that_are_tried_again(self):
+        """To the end; those that wait for them do not."""
+        @self.add_method
+        def async_bar(self, failures):
+            calls.append(self.env['ir.async'].current().attempts)
+            if len(calls) <= failures:
+                raise error
+
+        error = UserError("Not yet")
+        for failures, states in ((2, ['done', 'done']), (3, ['failed', 'waiting'])):
+            calls = []
+            job = self.ir_async.with_options(max_attempts=3).call(self.partner.async_bar, failures)
+            child = self.call('a', after=job)
+            with mute_logger(RUNNER):
+                self.run_jobs()
+            self.assertEqual(calls, [0, 1, 2])
+            self.assertEqual((job + child).mapped('state'), states)
 
     def test_cache(self):
         """Neither the test nor the job sees what was cached before."""

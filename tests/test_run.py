@@ -1,4 +1,3 @@
-from contextlib import nullcontext
 from datetime import date, datetime, timedelta
 from unittest.mock import ANY
 
@@ -8,8 +7,6 @@ from odoo.tests import Like, mute_logger
 from odoo.tools import lazy
 
 from .method_case import RUNNER, MethodCase
-from odoo.addons.ir_async.exceptions import RetryJob
-from odoo.addons.ir_async.models.ir_async import MAX_DEATHS
 
 
 class TestResult(MethodCase):
@@ -251,49 +248,6 @@ class TestError(MethodCase):
         self.assertIn("no_such_method", jobs[0].payload['error']['data']['message'])
         self.assertIn("no.such.model", jobs[1].payload['error']['data']['message'])
 
-    def test_hook(self):
-        """``_on_failed`` is called when a job failed, for good, and cannot do harm."""
-        def _on_failed(self):
-            found.append((self.id, self.state, self.payload['error']['data']['message'], self.env.su))
-            self.env['res.partner'].create({'name': "Failure"})
-            if is_bad:
-                self.env.cr.execute("SELECT 1 / 0")
-
-        @self.add_method
-        def async_foo(self):
-            raise error
-
-        found, error = [], ValueError("Bad luck")
-        self.add_method(_on_failed, model='ir.async')
-        for is_bad in (False, True):
-            before = self.env['res.partner'].search_count([('name', '=', "Failure")])
-            job = self.ir_async.with_options(max_attempts=2).call(self.partner_of(self.user).async_foo)
-            expected = self.assertLogs('odoo.addons.ir_async.models.ir_async', 'ERROR') if is_bad else nullcontext()
-            with mute_logger(RUNNER, 'odoo.sql_db'), expected:
-                self.run_jobs()
-            self.assertEqual(job.state, 'failed')
-            self.assertEqual(found, [(job.id, 'failed', "Bad luck", True)])
-            found.clear()
-            after = self.env['res.partner'].search_count([('name', '=', "Failure")])
-            self.assertEqual(after - before, 0 if is_bad else 1)
-
-    def test_deaths(self):
-        """A job that killed its worker too often is not run again."""
-        @self.add_method
-        def async_foo(self):
-            calls.append(self)
-
-        calls = []
-        jobs = self.ir_async.with_options(max_attempts=5).call(self.partner.async_foo) + self.ir_async.call(self.partner.async_foo)
-        jobs.flush_model()
-        for job, deaths in zip(jobs, (MAX_DEATHS, MAX_DEATHS - 1), strict=True):
-            self.env.cr.execute("UPDATE ir_async SET deaths = %s WHERE id = %s", [deaths, job.id])
-        with mute_logger(RUNNER):
-            self.run_jobs()
-        self.assertEqual(jobs.mapped('state'), ['failed', 'done'])
-        self.assertIn("3 workers died", jobs[0].payload['error']['data']['message'])
-        self.assertEqual(len(calls), 1)
-
 
 class TestUser(MethodCase):
     """What becomes of the jobs of users that are no more."""
@@ -330,79 +284,3 @@ class TestUser(MethodCase):
         self.user.unlink()
         self.assertEqual(jobs.exists(), jobs[1])
         self.assertEqual(attachments.exists(), attachments[1])
-
-
-class TestRetry(MethodCase):
-    """Other attempts."""
-
-    def setUp(self):
-        super().setUp()
-        self.calls = calls = []
-
-        @self.add_method
-        def async_foo(self, until):
-            job = self.env['ir.async'].current()
-            calls.append((job.attempts, job.payload and job.payload['error']['data']['message'], job.state))
-            self.name = f"Attempt {len(calls)}"
-            if len(calls) < until:
-                raise ValueError(f"Bad luck {len(calls)}")
-
-    def test_attempts(self):
-        job = self.ir_async.with_options(max_attempts=3).call(self.partner.async_foo, 3)
-        with mute_logger(RUNNER):
-            self.assertEqual(self.run_jobs(), job)
-        self.assertRecordValues(job, [{'state': 'done', 'attempts': 3, 'payload': False, 'date_scheduled': False}])
-        self.assertEqual(self.calls, [
-            (0, False, 'processing'), (1, "Bad luck 1", 'processing'), (2, "Bad luck 2", 'processing')])
-        self.assertEqual(self.partner.name, "Attempt 3")
-
-    def test_attempts_exhausted(self):
-        job = self.ir_async.with_options(max_attempts=3).call(self.partner.async_foo, 9)
-        with mute_logger(RUNNER):
-            self.run_jobs()
-        self.assertRecordValues(job, [{'state': 'failed', 'attempts': 3}])
-        self.assertEqual(job.payload['error']['data']['message'], "Bad luck 3")
-        self.assertEqual(self.partner.name, "Azure Interior")
-
-    def test_dates(self):
-        """In between, the job says when it is tried again, and why."""
-        @self.add_method
-        def async_foo(self, error, **options):
-            raise RetryJob(error, **options)
-
-        for options, arguments, low, high in (
-            ({'retry_delay': 100}, {}, 100, 100),
-            ({'retry_delay': [200, 300]}, {}, 200, 200),
-            ({'retry_delay': [200, 300]}, {'delay': 5}, 5, 5),
-            ({'retry_delay': [200, 300]}, {'delay': 0}, 0, 0),
-            ({}, {}, 10, 15),
-        ):
-            with self.subTest(options=options, arguments=arguments):
-                job = self.ir_async.with_options(**options).call(self.partner.async_foo, "Not yet", **arguments)
-                for _again in range(2):
-                    self.assertEqual(self.run_jobs() & job, job)
-                    self.assertRecordValues(job, [{'state': 'created', 'attempts': 0, 'deaths': 0, 'date_done': False, 'session': 0}])
-                    self.assertEqual(job.payload['error']['data']['message'], "Not yet")
-                    delay = (job.date_scheduled - job.date_start).total_seconds()
-                    self.assertGreaterEqual(delay, low - 1)  # dates are cut to seconds
-                    self.assertLessEqual(delay, high + 1)
-                job.cancel()
-
-    def test_delays(self):
-        """Exponential with jitter, up to an hour."""
-        @self.add_method
-        def async_foo(self):
-            job = self.env['ir.async'].current()
-            if job.date_scheduled:
-                delays.append((job.date_scheduled - before[-1]).total_seconds())
-            before.append(job.date_start)
-            raise ValueError
-
-        delays, before = [], []
-        self.ir_async.with_options(max_attempts=12).call(self.partner.async_foo)
-        with mute_logger(RUNNER):
-            self.run_jobs()
-        self.assertEqual(len(delays), 11)
-        for attempt, delay in enumerate(delays):
-            self.assertGreaterEqual(delay, min(10 * 2**attempt, 3600) - 1)
-            self.assertLessEqual(delay, min(15 * 2**attempt, 3600) + 1)
