@@ -4,6 +4,8 @@ from unittest.mock import call, patch
 
 import psycopg2
 
+from odoo.tests import tagged
+
 from .method_case import MethodCase
 from odoo.addons.ir_async.service import pg
 
@@ -174,6 +176,7 @@ class TestTransaction(MethodCase):
         self.assertEqual(count_triggers(), before + 1)
 
 
+@tagged('post_install', '-at_install')
 class TestReferenced(MethodCase):
     """Another table refers to jobs: their rows are there in time."""
 
