@@ -96,7 +96,7 @@ class TestClient(TransactionCase):
             form = Form(job.with_user(user))
             self.assertEqual('args' in form._view['fields'], sees_args)
         child = self.enqueue("Child", parent_id=job.id)
-        self.assertEqual(job.child_ids, child)
+        self.assertEqual(job.with_user(self.manager).child_ids, child)
 
     def test_workers(self):
         with self.assertRaises(AccessError):

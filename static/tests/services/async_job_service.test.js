@@ -303,11 +303,12 @@ describe("asyncRpc", () => {
         await makeAsyncJobEnv();
         callExport();
         await nextMessages();
-        for (let time = POLL_DELAY; time < SAFETY_POLL_DELAY; time += POLL_DELAY) {
+        for (let time = 2 * POLL_DELAY; time < SAFETY_POLL_DELAY; time += POLL_DELAY) {
             await advanceTime(POLL_DELAY);
         }
         expect.verifySteps([]);
         await advanceTime(POLL_DELAY); // once in a while, just in case
+        await advanceTime(POLL_DELAY);
         expect.verifySteps(["get_user_jobs"]);
     });
 

@@ -128,6 +128,23 @@ test("form: a result to open", async () => {
     expect.verifySteps(["res.partner"]);
 });
 
+test("form: the user opens the result of a job of his own, which completes it", async () => {
+    mockService("action", {
+        doAction(action) {
+            expect.step(action.res_model);
+        },
+    });
+    onRpc("ir.async", "complete", () => expect.step("complete"));
+    const jobId = startJob("Export");
+    await mountForm(jobId);
+    const result = { type: "ir.actions.act_window", res_model: "res.partner" };
+    await changeJob(jobId, "succeeded", { payload: { result } });
+    await advanceTime(1000);
+    await contains(".o_ir_async_payload .o_ir_async_open").click();
+    await nextMessages();
+    expect.verifySteps(["res.partner", "complete"]);
+});
+
 test("form: no result", async () => {
     await mountForm(createJob({ state: "done" }));
     expect(".o_ir_async_payload").toHaveText("There is no result.");

@@ -36,8 +36,12 @@ export class PayloadField extends Component {
         return JSON.stringify(this.payload.result, null, 4);
     }
 
+    /** The result of a job of the user's own is used then. */
     open() {
-        return this.asyncJob.openPayload(this.payload);
+        const { resId } = this.props.record;
+        return resId in this.asyncJob.jobs
+            ? this.asyncJob.open(resId)
+            : this.asyncJob.openPayload(this.payload);
     }
 }
 
