@@ -1,5 +1,6 @@
 """Workers die."""
 import random
+import re
 import signal
 import time
 
@@ -88,33 +89,39 @@ def test_lethal_job(database, server):
     assert database.value("SELECT count(*) FROM ir_async WHERE claims > 1 AND id != %s", [lethal])
 
 
-def test_claim_lost(cluster, database, server, tmp_path):
-    """A worker whose session ended, as when the network is cut, commits nothing of its job any more."""
-    gates = {commit: tmp_path / f'gate {commit}' for commit in (False, True)}
-    with server(database, workers=3, expected=['WARNING .* Job .* was taken away', 'ERROR .* odoo.sql_db: bad query']) as odoo:
-        jobs = [
-            database.enqueue('effect_then_wait', f'commit {commit}', str(gate), commit=commit)
-            for commit, gate in gates.items()]
-        for commit, gate in gates.items():
-            name = f'commit {commit}'
-            [first] = database.wait_for_run(name)
-            [control] = [
-                backend.pid for backend in database.control_backends() if backend.application_name == f'odoo-{first.pid}']
-            cluster.sql("SELECT pg_terminate_backend(%s)", [control])
-            _first, second = database.wait_for_run(name, 2)
-            assert first.pid != second.pid
-            odoo.worker(first.pid)  # is alive, and at the gate as the other one is
-            # The one that lost the job goes on alone.
-            odoo.worker(second.pid).suspend()
+@pytest.mark.parametrize('commit', [False, True], ids=['', 'with-commits'])
+@pytest.mark.parametrize('second_ends', [False, True], ids=['before-the-other-ends', 'after-the-other-ended'])
+def test_claim_lost(cluster, database, server, tmp_path, commit, second_ends):
+    """A worker that could not be reached for a while, whose session is over, commits nothing of its job any more."""
+    gate = tmp_path / 'gate'
+    expected = ['WARNING .* lost the claim', 'WARNING .* taken away', 'ERROR .* odoo.sql_db: bad query']
+    with server(database, expected=expected) as odoo:
+        job_id = database.enqueue('effect_then_wait', 'job', str(gate), commit=commit)
+        [first] = database.wait_for_run('job')
+        late = odoo.worker(first.pid)
+        late.suspend()
+        [control] = [
+            backend.pid for backend in database.control_backends() if backend.application_name == f'odoo-{late.pid}']
+        cluster.sql("SELECT pg_terminate_backend(%s)", [control])
+        _first, second = database.wait_for_run('job', 2)
+        assert second.pid != late.pid
+        if second_ends:
             gate.touch()
-            odoo.wait_for_log(f"{first.pid} WARNING {database.name} odoo.addons.ir_async.service.runner: Job {jobs[commit]}")
-            assert not [effect for effect in database.effects() if name in effect]
-            odoo.worker(second.pid).resume()
-            job = database.wait_for(jobs[commit])
-            assert (job.state, job.claims, job.attempts) == ('done', 2, 1)
-            assert len(database.runs(name)) == 2
-    assert database.effects() == {
-        'commit False before': 1, 'commit False after': 1, 'commit True before': 1, 'commit True after': 1}
+            database.wait_for(job_id)
+            late.resume()
+        else:
+            other = odoo.worker(second.pid)
+            other.suspend()
+            gate.touch()
+            late.resume()
+        wait_until(lambda: re.search(rf' {late.pid} .* Job {job_id} .* (taken away|interrupted)', odoo.log), "the late worker gives up")
+        if not second_ends:
+            assert not database.effects()
+            other.resume()
+        job = database.wait_for(job_id)
+        assert (job.state, job.claims, job.attempts) == ('done', 2, 1)
+    assert len(database.runs('job')) == 2
+    assert database.effects() == {'job before': 1, 'job after': 1}
 
 
 def kill(odoo, run):

@@ -130,7 +130,8 @@ class Cluster:
             [*ODOO, *args, '--skip-auto-install', '--stop-after-init', '--no-http', '--max-cron-threads=0'],
             check=False, stderr=subprocess.PIPE, text=True)
         log.write_text(done.stderr)
-        assert not done.returncode and not complaints(done.stderr), done.stderr
+        assert not done.returncode, done.stderr
+        assert not (lines := complaints(done.stderr)), '\n'.join(lines)
 
 
 class Job(NamedTuple):
@@ -170,8 +171,10 @@ class Database:
     @contextlib.contextmanager
     def env(self):
         """Provide an environment, in a transaction that is committed in the end."""
-        with Registry(self.name).check_signaling().cursor() as cr:
+        registry = Registry(self.name).check_signaling()
+        with registry.cursor() as cr:
             yield api.Environment(cr, SUPERUSER_ID, {})
+        registry.signal_changes()
 
     def enqueue(self, method, *args, options=None, **kwargs):
         """Enqueue a method of ``test.async.effect`` and return the id of the job."""
@@ -341,7 +344,7 @@ class Server:
         if self.process.poll() is None:
             self.stop()
         assert not self.processes()
-        assert not complaints(self.log, self.expected)
+        assert not (lines := complaints(self.log, self.expected)), '\n'.join(lines)
 
     def kill(self):
         for process in self.processes():

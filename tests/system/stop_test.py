@@ -3,18 +3,19 @@ import signal
 
 import psutil
 import pytest
-from harness import wait_until
+from harness import Server, wait_until
 
-SERVERS = {
-    'prefork': ('--workers=1', '--max-cron-threads=0'),
-    'threaded': ('--max-cron-threads=0',),
-    'command': ('ir_async', '--workers=2'),
-}
-servers = pytest.mark.parametrize('args', SERVERS.values(), ids=SERVERS)
+PREFORK = ('--workers=1', '--max-cron-threads=0')
+THREADED = ('--max-cron-threads=0',)
+COMMAND = ('ir_async', '--workers=2')
 
 
-@servers
-@pytest.mark.parametrize('sig', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(('args', 'sig'), [
+    pytest.param(PREFORK, signal.SIGTERM, id='prefork-term'),
+    pytest.param(PREFORK, signal.SIGINT, id='prefork-int'),
+    pytest.param(THREADED, signal.SIGTERM, id='threaded-term'),
+    pytest.param(COMMAND, signal.SIGINT, id='command-int'),
+])
 def test_stop(database, server, tmp_path, args, sig):
     """As service managers and terminals do, signal all processes: what is short ends, what is long is interrupted."""
     gate = tmp_path / 'gate'
@@ -37,7 +38,7 @@ def test_stop(database, server, tmp_path, args, sig):
     assert database.job(long).deaths == 0
 
 
-@pytest.mark.parametrize('args', [SERVERS['prefork'], SERVERS['command']], ids=['prefork', 'command'])
+@pytest.mark.parametrize('args', [PREFORK, COMMAND], ids=['prefork', 'command'])
 def test_reload(database, server, args):
     """On SIGHUP the running job ends in the old process; the new ones take over."""
     with server(database, args=args) as odoo:
@@ -54,10 +55,10 @@ def test_reload(database, server, args):
     assert database.effects() == {'running': 1, 'after': 1}
 
 
-@servers
+@pytest.mark.parametrize('args', [Server.PREFORK, THREADED, COMMAND], ids=['prefork', 'threaded', 'command'])
 def test_server_killed(database, server, args):
     """Nobody works for a server that is no more."""
-    with server(database, args=args, expected=['Gevent Parent changed']) as odoo:
+    with server(database, args=args) as odoo:
         running = database.enqueue('effect', 'running', 2)
         database.wait_for_run('running')
         workers = odoo.workers()
@@ -70,7 +71,7 @@ def test_server_killed(database, server, args):
 
 def test_child_is_replaced(database, server):
     """The workers of a threaded server come back, should they ever end."""
-    with server(database, args=SERVERS['threaded'], expected=['The job workers ended']) as odoo:
+    with server(database, args=THREADED, expected=['The job workers ended']) as odoo:
         assert database.wait_for(database.enqueue('effect', 'before')).state == 'done'
         [child] = odoo.workers()[0].parents()[:1]
         assert child.ppid() == odoo.pid

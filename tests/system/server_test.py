@@ -1,0 +1,80 @@
+"""Where the workers come from, and what is said when they cannot."""
+import subprocess
+
+import pytest
+from harness import ODOO, WITH_US, Server, wait_until
+
+COMMAND = ('ir_async', '--workers=2')
+
+
+@pytest.fixture
+def run(cluster, tmp_path):
+    """A function that starts Odoo with a configuration and returns the process, whose output can be read."""
+    def run(*args, conf='', **env):
+        path = tmp_path / f'{len(processes)}.conf'
+        path.write_text(f"{(cluster.folder / 'odoo.conf').read_text()}\n[ir_async]\n{conf}\n")
+        process = subprocess.Popen(
+            [*WITH_US, 'TERM', 'env', *(f'{key}={value}' for key, value in env.items()), *ODOO, *args, '-c', path],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        processes.append(process)
+        return process
+
+    processes = []
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_wrong_configuration(database, run):
+    """Whatever is wrong is said, and nothing is started."""
+    server, command = (*Server.PREFORK, '-d', database.name), ('ir_async', '-d', database.name)
+    cases = [
+        (run(*server, ODOO_IR_ASYNC_WORKERS='x'), "ODOO_IR_ASYNC_WORKERS = 'x': expected a whole number"),
+        (run(*server, conf="wokers = 2"), "wokers: no such setting"),
+        (run(*server, conf="stop_timeout = -1"), "[ir_async] stop_timeout = '-1': expected a number of seconds"),
+        (run(*command, ODOO_IR_ASYNC_WORKERS='x'), "ODOO_IR_ASYNC_WORKERS = 'x': expected a whole number"),
+        (run(*command, conf="limit_time_real = soon"), "[ir_async] limit_time_real = 'soon': expected a number of seconds"),
+        (run(*command, conf="wokers = 2"), "wokers: no such setting"),
+        (run(*command, '--workers=0'), "0 workers"),
+        (run(*command, '--run=4711'), "no job 4711"),
+    ]
+    for process, message in cases:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode, process.args
+        assert message in output
+        assert 'Traceback' not in output
+
+
+def test_run_in_the_foreground(database, run):
+    job_id = database.enqueue('effect', 'job')
+    other_id = database.enqueue('effect', 'other')
+    process = run('ir_async', '-d', database.name, f'--run={job_id}')
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert database.job(job_id).state == 'done'
+    assert database.job(other_id).state == 'created'
+    assert [run.pid for run in database.runs()] == [process.pid]
+
+
+@pytest.mark.parametrize('args', [Server.PREFORK, ('--max-cron-threads=0',), COMMAND], ids=['prefork', 'threaded', 'command'])
+def test_workers(database, server, args):
+    """Every kind of server has as many workers as it is told to have, and they work."""
+    with server(database, args=args) as odoo:
+        database.enqueue_all('effect', ['first', 'second'], seconds=1)
+        runs = wait_until(lambda: len(runs := database.runs()) == 2 and runs)
+        assert {run.pid for run in runs} == {worker.pid for worker in odoo.workers()}
+        assert all(worker.nice() == 10 for worker in odoo.workers())
+        assert database.wait_for_all() == {'done': 2}
+    assert database.effects() == {'first': 1, 'second': 1}
+
+
+@pytest.mark.parametrize('args', [('--workers=1', '--max-cron-threads=0'), ('--max-cron-threads=0',)], ids=['prefork', 'threaded'])
+def test_no_workers(database, server, args):
+    with server(database, args=args, workers=0) as odoo:
+        odoo.wait_for_log("HTTP service (werkzeug) running")
+        odoo.wait_for_log("Registry loaded")
+        database.enqueue('effect', 'job')
+        assert not odoo.workers()
+        assert not odoo.listening()
+    assert database.states() == {'created': 1}
