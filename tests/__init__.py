@@ -9,6 +9,7 @@ from . import (
     test_channel,
     test_client,
     test_config,
+    test_cookbook,
     test_encoding,
     test_export,
     test_js,
