@@ -61,7 +61,7 @@ class Running:
         :rtype: Running | None
         """
         running = cls.current.get()
-        return running if running and running.dbname == cr.dbname else None
+        return running if running and running.dbname in (None, cr.dbname) else None
 
 
 class VerbatimJson(fields.Json):
@@ -272,7 +272,7 @@ class IrAsync(models.Model):
         :param str message: what it is about
         :raises TypeError: when ``done`` or ``total`` is not a number
         """
-        for name, value in (('done', done), ('total', total or 0)):
+        for name, value in (('done', done), ('total', 0 if total is None else total)):
             if not isinstance(value, (int, float)) or not math.isfinite(value):
                 msg = f"{name} must be a finite number, not {value!r}"
                 raise TypeError(msg)

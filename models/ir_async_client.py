@@ -54,6 +54,7 @@ class IrAsync(models.Model):
         :rtype: list[dict]
         """
         self.browse().check_access('read')
+        self._insert_pending()
         rows = self.env.execute_query_dict(SQL(
             """
             WITH listed AS (

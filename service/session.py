@@ -30,7 +30,8 @@ CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # of advisory locks, while 
 STOP_CHANNEL = 'ir_async_stop'  # NOTIFYed in the database of the job, with its id
 
 # A claim may be lost in a crash, its session is gone then, too: no need to wait for the disk. An outcome may not.
-OPTIONS = {'synchronous_commit': 'off', 'lock_timeout': '5s'}
+# All of it are look-ups in indexes: the planner is not to be misled by statistics from when the queue was empty.
+OPTIONS = {'synchronous_commit': 'off', 'lock_timeout': '5s', 'enable_seqscan': 'off', 'enable_bitmapscan': 'off'}
 DURABLE = "SET LOCAL synchronous_commit = on;"
 
 
@@ -260,44 +261,43 @@ class Session:
         END
     """
 
-    # The channels of the jobs that come first: where there are thousands of channels, some of these are free.
-    _FIRST_CHANNELS = f"""
-        candidate AS (
-            SELECT DISTINCT channel
-              FROM (SELECT channel FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS} ORDER BY priority, id LIMIT 200) first
+    # The first job of each channel, among the jobs that come first: where there are thousands of channels, some of
+    # these are free.
+    _FIRST_HEADS = f"""
+        head AS (
+            SELECT DISTINCT ON (channel) channel, priority, id
+              FROM (SELECT channel, priority, id FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS}
+                  ORDER BY priority, id LIMIT 200) first
+          ORDER BY channel, priority, id
         )
     """
-    # All of them, jumping from one to the next in the index: where a full one has thousands of jobs.
+    # The first job of each channel, jumping from one to the next in the index: where a full one has thousands of jobs.
     # https://wiki.postgresql.org/wiki/Loose_indexscan
-    _ALL_CHANNELS = f"""
-        RECURSIVE candidate AS (
-            (SELECT channel FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS} ORDER BY channel LIMIT 1)
+    _ALL_HEADS = f"""
+        RECURSIVE head AS (
+            (SELECT channel, priority, id FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS}
+           ORDER BY channel, priority, id LIMIT 1)
              UNION ALL
-            SELECT (SELECT channel FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS} AND channel > candidate.channel
-                  ORDER BY channel LIMIT 1)
-              FROM candidate
-             WHERE channel IS NOT NULL
+            SELECT next.*
+              FROM head
+        CROSS JOIN LATERAL (
+                SELECT channel, priority, id FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS} AND channel > head.channel
+              ORDER BY channel, priority, id LIMIT 1
+            ) next
         )
     """
 
-    def _free_channels(self, candidates):
+    def _free_channels(self, heads):
         """Return the channels whose first job could run now and comes before the plain ones, in that order.
 
         :return: them, and whether there are any at all that are free
         :rtype: tuple
         """
         rows = self._execute(f"""
-              WITH {candidates},
-              head AS (
-                SELECT candidate.channel, first.priority, first.id, {self._SLOT_DELAY} AS delay
-                  FROM candidate
-            CROSS JOIN LATERAL (
-                    SELECT priority, id
-                      FROM ir_async
-                     WHERE {IS_READY} AND limited AND channel = candidate.channel
-                  ORDER BY priority, id
-                     LIMIT 1
-                ) first
+              WITH {heads},
+              slot AS (
+                SELECT candidate.*, {self._SLOT_DELAY} AS delay
+                  FROM head candidate
              LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
             ),
             plain AS (
@@ -308,7 +308,7 @@ class Session:
                  LIMIT 1
             )
             SELECT channel, delay, (priority, id) < ALL (SELECT priority, id FROM plain)
-              FROM head
+              FROM slot
              WHERE delay IS NOT NULL
           ORDER BY delay, priority, id
         """, self._params())
@@ -318,9 +318,9 @@ class Session:
 
     def _claim_limited(self, limit):
         """Take the next job of each channel with limits, unless a plain one comes first."""
-        channels, any_free = self._free_channels(self._FIRST_CHANNELS)
+        channels, any_free = self._free_channels(self._FIRST_HEADS)
         if not any_free:
-            channels, _any_free = self._free_channels(self._ALL_CHANNELS)
+            channels, _any_free = self._free_channels(self._ALL_HEADS)
         jobs = []
         for channel in channels:
             if len(jobs) == limit:
@@ -339,9 +339,9 @@ class Session:
                 next AS (
                     SELECT id
                       FROM ir_async
-                     WHERE {IS_READY} AND limited AND channel = %(channel)s
+                     WHERE {IS_READY} AND limited AND channel BETWEEN %(channel)s AND %(channel)s
                        AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}
-                  ORDER BY priority, id
+                  ORDER BY channel, priority, id  -- this, and BETWEEN, leave the planner one index to use
                      LIMIT 1
                 FOR NO KEY UPDATE SKIP LOCKED
                 )

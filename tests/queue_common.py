@@ -3,7 +3,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from unittest.mock import patch
 
-from odoo.addons.ir_async.service.session import Session
+from odoo.addons.ir_async.service.session import OPTIONS, Session
 from odoo.addons.ir_async.tests.common import AsyncCase
 
 
@@ -32,6 +32,8 @@ class QueueCase(AsyncCase):
     def open_session(self):
         """Return the session of one more worker."""
         with self.env.cr._cnx.cursor() as cr:
+            for name, value in OPTIONS.items():
+                cr.execute(f"SET LOCAL {name} = '{value}'")  # pylint: disable=sql-injection
             session = InnerSession(self.env.cr.dbname, self.env.cr._cnx, Session._register(cr))
         self.addCleanup(session._execute, "SELECT pg_advisory_unlock_all()")
         self.addCleanup(session._execute, "DEALLOCATE ALL")
