@@ -391,10 +391,14 @@ class IrAsync(models.Model):
         if inserted:
             self._wake_workers()
             return None
-        [[existing_id]] = self.env.execute_query(SQL(
-            "SELECT id FROM ir_async WHERE key = %s AND %s AND state IN %s",
-            values['key'], SQL("notify AND user_id = %s", values['user_id']) if values['notify'] else SQL("NOT notify"),
-            LIVE))
+        owner = SQL("notify AND user_id = %s", values['user_id']) if values['notify'] else SQL("NOT notify")
+        [[existing_id, state]] = self.env.execute_query(SQL(
+            "SELECT id, state FROM ir_async WHERE key = %s AND %s AND state IN %s", values['key'], owner, LIVE))
+        if state != 'processing':
+            # It must not begin before this transaction is committed, or it would not see what it is called for.
+            # Claims pass over locked rows; if it was claimed since, this is a serialization failure as well.
+            self.env.cr.execute(SQL("SELECT FROM ir_async WHERE id = %s FOR SHARE", existing_id))
+            self._wake_workers()
         return existing_id
 
     def _wake_workers(self):
@@ -430,10 +434,6 @@ class IrAsync(models.Model):
     def _search(self, *args, **kwargs):
         self._insert_pending()
         return super()._search(*args, **kwargs)
-
-    def _fetch_query(self, query, fields):
-        self._insert_pending()
-        return super()._fetch_query(query, fields)
 
     def exists(self):
         self._insert_pending()

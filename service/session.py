@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from typing import NamedTuple
 
 import psycopg2
@@ -30,8 +31,13 @@ CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # of advisory locks, while 
 STOP_CHANNEL = 'ir_async_stop'  # NOTIFYed in the database of the job, with its id
 
 # A claim may be lost in a crash, its session is gone then, too: no need to wait for the disk. An outcome may not.
-# All of it are look-ups in indexes: the planner is not to be misled by statistics from when the queue was empty.
-OPTIONS = {'synchronous_commit': 'off', 'lock_timeout': '5s', 'enable_seqscan': 'off', 'enable_bitmapscan': 'off'}
+# All of it are look-ups in indexes, in their order: the planner is not to be misled by statistics from when the queue was empty, nor to plan
+# prepared statements again and again; and JIT not to compile what these settings make look costly.
+OPTIONS = {
+    'synchronous_commit': 'off', 'lock_timeout': '5s', 'enable_seqscan': 'off', 'enable_bitmapscan': 'off',
+    'enable_sort': 'off', 'plan_cache_mode': 'force_generic_plan', 'jit': 'off',
+}
+SWEEP_SHARE = 50  # times as long as a sweep took, there is no other one
 DURABLE = "SET LOCAL synchronous_commit = on;"
 
 
@@ -119,6 +125,7 @@ class Session:
         self._lock = threading.Lock()  # the worker's two threads share the connection
         self._has_limited = True
         self._slot_delay = None
+        self._next_sweep = 0
         self._prepared = set()
 
     @classmethod
@@ -445,8 +452,11 @@ class Session:
         changed = set()
         if processing:
             changed |= self._rescue()
-        if waiting:
+        now = time.monotonic()
+        if waiting and now >= self._next_sweep:
             changed |= self.release() | self._cancel_children()
+            # It looks at all that wait. Most are released by the worker of their parent: this is for what was missed.
+            self._next_sweep = time.monotonic() + SWEEP_SHARE * (time.monotonic() - now)
         if due is not None and due <= 0:
             changed |= self._call_up()
         if ready:
@@ -455,7 +465,8 @@ class Session:
             pg.notifier.notify(self.dbname)
         if changed or found_limited:
             return 0
-        delays = [float(delay) for delay in (due, self._slot_delay) if delay is not None]
+        sweep = max(self._next_sweep - now, 0.01) if waiting and self._next_sweep > now and processing else None
+        delays = [float(delay) for delay in (due, self._slot_delay, sweep) if delay is not None]
         # While anything is being processed, whoever is idle looks every second. And while a job could be claimed,
         # but was not: it was locked, or modules are being upgraded.
         return min([*delays, *([1] if processing or ready else [])], default=None)

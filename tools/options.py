@@ -8,6 +8,7 @@ from typing import NamedTuple
 from odoo.models import BaseModel
 
 MAX_INT = 2**31 - 1
+MAX_LENGTH = 1000  # characters of a key or channel, that are in indexes
 
 
 class Options(NamedTuple):
@@ -82,7 +83,7 @@ def _positive_seconds(value):
 
 
 def _text(value):
-    if not isinstance(value, str) or not value or not is_text(value):
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_LENGTH or not is_text(value):
         raise ValueError
     return str(value)
 
@@ -128,8 +129,8 @@ CHECKS = {
     'max_attempts': (_integer(1), "a whole number of at least 1"),
     'retry_delay': (_or_none(_delays), "a number of seconds, a list of them, or None"),
     'timeout': (_or_none(_positive_seconds), "a positive number of seconds"),
-    'channel': (_text, "the name of a channel"),
-    'key': (_or_none(_text), "a text"),
+    'channel': (_text, f"the name of a channel, of at most {MAX_LENGTH} characters"),
+    'key': (_or_none(_text), f"a text of at most {MAX_LENGTH} characters"),
     'after': (_or_none(_jobs), "jobs, records of ir.async"),
     'chunk_size': (_or_none(_integer(1)), "a whole number of at least 1"),
 }

@@ -1,7 +1,7 @@
 import { reactive } from "@odoo/owl";
 import { WORKER_STATE } from "@bus/workers/websocket_worker";
 import { browser } from "@web/core/browser/browser";
-import { download } from "@web/core/network/download";
+import { downloadFile } from "@web/core/network/download";
 import { ConnectionLostError, makeErrorFromResponse } from "@web/core/network/rpc";
 import { registry } from "@web/core/registry";
 import { Deferred } from "@web/core/utils/concurrency";
@@ -212,7 +212,7 @@ export class AsyncJobService {
     async openPayload(payload) {
         const action = payload?.result;
         if (isDownload(action)) {
-            await download({ url: action.url, data: {} });
+            await downloadFile(action.url);
         } else if (payload && hasAction({ payload })) {
             await this.action.doAction(completeAction(action));
         }

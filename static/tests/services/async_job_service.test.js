@@ -31,7 +31,7 @@ import {
 } from "@web/../tests/web_test_helpers";
 import { browser } from "@web/core/browser/browser";
 import { MainComponentsContainer } from "@web/core/main_components_container";
-import { download } from "@web/core/network/download";
+import { downloadFile } from "@web/core/network/download";
 import { RPCError } from "@web/core/network/rpc";
 import { useService } from "@web/core/utils/hooks";
 import {
@@ -599,8 +599,8 @@ describe("open", () => {
     });
 
     test("a file is downloaded, not opened in a window", async () => {
-        patchWithCleanup(download, {
-            _download: async ({ url }) => expect.step(url),
+        patchWithCleanup(downloadFile, {
+            _download: async (url) => expect.step(url),
         });
         await makeAsyncJobEnv();
         const url = "/web/content/7?download=true";
@@ -614,7 +614,7 @@ describe("open", () => {
     });
 
     test("a download that fails can be tried again", async () => {
-        patchWithCleanup(download, {
+        patchWithCleanup(downloadFile, {
             _download: async () => {
                 throw new Error("404");
             },
