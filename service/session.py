@@ -257,11 +257,14 @@ class Session:
     def _params(self, **params):
         return {'key': self.key, 'channels': settings().channels, 'adopts': self.adopts, **params}
 
+    _RUNNING = """
+        running AS MATERIALIZED (SELECT channel, count(*) AS jobs FROM ir_async WHERE state = 'processing' GROUP BY channel)
+    """
     # How long the channel has to wait for a slot: 0 for not at all, NULL for until something changes.
     _SLOT_DELAY = f"""
         CASE WHEN limits.paused THEN NULL
-             WHEN limits.capacity > 0 AND limits.capacity <= (
-                  SELECT count(*) FROM ir_async WHERE state = 'processing' AND channel = candidate.channel) THEN NULL
+             WHEN limits.capacity > 0 AND limits.capacity <= coalesce((
+                  SELECT jobs FROM running WHERE channel = candidate.channel), 0) THEN NULL
              WHEN limits.interval > 0 THEN greatest(0, coalesce(limits.interval - EXTRACT(EPOCH FROM {NOW} - (
                   SELECT max(date_start) FROM ir_async WHERE channel = candidate.channel AND limited)), 0))
              ELSE 0
@@ -302,6 +305,7 @@ class Session:
         """
         rows = self._execute(f"""
               WITH {heads},
+              {self._RUNNING},
               slot AS (
                 SELECT candidate.*, {self._SLOT_DELAY} AS delay
                   FROM head candidate
@@ -338,6 +342,7 @@ class Session:
                 WITH candidate AS (
                     SELECT %(channel)s::varchar AS channel
                 ),
+                {self._RUNNING},
                 slot AS MATERIALIZED (
                     SELECT {self._SLOT_DELAY} AS delay
                       FROM candidate
