@@ -1,4 +1,5 @@
 """Workers' sessions inside of a test's transaction: what they do is seen by the test alone, and rolled back."""
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 from unittest.mock import patch
@@ -28,6 +29,7 @@ class QueueCase(AsyncCase):
     def setUp(self):
         super().setUp()
         self.session = self.open_session()
+        self.begin = time.monotonic()
 
     def open_session(self):
         """Return the session of one more worker."""
@@ -65,6 +67,12 @@ class QueueCase(AsyncCase):
         """End a claimed job."""
         self.env['ir.async'].sudo()._finish(job, state, **kwargs)
         self.env.invalidate_all()
+
+    def assertDelay(self, delay, expected):
+        """Check when to look again, but for the time that the test has taken so far."""
+        elapsed = time.monotonic() - self.begin
+        self.assertLessEqual(delay, expected)
+        self.assertGreaterEqual(delay, expected - elapsed)
 
     def watch(self):
         self.env['ir.async'].flush_model()

@@ -165,39 +165,37 @@ class TestChannel(QueueCase):
     # ------------------------------------------------------------
 
     def test_interval(self):
-        self.channel('c', interval=10)
+        self.channel('c', interval=1000)
         jobs = self.calls(3, 'c')
         [claimed] = self.claim_all()
         self.assertEqual(claimed.id, jobs.ids[0])
+        self.finish(claimed)
         # the worker knows when to look again
         self.assertFalse(self.session.claim(50))
-        self.assertAlmostEqual(self.watch(), 1, delta=0.01)  # for the job that runs
-        self.finish(claimed)
+        self.assertDelay(self.watch(), 1000)
+        self.shift(jobs[0], date_start=-500)
         self.assertFalse(self.session.claim(50))
-        self.assertAlmostEqual(self.watch(), 10, delta=0.5)
-        self.shift(jobs[0], date_start=-9)
-        self.assertFalse(self.session.claim(50))
-        self.assertAlmostEqual(self.watch(), 1, delta=0.5)
-        self.shift(jobs[0], date_start=-1)
+        self.assertDelay(self.watch(), 500)
+        self.shift(jobs[0], date_start=-500)
         self.assertEqual(self.claimed(), jobs[1])
         self.assertFalse(self.claim_all())
 
     def test_interval_and_capacity(self):
-        self.channel('c', interval=10, capacity=2)
+        self.channel('c', interval=1000, capacity=2)
         jobs = self.calls(5, 'c')
         for i in range(2):
             self.assertEqual(self.claimed(), jobs[i])
             self.assertFalse(self.claim())
-            self.shift(jobs[i], date_start=-11)
+            self.shift(jobs[i], date_start=-1001)
         self.assertFalse(self.claim(), "the channel is full")
 
     def test_interval_of_subchannels(self):
-        self.channel('c', interval=10)
+        self.channel('c', interval=1000)
         jobs = self.call(channel='c/1') + self.call(channel='c/2') + self.call(channel='c/1')
         self.assertEqual({job.id for job in self.claim_all()}, set(jobs.ids[:2]))
 
     def test_interval_is_not_forgotten_when_a_job_is_tried_again(self):
-        self.channel('c', interval=10)
+        self.channel('c', interval=1000)
         jobs = self.calls(2, 'c')
         [claimed] = self.claim_all()
         with mute_logger('odoo.addons.ir_async'):

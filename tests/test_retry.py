@@ -1,4 +1,4 @@
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from unittest.mock import patch
 
 from odoo.exceptions import UserError
@@ -14,16 +14,17 @@ class TestRetry(QueueCase):
 
     def end_in_error(self, job, exc=None):
         """Have a job's method raise, the worker's way; return the record."""
-        self.env['ir.async'].sudo()._fail(job, exc or ValueError("Some error"))
+        self.failed_at = datetime.now(timezone.utc)
+        with patch('odoo.addons.ir_async.models.ir_async.datetime', wraps=datetime) as clock:
+            clock.now.side_effect = lambda tz=None: self.failed_at
+            self.env['ir.async'].sudo()._fail(job, exc or ValueError("Some error"))
         self.env.invalidate_all()
         return self.env['ir.async'].browse(job.id)
 
     def delay_of(self, job):
-        """Return in how many seconds a job is to be tried again."""
-        self.env.cr.execute(
-            "SELECT EXTRACT(EPOCH FROM date_scheduled - clock_timestamp() AT TIME ZONE 'UTC')::float8"
-            " FROM ir_async WHERE id = %s", [job.id])
-        return self.env.cr.fetchone()[0]
+        """Return how many seconds after its failure a job is to be tried again; see :meth:`end_in_error`."""
+        self.env.cr.execute("SELECT date_scheduled FROM ir_async WHERE id = %s", [job.id])
+        return (self.env.cr.fetchone()[0] - self.failed_at.replace(tzinfo=None)).total_seconds()
 
     def attempt(self, job):
         """Have a scheduled job come due, claim it and fail; return its delay then."""
@@ -99,24 +100,24 @@ class TestRetry(QueueCase):
     def test_delay_is_a_number(self):
         job = self.call(max_attempts=9, retry_delay=7.5)
         for _i in range(3):
-            self.assertAlmostEqual(self.attempt(job), 7.5, delta=0.2)
+            self.assertAlmostEqual(self.attempt(job), 7.5, places=4)
 
     def test_delay_is_a_list_whose_last_is_for_the_rest(self):
         job = self.call(max_attempts=9, retry_delay=[1, 20, 300])
         for expected in (1, 20, 300, 300, 300):
-            self.assertAlmostEqual(self.attempt(job), expected, delta=0.2)
+            self.assertAlmostEqual(self.attempt(job), expected, places=4)
 
     def test_delay_is_exponential_with_jitter(self):
         job = self.call(max_attempts=30)
         for low in (10, 20, 40, 80, 160, 320, 640, 1280):
             delay = self.attempt(job)
-            self.assertLess(low - 0.2, delay)
-            self.assertLess(delay, low * 1.5 + 0.2)
+            self.assertLess(low - 0.001, delay)
+            self.assertLess(delay, low * 1.5 + 0.001)
         for _i in range(5):
             delay = self.attempt(job)
             self.assertLess(2559, delay)
-            self.assertLess(delay, 3600.2)
-        self.assertAlmostEqual(delay, 3600, delta=0.2)
+            self.assertLess(delay, 3600.001)
+        self.assertAlmostEqual(delay, 3600, places=4)
 
     def test_jitter_spreads_the_attempts(self):
         jobs = self.call(max_attempts=2) + self.call(max_attempts=2) + self.call(max_attempts=2)
@@ -126,7 +127,7 @@ class TestRetry(QueueCase):
         job = self.call(max_attempts=2, retry_delay=60)
         self.end_in_error(self.claim()[0])
         self.assertFalse(self.claim())
-        self.assertAlmostEqual(self.watch(), 60, delta=0.5)
+        self.assertDelay(self.watch(), 60)
         self.shift(job, date_scheduled=-60)
         self.assertEqual(self.claimed(), job)
 
@@ -141,13 +142,13 @@ class TestRetry(QueueCase):
             self.end_in_error(claimed, RetryJob(f"not yet {i}", delay=60))
             self.assertRecordValues(job, [{'state': 'created', 'attempts': 0}])
             self.assertEqual(job.payload['error']['data']['message'], f"not yet {i}")
-            self.assertAlmostEqual(self.delay_of(job), 60, delta=0.2)
+            self.assertAlmostEqual(self.delay_of(job), 60, places=4)
             self.shift(job, date_scheduled=-60)
 
     def test_retry_job_without_delay_waits_as_after_a_failure(self):
         job = self.call(retry_delay=33)
         self.end_in_error(self.claim()[0], RetryJob("later"))
-        self.assertAlmostEqual(self.delay_of(job), 33, delta=0.2)
+        self.assertAlmostEqual(self.delay_of(job), 33, places=4)
 
     def test_retry_job_at_once(self):
         job = self.call(retry_delay=33)
@@ -259,7 +260,7 @@ class TestRetry(QueueCase):
         job = self.call(max_attempts=2, retry_delay=5, timeout=1)
         self.end_in_error(self.claim()[0], JobTimeout("The job took longer than 1 seconds"))
         self.assertRecordValues(job, [{'state': 'created', 'attempts': 1}])
-        self.assertAlmostEqual(self.delay_of(job), 5, delta=0.2)
+        self.assertAlmostEqual(self.delay_of(job), 5, places=4)
         self.assertIn("longer than 1 seconds", job.payload['error']['data']['message'])
 
     # ------------------------------------------------------------
@@ -396,7 +397,7 @@ class TestRetry(QueueCase):
         self.assertEqual(future.state, 'created')
 
     def test_workers_sleep_until_the_next_date(self):
-        self.call(delay=50)
-        self.assertAlmostEqual(self.watch(), 50, delta=0.5)
-        self.call(delay=timedelta(milliseconds=30_500))
-        self.assertAlmostEqual(self.watch(), 30.5, delta=0.5)
+        self.call(delay=500)
+        self.assertDelay(self.watch(), 500)
+        self.call(delay=timedelta(milliseconds=300_500))
+        self.assertDelay(self.watch(), 300.5)

@@ -158,4 +158,5 @@ class IrAsync(models.Model):
 
     def _on_failed(self):
         super()._on_failed()
-        self.env['test.async.effect'].create({'name': f'failed {self.id}'})
+        if self.method.startswith(('hang_in', 'fail_unless', 'report')):
+            self.env['test.async.effect'].create({'name': f'failed {self.id}'})
