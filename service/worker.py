@@ -112,10 +112,12 @@ class WorkerAsync(Worker):
 
     def _stand_by(self):
         """Sleep until a signal or a job comes, then look after the job once in a while."""
+        # In this order: the work thread, which has a runner first, wakes this one up if it might sleep.
+        self.stands_by = False
         timeout = STAND_BY_TIME if self.runner else None
+        self.stands_by = timeout is not None
         if self.stop_deadline is not None:
             timeout = max(0, min(self.stop_deadline - time.monotonic(), timeout or settings().stop_timeout))
-        self.stands_by = timeout is not None
         select.select([self.wakeup_fd_r], [], [], timeout)
         empty_pipe(self.wakeup_fd_r)
         now = time.monotonic()
