@@ -21,6 +21,7 @@ export class AsyncMenu extends Component {
     setup() {
         this.asyncJob = useService("async_job");
         this.jobsById = useState(this.asyncJob.jobs);
+        this.hiddenIds = useState(this.asyncJob.hidden);
         this.dropdown = useDropdownState();
         this.clock = useState({ now: Date.now() });
         useEffect(
@@ -40,7 +41,7 @@ export class AsyncMenu extends Component {
     /** The jobs that have a name, the latest first, those that are not over before the others. */
     get jobs() {
         return Object.values(this.jobsById)
-            .filter((job) => job.name)
+            .filter((job) => job.name && !this.hiddenIds.has(job.id))
             .sort((a, b) => isLive(b) - isLive(a) || b.id - a.id);
     }
 

@@ -17,14 +17,19 @@ export function asyncDownload(asyncJob, call) {
         const onEnd = async (job) => {
             if (isInBackground) {
                 asyncJob.toasts.add(job);
-            } else {
-                await asyncJob.open(job.id);
-                await asyncJob.dismiss(job.id);
-                resolve();
+                return;
             }
+            try {
+                await asyncJob.open(job.id);
+            } catch (error) {
+                asyncJob.hidden.delete(job.id); // the file is there still
+                throw error;
+            }
+            await asyncJob.dismiss(job.id);
+            resolve();
         };
         asyncJob
-            .asyncRpc(call, { onBackground })
+            .asyncRpc(call, { onBackground, isHidden: true })
             .then(onEnd)
             .catch((error) => {
                 if (isInBackground) {

@@ -47,6 +47,8 @@ export class AsyncJobService {
         this.toasts = new AsyncJobToasts(this, services);
         /** @type {Record<number, AsyncJob>} */
         this.jobs = reactive({});
+        /** Jobs that are not listed: somebody waits for them, and they may be over in a moment. */
+        this.hidden = reactive(new Set());
         /** The last revision of the jobs that left `jobs`: late messages do not bring them back. */
         this.forgotten = new Map();
         /** @type {Map<number, Deferred & { isHeard?: boolean }>} who waits for the end of a job */
@@ -82,14 +84,19 @@ export class AsyncJobService {
      * @param {Object} [options]
      * @param {boolean} [options.blockUI=true]
      * @param {() => void} [options.onBackground] called when the user is told so
+     * @param {boolean} [options.isHidden=false] until then, or an error, the job is not listed; the caller is to
+     *  dismiss it
      * @returns {Promise<Pick<AsyncJob, "id"|"name"|"state"|"payload">>} the job, if it ended well. The promise is
      *  rejected with the RPCError that the job ended with, or with an AsyncJobCancelledError.
      */
     async asyncRpc({ model, method, args = [], kwargs = {} }, options = {}) {
-        const { blockUI = true, onBackground } = options;
+        const { blockUI = true, isHidden = false, onBackground } = options;
         let jobId;
+        let isWaiting = true;
         const unblock = blockUI
             ? this.blockUI(() => {
+                  isWaiting = false;
+                  this.hidden.delete(jobId);
                   this.toasts.showBackground(this.jobs[jobId]?.name);
                   onBackground?.();
               })
@@ -104,7 +111,13 @@ export class AsyncJobService {
                         `not ${JSON.stringify(answer)}`
                 );
             }
+            if (isHidden && isWaiting) {
+                this.hidden.add(jobId);
+            }
             return await this.watch(jobId);
+        } catch (error) {
+            this.hidden.delete(jobId);
+            throw error;
         } finally {
             unblock();
         }

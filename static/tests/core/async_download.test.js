@@ -1,6 +1,12 @@
+import { AsyncMenu } from "@ir_async/async_menu/async_menu";
 import { BLOCK_UI_DURATION } from "@ir_async/services/async_job_service";
-import { advanceTime, beforeEach, describe, expect, test } from "@odoo/hoot";
-import { getService, onRpc, patchWithCleanup } from "@web/../tests/web_test_helpers";
+import { advanceTime, animationFrame, beforeEach, describe, expect, test } from "@odoo/hoot";
+import {
+    getService,
+    mountWithCleanup,
+    onRpc,
+    patchWithCleanup,
+} from "@web/../tests/web_test_helpers";
 import { download } from "@web/core/network/download";
 import { registry } from "@web/core/registry";
 import { session } from "@web/session";
@@ -14,7 +20,6 @@ import {
     startJob,
 } from "../ir_async_test_helpers";
 
-describe.current.tags("headless");
 defineIrAsyncModels();
 
 const URL = "/web/content/7?download=true";
@@ -89,8 +94,9 @@ function print(env, action) {
 
 describe("export", () => {
     test("a quick one is downloaded, and leaves nothing in the list", async () => {
-        await makeEnv();
         const toasts = mockNotifications();
+        await makeEnv();
+        await mountWithCleanup(AsyncMenu);
         const outcome = exportList();
         await nextMessages();
         expect.verifySteps([
@@ -98,7 +104,9 @@ describe("export", () => {
             `async_export ${JSON.stringify(["xlsx", DATA])}`,
         ]);
         expect(outcome.isOver).toBe(false);
+        expect(".o_ir_async_systray").toHaveCount(0);
         await changeJob(jobId, "succeeded", { payload: PAYLOAD });
+        expect(".o_ir_async_systray").toHaveCount(0);
         expect.verifySteps(["open true", "dismiss"]);
         expect(outcome.isOver).toBe(true);
         expect(outcome.error).toBe(null);
@@ -108,10 +116,13 @@ describe("export", () => {
 
     test("the error of a quick one is that of the export", async () => {
         await makeEnv();
+        await mountWithCleanup(AsyncMenu);
         const outcome = exportList();
         await nextMessages();
         await changeJob(jobId, "failed", { payload: makeErrorPayload("Not that field") });
         expect(outcome.error.data.message).toBe("Not that field");
+        await animationFrame();
+        expect(".o_ir_async_systray").toHaveCount(1);
         expect.verifySteps([
             "has_async_export xlsx",
             `async_export ["xlsx",${JSON.stringify(DATA)}]`,
@@ -121,11 +132,15 @@ describe("export", () => {
     test("a long one goes on in the background, and waits in the list", async () => {
         const toasts = mockNotifications();
         await makeEnv();
+        await mountWithCleanup(AsyncMenu);
         const outcome = exportList();
         await nextMessages();
         expect(getService("ui").isBlocked).toBe(true);
+        expect(".o_ir_async_systray").toHaveCount(0);
         await advanceTime(BLOCK_UI_DURATION);
         expect(outcome.isOver).toBe(true);
+        await animationFrame();
+        expect(".o_ir_async_systray").toHaveCount(1);
         expect(getService("ui").isBlocked).toBe(false);
         expect(toasts.map(({ type }) => type)).toEqual(["info"]);
         await changeJob(jobId, "succeeded", { payload: PAYLOAD });
