@@ -83,7 +83,7 @@ def test_lethal_job(database, server):
     assert 'died' in job.payload['error']['data']['message']
     assert len(database.runs('lethal')) == 3
     assert states == {'done': 600, 'failed': 1}
-    assert database.effects() == dict.fromkeys(before + after, 1)
+    assert database.effects() == dict.fromkeys([*before, *after, f'failed {lethal}'], 1)  # the latter by _on_failed()
     assert database.value("SELECT sum(deaths) FROM ir_async") == 3
     # there were such neighbours
     assert database.value("SELECT count(*) FROM ir_async WHERE claims > 1 AND id != %s", [lethal])
