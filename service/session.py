@@ -83,7 +83,7 @@ class Change(NamedTuple):
 
 
 COMPUTED = {
-    'user_active': "u.active",
+    'user_active': "(SELECT active FROM res_users WHERE id = job.user_id)",
     'stop': "(SELECT reason FROM ir_async_stop WHERE job_id = job.id)",
     'has_children': "EXISTS (SELECT FROM ir_async_after_rel WHERE after_id = job.id AND unmet)",
 }
@@ -223,7 +223,8 @@ class Session:
         self._slot_delay = None
         if self._has_limited and (jobs := self._claim_limited(limit)):
             return jobs
-        # The CTE is a fence: as a subquery, LIMIT could be evaluated more than once.
+        # The CTE is a fence: as a subquery, LIMIT could be evaluated more than once. The rows are found by an array of ids:
+        # for a join, the planner, which does not know the limit, would read the whole table.
         rows = self._execute_prepared('claim', f"""
             WITH next AS (
                 SELECT id
@@ -235,8 +236,7 @@ class Session:
             )
             UPDATE ir_async job
                SET {TAKE}
-              FROM next, res_users u
-             WHERE job.id = next.id AND u.id = job.user_id
+             WHERE id = ANY(ARRAY(SELECT id FROM next))
          RETURNING {COLUMNS}
         """, self._params(), limit)
         return sorted((Job(*row) for row in rows), key=lambda job: (job.priority, job.id))
@@ -249,8 +249,7 @@ class Session:
         return [Job(*row) for row in self._execute(f"""
             UPDATE ir_async job
                SET {TAKE}
-              FROM res_users u
-             WHERE job.id = %(job_id)s AND job.state = 'created' AND u.id = job.user_id
+             WHERE job.id = %(job_id)s AND job.state = 'created'
          RETURNING {COLUMNS}
         """, self._params(job_id=job_id))]
 
@@ -359,8 +358,7 @@ class Session:
                 )
                 UPDATE ir_async job
                    SET {TAKE}
-                  FROM next, res_users u
-                 WHERE job.id = next.id AND u.id = job.user_id
+                 WHERE id = ANY(ARRAY(SELECT id FROM next))
              RETURNING {COLUMNS}
             """, self._params(channel=channel))]
         return jobs
