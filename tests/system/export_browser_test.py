@@ -234,8 +234,8 @@ def test_quick(site, synchronous):
         files[off, 'xlsx'] = export_by_dialog(tab, 'xlsx')
         expect(systray(tab)).to_have_count(0)
         expect(tab.locator('.o_notification')).to_have_count(0)
-    assert jobs(site) == [
-        (f"Contact ({format_})", 'done', 'export', True) for format_ in ('XLSX', 'CSV', 'XLSX')]
+    wait_until(lambda: jobs(site) == [
+        (f"Contact ({format_})", 'done', 'export', True) for format_ in ('XLSX', 'CSV', 'XLSX')])
     for what in ('all', 'csv', 'xlsx'):
         assert files[False, what].suggested_filename == files[True, what].suggested_filename
     assert files[False, 'csv'].path().read_bytes() == files[True, 'csv'].path().read_bytes()
@@ -315,7 +315,7 @@ def test_report(site, synchronous):
         expect(tab.locator('.o_blockUI')).to_have_count(0)
         expect(systray(tab)).to_have_count(0)
         files[off] = download.value
-    assert jobs(site) == [("Cards", 'done', 'export', True)]
+    wait_until(lambda: jobs(site) == [("Cards", 'done', 'export', True)])
     assert files[False].suggested_filename == files[True].suggested_filename == 'Card of P000012.pdf'
     [(text, images)] = pages(files[False].path())
     assert ' '.join(text.split()) == "Card of P000012 in en_US, for admin"
