@@ -70,7 +70,7 @@ class Database:
             self._next_watch = 0
         jobs = self.session.claim(limit) if self.session else []
         if self.session and (not jobs or self._next_watch <= now):
-            delay = self.session.watch()
+            delay = self.session.watch(is_busy=bool(jobs))
             self._next_watch = now + 1
         if jobs:
             self.runner = self.runner or Runner(self.session)

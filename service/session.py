@@ -37,7 +37,8 @@ OPTIONS = {
     'synchronous_commit': 'off', 'lock_timeout': '5s', 'enable_seqscan': 'off', 'enable_bitmapscan': 'off',
     'enable_sort': 'off', 'plan_cache_mode': 'force_generic_plan', 'jit': 'off',
 }
-SWEEP_SHARE = 50  # times as long as a sweep took, there is no other one
+SWEEP_SHARE = 50  # times as long as a sweep for dependencies took, there is no other one
+BUSY_SWEEP_INTERVAL = 10  # seconds, at least, between those of a worker that has something better to do
 DURABLE = "SET LOCAL synchronous_commit = on;"
 
 
@@ -121,6 +122,7 @@ class Session:
         self.key = key
         self.adopts = adopts
         self.changes = []  # what users are to be told
+        self.has_waiting = True  # whether any job waits for others, lately
         self._connection = connection
         self._lock = threading.Lock()  # the worker's two threads share the connection
         self._has_limited = True
@@ -436,9 +438,10 @@ class Session:
     # Look after the queue
     # ------------------------------------------------------------
 
-    def watch(self):
+    def watch(self, is_busy=False):
         """Do what nobody else does: rescue the jobs of dead workers, call up those that are due, or waited for others.
 
+        :param bool is_busy: whether there are jobs to run besides
         :return: when to call again, in seconds; None: when there is a NOTIFY
         :rtype: float | None
         """
@@ -459,7 +462,9 @@ class Session:
         if waiting and now >= self._next_sweep:
             changed |= self.release() | self._cancel_children()
             # It looks at all that wait. Most are released by the worker of their parent: this is for what was missed.
-            self._next_sweep = time.monotonic() + SWEEP_SHARE * (time.monotonic() - now)
+            duration = time.monotonic() - now
+            self._next_sweep = time.monotonic() + max(SWEEP_SHARE * duration, BUSY_SWEEP_INTERVAL if is_busy else 0)
+        self.has_waiting = waiting
         if due is not None and due <= 0:
             changed |= self._call_up()
         if ready:

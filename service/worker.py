@@ -285,8 +285,8 @@ class WorkerAsync(Worker):
         # As many as are worked off in half of the time that the last one of them may wait.
         elapsed = time.monotonic() - self.batch_start
         self.batch_size = max(1, min(BATCH_SIZE, int(len(jobs) * BATCH_TIME / 2 / elapsed)))
-        if parents := [job.id for job in jobs if job.has_children]:
-            database.session.release(parents)
+        if database.session.has_waiting or any(job.has_children for job in jobs):
+            database.session.release([job.id for job in jobs])
         if self.unstarted:  # somebody has them locked: without this session, they are found again
             self.unstarted.clear()
             database.leave()
