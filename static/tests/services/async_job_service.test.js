@@ -71,6 +71,19 @@ function callExport(options = { blockUI: false }) {
     return outcome;
 }
 
+/** The server has answered: the service knows which job to wait for. */
+async function nextAnswer() {
+    await waitUntil(() => getService("async_job").watchers.size, { timeout: 3000 });
+}
+
+/** The jobs are polled, if there is something to wait for. */
+async function nextPoll() {
+    const asyncJob = getService("async_job");
+    const timeout = asyncJob.pollTimeout;
+    await advanceTime(POLL_DELAY);
+    await waitUntil(() => asyncJob.pollTimeout !== timeout, { timeout: 3000 });
+}
+
 /** No message of the bus arrives any more. */
 async function cutWebsocket() {
     const restore = lockWebsocketConnect();
@@ -285,12 +298,12 @@ describe("asyncRpc", () => {
         await makeAsyncJobEnv();
         await cutWebsocket();
         const outcome = callExport();
-        await nextMessages();
-        await advanceTime(POLL_DELAY);
+        await nextAnswer();
+        await nextPoll();
         expect.verifySteps(["get_user_jobs"]);
         changeSilently(1, { state: "succeeded", payload: { result: 42 } });
-        await advanceTime(POLL_DELAY);
-        await nextMessages();
+        await nextPoll();
+        await waitUntil(() => outcome.job, { timeout: 3000 });
         expect.verifySteps(["get_user_jobs"]);
         expect(outcome.job.payload).toEqual({ result: 42 });
         await advanceTime(POLL_DELAY);
@@ -338,17 +351,15 @@ describe("asyncRpc", () => {
         await makeAsyncJobEnv();
         await cutWebsocket();
         const outcome = callExport();
-        await nextMessages();
+        await nextAnswer();
         isOffline = true;
         changeSilently(1, { state: "done" });
-        await advanceTime(POLL_DELAY);
-        await nextMessages();
-        await advanceTime(POLL_DELAY);
-        await nextMessages();
+        await nextPoll();
+        await nextPoll();
         expect.verifySteps(["offline", "offline"]);
         isOffline = false;
-        await advanceTime(POLL_DELAY);
-        await nextMessages();
+        await nextPoll();
+        await waitUntil(() => outcome.job, { timeout: 3000 });
         expect(outcome.job.state).toBe("done");
     });
 
