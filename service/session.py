@@ -560,7 +560,9 @@ class Session:
             WITH ready AS (
                 SELECT id
                   FROM ir_async child
-                 WHERE state = 'waiting' AND NOT EXISTS (SELECT FROM ir_async_after_rel WHERE job_id = child.id AND unmet)
+                 WHERE state = 'waiting'
+                   -- not NOT EXISTS: an anti join may read all that is unmet
+                   AND (SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND unmet LIMIT 1) IS NULL
                    {"AND id IN (SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s))" if parents else ""}
             FOR NO KEY UPDATE SKIP LOCKED
             )
