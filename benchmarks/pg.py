@@ -53,6 +53,14 @@ def statements(role):
     return calls
 
 
+def evictions():
+    """Return how often pg_stat_statements had to throw statements out; counts from before are not to be relied on then."""
+    if version() < 140000:
+        return 0
+    [[dealloc]] = query("SELECT dealloc FROM pg_stat_statements_info")
+    return dealloc
+
+
 def statement_times(role, pattern):
     """Return calls, rows and milliseconds of the statements like a pattern, since :func:`reset_role`."""
     [row] = query("""

@@ -21,8 +21,7 @@ class Row:
         self.samples = []  # of all runs, for percentiles
         self.drains = []
         self.note = ''
-        self.target = None
-        self.ok = None
+        self.targets = []  # (text, whether it is met)
 
     @property
     def value(self):
@@ -36,10 +35,11 @@ class Row:
         self.note = f'{self.note}; {note}' if self.note else note
 
     def judge(self, target, ok):
-        self.target, self.ok = target, bool(ok)
+        self.targets.append((target, bool(ok)))
 
     def per_job(self, key):
-        return statistics.median(drain[key] / drain['count'] for drain in self.drains) if self.drains else None
+        values = [drain[key] / drain['count'] for drain in self.drains if drain[key] is not None]
+        return statistics.median(values) if values else None
 
     def number(self, value):
         return f'{value:,.{self.digits}f}'
@@ -52,16 +52,17 @@ class Row:
                 result += f' ({self.number(min(self.values))}–{self.number(max(self.values))})'
             result += f' {self.unit}'
         cpu = self.per_job('cpu')
-        verdict = {None: '', True: '✓ ', False: '✗ '}[self.ok] + (self.target or '')
+        statements = self.per_job('statements')
+        verdict = '; '.join(f"{'✓' if ok else '✗'} {text}" for text, ok in self.targets)
         return [
             self.system, result,
             '' if cpu is None else f"{cpu * 1000:.2f} + {self.per_job('postgres_cpu') * 1000:.2f}",
-            '' if cpu is None else f"{self.per_job('statements'):.1f}",
+            '' if cpu is None else 'not known' if statements is None else f'{statements:.1f}',
             self.note, verdict,
         ]
 
     def as_json(self):
-        return {key: getattr(self, key) for key in ('scenario', 'system', 'unit', 'values', 'drains', 'samples', 'note', 'target', 'ok')}
+        return {key: getattr(self, key) for key in ('scenario', 'system', 'unit', 'values', 'drains', 'samples', 'note', 'targets')}
 
 
 def percentile(samples, share):

@@ -120,8 +120,7 @@ def judge_ratio(rows, ours, other, factor, text):
     if rows[ours].values and rows[other].values:
         # of each turn, as the machine may be busy with something else for a while
         ratio = statistics.median(one / another for one, another in zip(rows[ours].values, rows[other].values))
-        row, text = rows[ours], f'{text}: ' + (f'{ratio:.1f} ×' if factor > 1 else f'{ratio:.0%}')
-        row.judge(f'{row.target}; {text}' if row.target else text, ratio >= factor and row.ok is not False)
+        rows[ours].judge(f'{text}: ' + (f'{ratio:.1f} ×' if factor > 1 else f'{ratio:.0%}'), ratio >= factor)
 
 
 # --------------------------------------------------------------
@@ -171,20 +170,23 @@ def idle(bench):
 
 
 def watch_idle(bench):
-    bench.idle_before = time.monotonic(), pg.statements(bench.idle.role), bench.idle.cpu()
+    bench.idle_before = time.monotonic(), pg.statements(bench.idle.role), bench.idle.cpu(), pg.evictions()
 
 
 def finish_idle(bench):
     while not bench.idle_before:
         time.sleep(max(0, bench.idle_start + IDLE_AFTER - time.monotonic()))
         watch_idle(bench)
-    start, statements, cpu = bench.idle_before
+    start, statements, cpu, evictions = bench.idle_before
     time.sleep(max(0, start + (60 if bench.quick else 150) - time.monotonic()))
     per = WORKERS * (time.monotonic() - start) / 60
     row = bench.idle_row
-    row.values.append((pg.statements(bench.idle.role) - statements) / per)
     row.note = f'{(bench.idle.cpu() - cpu) / per * 1000:.0f} ms CPU per minute and worker, in {per / WORKERS:.1f} minutes'
-    row.judge('≤ 3', row.value <= 3)
+    if pg.evictions() == evictions:
+        row.values.append((pg.statements(bench.idle.role) - statements) / per)
+        row.judge('≤ 3', row.value <= 3)
+    else:
+        row.add_note('statements not known: pg_stat_statements was full')
     workers = bench.idle.workers()
     bench.memory_row.values += [worker.memory_full_info().uss / 1e6 for worker in workers]
     bench.memory_row.note = f'RSS {statistics.median(worker.memory_info().rss for worker in workers) / 1e6:.0f} MB'

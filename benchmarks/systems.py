@@ -147,13 +147,14 @@ class System:
         # From here on, not to count what enqueuing takes: a millisecond is missing of seconds.
         postmaster = pg.postmaster()
         before = self.cpu(), pg.statements(self.role)
+        evictions = pg.evictions()
         postgres_before = pg.process_cpu(postmaster)
         seconds = self.wait_empty(committed)
         result = {
             'count': count, 'seconds': seconds,
             'cpu': self.cpu() - before[0],
             'postgres_cpu': pg.process_cpu(postmaster) - postgres_before,
-            'statements': pg.statements(self.role) - before[1],
+            'statements': pg.statements(self.role) - before[1] if pg.evictions() == evictions else None,
         }
         self.clean()
         return result
@@ -472,6 +473,7 @@ class BareLoop(System):
                     raise Unavailable(f'its workers do not start, see {loop.log}')
             postmaster = pg.postmaster()
             before = self.cpu(), pg.statements(self.role), pg.process_cpu(postmaster)
+            evictions = pg.evictions()
             start = time.time()
             for loop in self.loops:
                 print(file=loop.popen.stdin, flush=True)
@@ -480,7 +482,7 @@ class BareLoop(System):
                 'count': count, 'seconds': seconds,
                 'cpu': self.cpu() - before[0],  # of zombies, too
                 'postgres_cpu': pg.process_cpu(postmaster) - before[2],
-                'statements': pg.statements(self.role) - before[1],
+                'statements': pg.statements(self.role) - before[1] if pg.evictions() == evictions else None,
             }
         finally:
             for loop in self.loops:
