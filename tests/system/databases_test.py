@@ -14,7 +14,7 @@ def test_many_databases(make_database, server, tmp_path):
         assert third.wait_for(third.enqueue('effect', 'third')).state == 'done'
 
         gate = tmp_path / 'gate'
-        second.enqueue('effect_then_wait', 'running', str(gate), commit=True)
+        second.enqueue('effect_then_wait', 'running', str(gate), commits=['before', 'after'])
         second.wait_for_run('running')
         odoo.expected += [r'WARNING .* lost the claim', r'WARNING .* taken away', r'ERROR .* odoo.sql_db: bad query']
         second.drop()

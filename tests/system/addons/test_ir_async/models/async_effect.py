@@ -6,8 +6,6 @@ from pathlib import Path
 
 from odoo import api, fields, models
 
-from odoo.addons.ir_async.exceptions import RetryJob
-
 
 class TestAsyncEffect(models.Model):
     """What a job leaves behind, to be counted: the methods are what the system tests enqueue.
@@ -43,15 +41,18 @@ class TestAsyncEffect(models.Model):
         time.sleep(seconds / 2)
 
     @api.model
-    def effect_then_wait(self, name, gate, commit=False):
-        """Write one row before the gate opens and one after, each in a transaction of its own if wanted."""
+    def effect_then_wait(self, name, gate, commits=()):
+        """Write one row before the gate opens and one after; commit then, ``before`` or ``after``, as wanted."""
         self._trace(name)
         self.create({'name': f'{name} before'})
         self.env.cr.flush()
-        self._wait(gate)
-        if commit:
+        if 'before' in commits:
             self.env.cr.commit()
+        self._trace(f'{name} waits')
+        self._wait(gate)
         self.create({'name': f'{name} after'})
+        if 'after' in commits:
+            self.env.cr.commit()
 
     @api.model
     def effect_then_kill(self, name):
@@ -87,24 +88,6 @@ class TestAsyncEffect(models.Model):
         while time.process_time() < start + seconds:
             sum(range(10000))
         self.create({'name': name})
-
-    @api.model
-    def hog(self, name):
-        """Keep the GIL for ever, in C code that no thread and no signal handler of Python interrupts."""
-        self._trace(name)
-        sum(iter(int, 1))
-
-    @api.model
-    def fail(self, message):
-        raise ValueError(message)
-
-    @api.model
-    def retry_later(self, reason, delay):
-        raise RetryJob(reason, delay=delay)
-
-    @api.model
-    def result(self, value):
-        return value
 
     @api.model
     def parameter(self, key):
