@@ -158,5 +158,5 @@ class IrAsync(models.Model):
 
     def _on_failed(self):
         super()._on_failed()
-        if self.method.startswith(('hang_in', 'fail_unless', 'report')):
+        if self.method.startswith(('hang_in', 'hang_and', 'fail_unless', 'report')):
             self.env['test.async.effect'].create({'name': f'failed {self.id}'})
