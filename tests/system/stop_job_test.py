@@ -265,7 +265,7 @@ def test_race_with_the_end(database, server, measured):
                     pass
 
     requested = []
-    with server(database, workers=4, expected=['bad query', 'could not serialize']):
+    with server(database, workers=4, expected=['bad query', 'could not serialize', 'taken away']):
         with database.env() as env:
             jobs = {f'job {i}': env['ir.async'].call(env['test.async.effect'].effect, f'job {i}', 0.12) for i in range(count)}
             ids = [(name, job.id) for name, job in jobs.items()]
