@@ -412,6 +412,9 @@ class IrAsync(models.Model):
         """Wake the workers up, now; where there are none, the cron workers."""
         # another hook may enqueue more, and commit
         self.env.cr.postcommit.data.pop('ir_async.notified', None)
+        # Odoo signals after these hooks that caches are to be cleared: a job would begin earlier, and not know.
+        if self.env.registry.ready:
+            self.env.registry.signal_changes()
         dbname = self.env.cr.dbname
         if not notifier.notify(dbname):
             with Registry(dbname).cursor() as cr:

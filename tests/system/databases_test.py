@@ -18,6 +18,7 @@ def test_many_databases(make_database, server, tmp_path):
         second.wait_for_run('running')
         odoo.expected += [r'WARNING .* lost the claim', r'WARNING .* taken away', r'ERROR .* odoo.sql_db: bad query']
         second.drop()
+        odoo.wait_for_log('lost the claim')
         gate.touch()
         with first.env() as env:
             for i in range(2):
@@ -56,6 +57,17 @@ def test_modules_in_flux(database, server):
         assert not database.runs('job')
         database.sql("UPDATE ir_module_module SET state = 'installed' WHERE name = 'web'")
         assert database.wait_for(job_id).state == 'done'
+
+
+def test_caches_are_cleared_in_time(database, server):
+    """A job sees what was changed in the transaction that enqueued it, cached or not."""
+    with server(database, workers=1):
+        database.wait_for(database.enqueue('parameter', 'test_ir_async.key'))
+        for i in range(20):
+            with database.env() as env:
+                env['ir.config_parameter'].set_param('test_ir_async.key', f'value {i}')
+                job_id = env['ir.async'].call(env['test.async.effect'].parameter, 'test_ir_async.key').id
+            assert database.wait_for(job_id).payload == {'result': f'value {i}'}
 
 
 def test_registry_changes(cluster, database, server):
