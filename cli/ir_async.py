@@ -63,7 +63,7 @@ class IrAsync(Command):
         if not jobs:
             return f"ir_async: there is no job {job_id} in state 'created'"
         runner = Runner(session)
-        runner.prepare()
+        runner.prepare(jobs[0])
         runner.run(Running(jobs[0]))
         runner.close()
         session.close()

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import random
+import time
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
 
@@ -19,6 +20,7 @@ from odoo.tools.misc import split_every
 
 from odoo.addons.ir_async.exceptions import ClaimLost, RetryJob, WorkerDied
 from odoo.addons.ir_async.service.pg import notifier
+from odoo.addons.ir_async.service.session import IS_HELD
 from odoo.addons.ir_async.tools.encoding import decode, encode, encode_result
 from odoo.addons.ir_async.tools.options import Options, clean_text, is_text
 from odoo.addons.ir_async.tools.target import caller_stack, check_target, format_stack
@@ -41,6 +43,21 @@ COLUMNS = (
 )
 
 
+FINISH = f"""
+    UPDATE ir_async
+       SET state = %(state)s::varchar,
+           payload = %(payload)s,
+           date_scheduled = %(date_scheduled)s,
+           session = NULL,
+           attempts = attempts + %(attempts)s,
+           revision = revision + 1,
+           date_done = CASE WHEN %(state)s != 'created' THEN clock_timestamp() AT TIME ZONE 'UTC' END
+     WHERE id = %(id)s AND {IS_HELD}
+ RETURNING revision
+"""
+FRESH_TIME = 0.05  # seconds for which a claim is as good as new
+
+
 class Running:
     """The job that this thread runs, and what it reported last.
 
@@ -50,6 +67,7 @@ class Running:
 
     def __init__(self, job):
         self.job = job
+        self.fresh_until = time.monotonic() + FRESH_TIME  # when its claim has to be looked at again
         self.dbname = None
         self.progress = None
         self.deadline = None  # when its time is over, if it is limited
@@ -639,23 +657,15 @@ class IrAsync(models.Model):
         :param int attempts: how many attempts it took
         :raises ClaimLost: when the job is not this worker's any more
         """
-        query = SQL(
-            """
-            UPDATE ir_async
-               SET state = %(state)s,
-                   payload = %(payload)s,
-                   date_scheduled = %(date_scheduled)s,
-                   session = NULL,
-                   attempts = attempts + %(attempts)s,
-                   revision = revision + 1,
-                   date_done = CASE WHEN %(state)s != 'created' THEN clock_timestamp() AT TIME ZONE 'UTC' END
-             WHERE id = %(id)s AND session = %(session)s AND claims = %(claims)s AND state = 'processing'
-         RETURNING revision
-            """,
-            state=state, payload=payload, date_scheduled=date_scheduled, attempts=attempts,
-            id=job.id, session=job.session, claims=job.claims)
+        values = {
+            'state': state, 'payload': payload, 'date_scheduled': date_scheduled, 'attempts': attempts,
+            'id': job.id, 'session': job.session, 'claims': job.claims,
+        }
         try:
-            self.env.cr.execute(query, log_exceptions=False)
+            if hasattr(self.env.cr, 'finish'):  # a worker's
+                self.env.cr.finish(FINISH, values)
+            else:
+                self.env.cr.execute(FINISH, values, log_exceptions=False)
         except psycopg2.errors.SerializationFailure as exc:
             raise ClaimLost(job.id) from exc  # nobody writes the row but who takes the job away
         rows = self.env.cr.fetchall()

@@ -31,7 +31,7 @@ class IrAsync(models.Model):
                 end, delay = time.monotonic() + RUN_TIME, 0
                 while delay == 0 and time.monotonic() < end:
                     if jobs := session.claim(1):
-                        runner.prepare()
+                        runner.prepare(jobs[0])
                         runner.run(Running(jobs[0]))
                         runner.renew()
                     else:

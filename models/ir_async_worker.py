@@ -6,7 +6,7 @@ class IrAsyncWorker(models.Model):
     """The workers that have business with this database: one row a session, written by the workers themselves.
 
     The table is UNLOGGED: PostgreSQL empties it when it recovers from a crash. So a row that is still there says
-    that its worker died alone, and the job it names may be to blame.
+    that its worker died alone, and the job that it was running may be to blame.
     """
     _name = 'ir.async.worker'
     _description = "Async Worker"
@@ -17,9 +17,9 @@ class IrAsyncWorker(models.Model):
     pid = fields.Integer(string="Process", readonly=True, aggregator=None)
     process_key = fields.Integer(readonly=True, aggregator=None, help="The lock that its process holds")
     server_start = fields.Datetime(readonly=True, help="When PostgreSQL had been started")
-    job_id = fields.Integer(string="Job", readonly=True, aggregator=None, help="The last job it began")
-    job_claims = fields.Integer(readonly=True, aggregator=None, help="… by which claim")
-    deadline = fields.Datetime(readonly=True, help="Until when the method of that job may run")
+    limit_time_real = fields.Float(digits=0, readonly=True, aggregator=None, help="Seconds that it gives a job; 0: no limit")
+    date_ready = fields.Datetime(
+        readonly=True, help="When it had loaded all it needs: if it dies later on, the job that it runs is to blame")
 
     def init(self):
         sequence = SQL.identifier(f'{self._table}_id_seq')

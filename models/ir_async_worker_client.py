@@ -27,7 +27,9 @@ class IrAsyncWorker(models.Model):
         return Domain('id', 'in', self._alive_ids()) if True in value else Domain('id', 'not in', self._alive_ids())
 
     def _compute_current_job_id(self):
-        jobs = self.env['ir.async'].search([('session', 'in', self.ids), ('state', '=', 'processing')])
+        # the first one: the others were claimed with it and wait for it to end
+        jobs = self.env['ir.async'].search(
+            [('session', 'in', self.ids), ('state', '=', 'processing')], order='priority DESC, id DESC')
         job_by_session = {job.session: job for job in jobs}
         for worker in self:
             worker.current_job_id = job_by_session.get(worker.id, False)

@@ -34,16 +34,18 @@ SESSION = {
 }
 
 
-def connect(dbname, **session):
+def connect(dbname, factory=None, **session):
     """Return a new connection in autocommit (so READ COMMITTED), that PgBouncer is not in between of.
 
     :param str dbname: the database
-    :param session: settings of the session
+    :param factory: the class of the connection, psycopg2's own by default
+    :param session: settings of the session, that it keeps when it is reset
     :rtype: psycopg2.extensions.connection
     """
     _db, info = sql_db.connection_info_for(dbname)
     direct = {'host': settings().db_host, 'port': settings().db_port}
     connection = psycopg2.connect(
+        connection_factory=factory,
         **(info | {key: value for key, value in direct.items() if value} | LIMITS),
         options=' '.join(f'-c {name}={value}' for name, value in (SESSION | session).items()))
     connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import sys
 import threading
@@ -11,50 +12,105 @@ from functools import partial
 
 import psycopg2
 import psycopg2.errors
+from psycopg2.extensions import STATUS_IN_TRANSACTION
 
 from odoo import SUPERUSER_ID, api, sql_db
 from odoo.exceptions import UserError
 from odoo.modules.registry import Registry
 from odoo.service.model import retrying
+from odoo.tools import SQL
 
 from ..exceptions import ClaimLost, JobInterrupted, JobTimeout, RetryJob
 from . import pg
 from .config import settings
+from .session import HELD
 
 _logger = logging.getLogger(__name__)
+
+
+class JobConnection(sql_db.PsycoConnection):
+    """A connection that begins the next transaction with the end of the last one: one round trip less."""
+    chains = False  # whether another job follows at once
+
+    def commit(self):
+        if self.chains and self.status == STATUS_IN_TRANSACTION:
+            with self.cursor() as cr:
+                cr.execute("COMMIT AND CHAIN")
+        else:
+            super().commit()
 
 
 class JobCursor(sql_db.Cursor):
     """A cursor that commits the work of a job only as long as the job is this worker's."""
 
-    def __init__(self, dbname):
-        sql_db.db_connect(dbname)  # so that there is a pool
-        _db, info = sql_db.connection_info_for(dbname)
-        super().__init__(sql_db._Pool, dbname, info)
+    def __init__(self, pool):
+        super().__init__(pool, pool.dbname, {})
         self.job = None
-        if self._cnx.server_version >= 140000:
-            # The backend of a killed worker would go on with its statement to the end. Odoo's pool resets
-            # the connection each time it lends it.
-            self.execute("SET client_connection_check_interval = '500ms'")
-        # Nor must that of a vanished host keep the rows of its job locked.
-        self.execute("; ".join(f"SET {name} = {value}" for name, value in pg.SESSION.items()))
-        self._cnx.commit()
+        self._finish_name = None
+        self._finish_names = (f'ir_async_finish_{i}' for i in itertools.count())
+
+    def finish(self, query, values):
+        """Execute the statement by which jobs end. Planning it takes longer than the rest: once is enough for a batch.
+
+        :param str query: the statement, with placeholders as in ``%(name)s``
+        :param dict values: theirs
+        """
+        name, prepare = self._finish_name, ""
+        if not name:
+            # should it fail, nobody knows whether the name is in use
+            name = next(self._finish_names)
+            prepare = f"PREPARE {name} AS {query % {key: f'${i}' for i, key in enumerate(values, 1)}};"
+        self.execute(f"{prepare} EXECUTE {name} ({', '.join(['%s'] * len(values))})", [*values.values()], log_exceptions=False)
+        self._finish_name = name
+
+    def check(self, lock=SQL()):
+        """See that the job is still ours, in its transaction.
+
+        :raises ClaimLost: when it is not
+        """
+        try:
+            self.execute(SQL("%s %s", SQL(HELD, **self.job._asdict()), lock), log_exceptions=False)
+        except psycopg2.errors.SerializationFailure as exc:
+            raise ClaimLost(self.job.id) from exc
+        if not self.rowcount:
+            raise ClaimLost(self.job.id)
 
     def commit(self):
         if self.job:
             self.flush()
             # The lock holds off whoever would give the job to another worker, until the commit is through.
-            try:
-                self.execute("""
-                    SELECT FROM ir_async
-                     WHERE id = %(id)s AND session = %(session)s AND claims = %(claims)s AND state = 'processing'
-                       FOR NO KEY UPDATE
-                """, self.job._asdict(), log_exceptions=False)
-            except psycopg2.errors.SerializationFailure as exc:
-                raise ClaimLost(self.job.id) from exc
-            if not self.rowcount:
-                raise ClaimLost(self.job.id)
+            self.check(SQL("FOR NO KEY UPDATE"))
         super().commit()
+
+
+class JobPool:
+    """The connection of a worker's jobs. For Odoo's cursors a pool, but of one.
+
+    In Odoo's own, a connection takes half a dozen statements each time to have the settings that this one starts with.
+    """
+    readonly = False
+
+    def __init__(self, session):
+        self.dbname = session.dbname
+        # The backend of a killed worker would go on with its statement to the end.
+        self._settings = {'client_connection_check_interval': '500ms'} if session.server_version >= 140000 else {}
+        self._connection = None
+
+    def borrow(self, _dsn):
+        """Return the connection, with nothing left of what was done on it before."""
+        if self._connection and not self._connection.closed:
+            self._connection.reset()
+        else:
+            self._connection = pg.connect(self.dbname, JobConnection, **self._settings)
+        return self._connection
+
+    def give_back(self, connection, keep_in_pool=True):
+        """Keep it."""
+
+    def close(self):
+        """Close it."""
+        if self._connection:
+            self._connection.close()
 
 
 class Runner:
@@ -65,27 +121,39 @@ class Runner:
 
     def __init__(self, session):
         self.session = session
-        self.cr = JobCursor(session.dbname)
+        self._committed = False
+        self._signals = None
+        self._pool = JobPool(session)
+        self.cr = JobCursor(self._pool)
 
-    def prepare(self):
-        """Be up to date with the modules and the caches. Once per claim, as for a request."""
-        # The transaction goes on to be that of the first job: its snapshot is later than the claim.
-        Registry(self.session.dbname).check_signaling(self.cr)
+    def prepare(self, job):
+        """Be up to date with the modules and the caches. Once per claim, as for a request.
+
+        :param Job job: one of those that were claimed
+        """
+        # The claim has read the sequences. Its snapshot is older than those of the jobs, but by no more than a moment.
+        if job.signals != self._signals:
+            Registry(self.session.dbname).check_signaling(self.cr)
+            self._signals = job.signals
+        self.session.get_ready()
 
     def renew(self):
-        """Leave nothing of the session's settings to other jobs. Done after a claim: before, somebody waits."""
+        """Leave nothing of what was done with the connection to other jobs. Done after a claim: before, somebody waits."""
         self.cr.close()
-        self.cr = JobCursor(self.session.dbname)
+        self.cr = JobCursor(self._pool)
 
     def close(self):
         self.cr.close()
+        self._pool.close()
 
-    def run(self, running):
+    def run(self, running, more=False):
         """Run a job, and say how it ended. Nothing that its method raises gets out of here.
 
         :param Running running: the job
+        :param bool more: whether another one follows at once
         """
         job = running.job
+        self.cr._cnx.chains = more
         thread = threading.current_thread()
         thread.dbname, thread.uid = self.session.dbname, job.user_id  # for the log
         start = time.monotonic()
@@ -112,12 +180,15 @@ class Runner:
             env['ir.async']._send(job.id, job.user_id, job.name, 'processing', job.revision)
             self.cr.commit()
         retrying(partial(self._attempt, running, env), env)
+        self._committed = True
 
     def _attempt(self, running, env):
-        # Each try: when the one before failed because somebody else wrote the row, the job is theirs.
-        self.session.start(running.job, time_limit(running.job))
         self.cr.job = running.job
         try:
+            # Each further try: when the one before failed because somebody else wrote the row, the job is theirs.
+            if time.monotonic() > running.fresh_until:
+                self.cr.check()
+            running.fresh_until = 0
             state, payload = env['ir.async']._perform(running)
         finally:
             self.cr.job = None
@@ -130,7 +201,7 @@ class Runner:
                 # Not the fault of the job, maybe: it is run again, but not for ever.
                 _logger.warning("Job %s lost its connection to the database: %s", job, exc)
                 self.session.give_back([job], deaths=1)
-                self.cr = JobCursor(self.session.dbname)
+                self.cr = JobCursor(self._pool)
                 return
             self._reset()
             env = _root(self.cr)
@@ -147,14 +218,16 @@ class Runner:
 
     def _attempt_failure(self, job, env, exc):
         # When PostgreSQL goes down, the method fails for it. But the claim is gone with the session, then.
-        self.session.start(job)
+        self.session.check(job)
         env['ir.async']._fail(job, exc)
 
     def _reset(self):
         """Leave nothing of a job to the next one."""
         self.cr.job = None
-        with contextlib.suppress(psycopg2.Error):  # the connection is gone: whoever uses it next notices
-            self.cr.rollback()
+        if not self._committed:
+            with contextlib.suppress(psycopg2.Error):  # the connection is gone: whoever uses it next notices
+                self.cr.rollback()
+        self._committed = False
         # `retrying` does it for an Exception alone, not when the job was lost, or exits.
         Registry(self.session.dbname).reset_changes()
         self.cr.transaction = None

@@ -11,6 +11,7 @@ clock. This is how Que and GoodJob do it, but for the key, that is not a process
 """
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import threading
@@ -23,6 +24,7 @@ import psycopg2.errors
 from odoo.modules import Manifest
 
 from ..exceptions import ClaimLost
+from ..tools.options import MAX_INT
 from . import pg
 from .config import settings
 
@@ -39,6 +41,10 @@ OPTIONS = {
 }
 SWEEP_SHARE = 50  # times as long as a sweep for dependencies took, there is no other one
 BUSY_SWEEP_INTERVAL = 10  # seconds, at least, between those of a worker that has something better to do
+SLOW_LOOK = 0.003  # seconds from which on a look for jobs, from the beginning of the index on, takes long
+LOOK_SHARE, IDLE_LOOK_SHARE = 200, 20  # times as long as it took, there is no other one
+MAX_FLOORS = 16  # priorities in use at a time
+RESCUE_INTERVAL = 60  # seconds between two looks for jobs whose worker left no trace
 DURABLE = "SET LOCAL synchronous_commit = on;"
 
 
@@ -68,6 +74,7 @@ class Job(NamedTuple):
     user_active: bool
     stop: str  # why it is not to be run any more
     has_children: bool
+    signals: str  # Odoo's signaling sequences, that say whether modules and caches are up to date
 
     def __str__(self):
         return f"{self.id} ({self.res_model}.{self.method})"
@@ -88,7 +95,6 @@ COMPUTED = {
     'stop': "(SELECT reason FROM ir_async_stop WHERE job_id = job.id)",
     'has_children': "EXISTS (SELECT FROM ir_async_after_rel WHERE after_id = job.id AND unmet)",
 }
-COLUMNS = ', '.join(COMPUTED.get(field, f'job.{field}') for field in Job._fields)
 CHANGE = ', '.join(f'job.{field}' for field in Change._fields) + ', job.notify'
 
 ALIVE = f"""
@@ -105,6 +111,10 @@ IS_UPGRADING = "EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install
 IS_READY = f"state = 'created' AND date_scheduled IS NULL AND NOT {IS_PAUSED}"
 IS_OURS = """(%(channels)s = '{}' OR split_part(channel, '/', 1) = ANY(%(channels)s))
     AND (database = current_database() OR %(adopts)s)"""
+# Whether a claim still holds. Not that the job is `processing`, which goes without saying: it would be looked for among all that
+# are being processed, and all that were as long as an old snapshot is open, rather than by its id.
+IS_HELD = "session = %(session)s AND claims = %(claims)s"
+HELD = f"SELECT id FROM ir_async WHERE id = %(id)s AND {IS_HELD}"
 TAKE = """
     state = 'processing',
     session = %(key)s,
@@ -125,9 +135,15 @@ class Session:
         self.has_waiting = True  # whether any job waits for others, lately
         self._connection = connection
         self._lock = threading.Lock()  # the worker's two threads share the connection
+        self._is_ready = False
+        self._floors = {}  # the ids from which on to look for jobs, by priority, see `_stretches`
+        self._full_look = 0, 0  # when it was, and how long it took
+        self._is_short = False
         self._has_limited = True
         self._slot_delay = None
         self._next_sweep = 0
+        self._next_filing = 0
+        self._next_rescue = 0
         self._prepared = set()
 
     @classmethod
@@ -166,6 +182,14 @@ class Session:
                 connection.close()
         return opened, None if delay is None else float(delay)
 
+    @property
+    def server_version(self):
+        """The version of PostgreSQL, as psycopg2 counts them.
+
+        :rtype: int
+        """
+        return self._connection.server_version
+
     @staticmethod
     def _register(cr, process_key=None):
         if cr.connection.server_version >= 140000:
@@ -176,18 +200,21 @@ class Session:
         cr.execute(f"DELETE FROM ir_async_worker WHERE id NOT IN ({ALIVE})"
                    " AND id NOT IN (SELECT session FROM ir_async WHERE state = 'processing')")
         cr.execute("""
-            INSERT INTO ir_async_worker (id, host, pid, process_key, server_start)
-                 SELECT key, %s, %s, %s, pg_postmaster_start_time() AT TIME ZONE 'UTC'
+            INSERT INTO ir_async_worker (id, host, pid, process_key, server_start, limit_time_real)
+                 SELECT key, %s, %s, %s, pg_postmaster_start_time() AT TIME ZONE 'UTC', %s
                    FROM nextval('ir_async_worker_id_seq') AS key
                   WHERE pg_try_advisory_lock(%s, key::int)
               RETURNING id
-        """, [socket.gethostname(), os.getpid(), process_key, pg.LOCK_CLASS])
+        """, [socket.gethostname(), os.getpid(), process_key, settings().limit_time_real, pg.LOCK_CLASS])
         return cr.fetchone()[0]
 
     def close(self):
-        """Leave the database, with no job in hand."""
+        """Leave the database. Should there be jobs in hand, the worker's row stays, for whoever rescues them."""
         try:
-            self._execute("DELETE FROM ir_async_worker WHERE id = %s", [self.key])
+            self._execute("""
+                DELETE FROM ir_async_worker
+                 WHERE id = %(key)s AND NOT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND session = %(key)s)
+            """, {'key': self.key})
         except psycopg2.Error:
             pass  # it is gone, so is the lock
         finally:
@@ -227,21 +254,59 @@ class Session:
             return jobs
         # The CTE is a fence: as a subquery, LIMIT could be evaluated more than once. The rows are found by an array of ids:
         # for a join, the planner, which does not know the limit, would read the whole table.
+        begin = time.monotonic()
+        is_full = begin >= self._next_full_look()
         rows = self._execute_prepared('claim', f"""
             WITH next AS (
-                SELECT id
-                  FROM ir_async
-                 WHERE {IS_READY} AND NOT limited AND NOT {IS_LIMITED} AND NOT {IS_UPGRADING} AND {IS_OURS}
-              ORDER BY priority, id
+                SELECT job.id
+                  FROM unnest($2::int[], $3::int[], $4::int8[]) AS stretch (from_priority, from_id, to_priority)
+            CROSS JOIN LATERAL (
+                    SELECT id
+                      FROM ir_async
+                     WHERE {IS_READY} AND NOT limited AND NOT {IS_LIMITED} AND NOT {IS_UPGRADING} AND {IS_OURS}
+                       AND (priority, id) >= (from_priority, from_id) AND priority < to_priority
+                  ORDER BY priority, id
+                     LIMIT $1
+                FOR NO KEY UPDATE SKIP LOCKED
+                ) job
                  LIMIT $1
-            FOR NO KEY UPDATE SKIP LOCKED
             )
             UPDATE ir_async job
                SET {TAKE}
              WHERE id = ANY(ARRAY(SELECT id FROM next))
-         RETURNING {COLUMNS}
-        """, self._params(), limit)
-        return sorted((Job(*row) for row in rows), key=lambda job: (job.priority, job.id))
+         RETURNING {self._columns}
+        """, self._params(), limit, *self._stretches({} if is_full else self._floors))
+        jobs = _in_order(Job(*row) for row in rows)
+        if is_full:
+            self._full_look = begin, time.monotonic() - begin
+        self._floors.update((job.priority, job.id + 1) for job in jobs)
+        if len(self._floors) > MAX_FLOORS:
+            self._floors.clear()
+        self._is_short = len(jobs) < limit
+        return jobs
+
+    def _next_full_look(self):
+        begin, duration = self._full_look
+        # who has nothing better to do may spend more of its time on it
+        share = IDLE_LOOK_SHARE if self._is_short else LOOK_SHARE
+        return begin + share * duration if duration > SLOW_LOOK else 0
+
+    @staticmethod
+    def _stretches(floors):
+        """Return where to look for jobs: from each known priority's floor to the next known priority.
+
+        As long as an old snapshot is open somewhere, as that of a report that takes minutes, the index keeps an entry for
+        each job that was ever claimed, and who looks for the next one goes through all of them, from the beginning.
+        So when that becomes slow, claims begin where the last ones ended. What is missed below, as it was committed
+        late or given back, is found by a full look once in a while.
+
+        :param dict floors: the ids from which on to look, by priority; if empty, everywhere
+        :rtype: tuple
+        """
+        known = sorted(floors.items())
+        starts = [(-MAX_INT, 0), *known]
+        ends = [*(priority for priority, _id in known), MAX_INT + 1]
+        return [priority for priority, _id in starts], [id_ for _priority, id_ in starts], ends
 
     def claim_one(self, job_id):
         """Take one certain job, if it waits for nothing but a worker.
@@ -252,8 +317,19 @@ class Session:
             UPDATE ir_async job
                SET {TAKE}
              WHERE job.id = %(job_id)s AND job.state = 'created'
-         RETURNING {COLUMNS}
+         RETURNING {self._columns}
         """, self._params(job_id=job_id))]
+
+    @functools.cached_property
+    def _columns(self):
+        tables = self._execute("""
+            SELECT quote_ident(relname) FROM pg_class
+             WHERE relname ~ '^orm_signaling_' AND relkind = 'r' AND relnamespace = current_schema()::regnamespace
+          ORDER BY relname
+        """)
+        signals = ', '.join(f'(SELECT max(id) FROM {table})' for table, in tables)
+        computed = {**COMPUTED, 'signals': f"(SELECT concat_ws(' ', {signals}))"}
+        return ', '.join(computed.get(field, f'job.{field}') for field in Job._fields)
 
     def _params(self, **params):
         return {'key': self.key, 'channels': settings().channels, 'adopts': self.adopts, **params}
@@ -361,36 +437,33 @@ class Session:
                 UPDATE ir_async job
                    SET {TAKE}
                  WHERE id = ANY(ARRAY(SELECT id FROM next))
-             RETURNING {COLUMNS}
+             RETURNING {self._columns}
             """, self._params(channel=channel))]
-        return jobs
+        return _in_order(jobs)
 
     # ------------------------------------------------------------
     # Run
     # ------------------------------------------------------------
 
-    def start(self, job, limit=0):
-        """Note that the method of a claimed job begins: from now on, it is to blame if this worker dies.
+    def get_ready(self):
+        """Note that this process has loaded all it needs: from now on, the job that it runs is to blame if it dies."""
+        if not self._is_ready:
+            self._execute(f"UPDATE ir_async_worker SET date_ready = {NOW} WHERE id = %s", [self.key])
+            self._is_ready = True
+
+    def check(self, job):
+        """See that a job is still ours.
 
         :param Job job: the job
-        :param float limit: seconds that the method may run; 0: no limit
-        :raises ClaimLost: when the job is not ours any more, or when that cannot be known
+        :raises ClaimLost: when it is not, or when that cannot be known
         """
         try:
-            started = self._execute_prepared('start', f"""
-                UPDATE ir_async_worker worker
-                   SET job_id = job.id,
-                       job_claims = job.claims,
-                       deadline = {NOW} + nullif($1::float8, 0) * interval '1 second'
-                  FROM ir_async job
-                 WHERE worker.id = %(key)s
-                   AND job.id = $2 AND job.session = %(key)s AND job.claims = $3 AND job.state = 'processing'
-            """, self._params(), limit, job.id, job.claims)
+            held = self._execute(HELD, job._asdict())
         except psycopg2.Error as exc:
             if not pg.is_disconnection(exc):
                 raise
             raise ClaimLost(job.id) from exc
-        if not started:
+        if not held:
             raise ClaimLost(job.id)
 
     def stop_requests(self):
@@ -421,7 +494,7 @@ class Session:
             WITH mine AS (
                 SELECT id
                   FROM ir_async
-                 WHERE id = ANY(%s) AND session = %s AND state = 'processing'
+                 WHERE id = ANY(%s) AND session = %s
             FOR NO KEY UPDATE SKIP LOCKED
             )
             UPDATE ir_async job
@@ -445,61 +518,86 @@ class Session:
         :return: when to call again, in seconds; None: when there is a NOTIFY
         :rtype: float | None
         """
-        [[processing, waiting, limited, ready, due]] = self._execute(f"""
-            SELECT EXISTS (SELECT FROM ir_async WHERE state = 'processing'),
+        now = time.monotonic()
+        files = now >= self._next_filing
+        [[dead, processing, waiting, limited, ready, due]] = self._execute(f"""
+            SELECT ARRAY(SELECT id FROM ir_async_worker WHERE id NOT IN ({ALIVE})),
+                   %(is_busy)s OR EXISTS (SELECT FROM ir_async WHERE state = 'processing'),
                    EXISTS (SELECT FROM ir_async WHERE state = 'waiting'),
                    EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS}),
-                   EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND NOT limited AND {IS_OURS}),
+                   %(files)s AND EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND NOT limited AND {IS_OURS}),
                    (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
                      WHERE state = 'created' AND date_scheduled IS NOT NULL)
-        """, self._params())
+        """, self._params(is_busy=is_busy, files=files or not is_busy))
         found_limited = limited and not self._has_limited
         self._has_limited = limited
         changed = set()
-        if processing:
-            changed |= self._rescue()
-        now = time.monotonic()
+        # PostgreSQL forgets the rows of workers when it crashes: also look for jobs of sessions that have none, at first.
+        looks_at_all = now >= self._next_rescue
+        if processing and (dead or looks_at_all):
+            changed |= self._rescue(None if looks_at_all else dead)
+            if looks_at_all:
+                self._next_rescue = now + RESCUE_INTERVAL
         if waiting and now >= self._next_sweep:
+            begin = time.monotonic()
             changed |= self.release() | self._cancel_children()
             # It looks at all that wait. Most are released by the worker of their parent: this is for what was missed.
-            duration = time.monotonic() - now
-            self._next_sweep = time.monotonic() + max(SWEEP_SHARE * duration, BUSY_SWEEP_INTERVAL if is_busy else 0)
+            duration = time.monotonic() - begin
+            self._next_sweep = begin + max(SWEEP_SHARE * duration, BUSY_SWEEP_INTERVAL if is_busy else 0)
         self.has_waiting = waiting
         if due is not None and due <= 0:
             changed |= self._call_up()
-        if ready:
+        if ready and files:
+            begin = time.monotonic()
             changed |= self._file()
+            self._next_filing = begin + SWEEP_SHARE * (time.monotonic() - begin)
         if changed:
             pg.notifier.notify(self.dbname)
         if changed or found_limited:
             return 0
-        sweep = max(self._next_sweep - now, 0.01) if waiting and self._next_sweep > now and processing else None
-        delays = [float(delay) for delay in (due, self._slot_delay, sweep) if delay is not None]
-        # While anything is being processed, whoever is idle looks every second. And while a job could be claimed,
-        # but was not: it was locked, or modules are being upgraded.
-        return min([*delays, *([1] if processing or ready else [])], default=None)
+        delays = [
+            *(float(delay) for delay in (due, self._slot_delay) if delay is not None),
+            # While anything is being processed, whoever is idle looks every second. And while a job could be claimed,
+            # but was not: it was locked, or modules are being upgraded.
+            *([1] if processing or ready else []),
+            *(max(date - now, 0.01) for date in (self._next_full_look(), waiting and processing and self._next_sweep) if date > now),
+        ]
+        return min(delays, default=None)
 
-    def _rescue(self):
-        # The job is charged with the death if the worker's row, which PostgreSQL forgets when it crashes itself,
-        # names it, PostgreSQL was not restarted either, and the process is gone, not just its connection.
-        # It took too long if its time was over just now. Later on, nobody can tell what its worker died of.
+    def _rescue(self, sessions=None):
+        # A worker runs its jobs in their order, and what has ended is not `processing` any more: the first of them is
+        # the one that it was running. That one is charged with the death, if the process is gone, not just its
+        # connection, and not since PostgreSQL was restarted, or crashed itself, when it forgets the worker's row.
+        # The charge is noted, so that it does not fall on another one, that was locked and is rescued later.
+        # The job took too long if its time was over just now. Later on, nobody can tell what its worker died of.
         return self._change(f"""
-            WITH alive AS MATERIALIZED ({ALIVE}),
-            orphan AS (
-                SELECT job.id, worker.id IS NOT NULL AS is_charged,
-                       worker.deadline BETWEEN {NOW} - interval '10 seconds' AND {NOW} AS is_late
+            WITH orphan AS (
+                SELECT job.id, worker.id AS charged_worker,
+                       greatest(job.date_start, worker.date_ready)
+                       + least(nullif(job.timeout, 0), nullif(worker.limit_time_real, 0)) * interval '1 second'
+                       BETWEEN {NOW} - interval '10 seconds' AND {NOW} AS is_late
                   FROM ir_async job
              LEFT JOIN ir_async_worker worker
-                    ON worker.id = job.session AND worker.job_id = job.id AND worker.job_claims = job.claims
+                    ON worker.id = job.session AND worker.date_ready IS NOT NULL
                    AND worker.server_start = pg_postmaster_start_time() AT TIME ZONE 'UTC'
+                   AND job.id = (
+                       SELECT id
+                         FROM ir_async
+                        WHERE state = 'processing' AND session = worker.id
+                     ORDER BY priority, id
+                        LIMIT 1)
                    AND NOT EXISTS (
                        SELECT
                          FROM pg_locks
                         WHERE locktype = 'advisory' AND classid = {pg.PROCESS_LOCK_CLASS}
                           AND objid::int8 = worker.process_key AND objsubid = 2
                           AND database = (SELECT oid FROM pg_database WHERE datname = 'postgres'))
-                 WHERE job.state = 'processing' AND job.session NOT IN (SELECT objid FROM alive)
+                 WHERE job.state = 'processing'
+                   AND {"job.session = ANY(%(sessions)s)" if sessions else f"job.session NOT IN ({ALIVE})"}
             FOR NO KEY UPDATE OF job SKIP LOCKED
+            ),
+            charged AS (
+                UPDATE ir_async_worker SET date_ready = NULL WHERE id IN (SELECT charged_worker FROM orphan)
             ),
             late AS (
                 INSERT INTO ir_async_stop (job_id, reason)
@@ -510,12 +608,12 @@ class Session:
                SET state = 'created',
                    session = NULL,
                    revision = revision + 1,
-                   deaths = deaths + (is_charged AND is_late IS NOT TRUE
+                   deaths = deaths + (charged_worker IS NOT NULL AND is_late IS NOT TRUE
                                       AND NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int
               FROM orphan
              WHERE job.id = orphan.id
          RETURNING {CHANGE}
-        """)
+        """, {'sessions': sessions})
 
     def _call_up(self):
         return self._change(f"""
@@ -611,3 +709,7 @@ class Session:
             UPDATE ir_async job SET limited = true FROM misfiled WHERE job.id = misfiled.id AND job.state = 'created'
          RETURNING {CHANGE.replace('job.notify', 'false')}
         """)
+
+
+def _in_order(jobs):
+    return sorted(jobs, key=lambda job: (job.priority, job.id))

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import select
@@ -83,6 +84,8 @@ class WorkerAsync(Worker):
         # A service manager sends SIGTERM to all processes of the server: the running job must not die of it.
         signal.signal(signal.SIGTERM, self.signal_handler)
         signal.signal(signal.SIGHUP, self.signal_handler)
+        # What the server has loaded is to stay, and to stay shared: the garbage collector would copy, and go through, all of it.
+        gc.freeze()
         # These must not be created before the fork.
         self.process = psutil.Process()
         self.listener = Listener()
@@ -115,6 +118,8 @@ class WorkerAsync(Worker):
         # In this order: the work thread, which has a runner first, wakes this one up if it might sleep.
         self.stands_by = False
         timeout = STAND_BY_TIME if self.runner else None
+        if self.unstarted and (wait := self.batch_start + BATCH_TIME - time.monotonic()) > 0:
+            timeout = min(wait, STAND_BY_TIME)
         self.stands_by = timeout is not None
         if self.stop_deadline is not None:
             timeout = max(0, min(self.stop_deadline - time.monotonic(), timeout or settings().stop_timeout))
@@ -254,6 +259,8 @@ class WorkerAsync(Worker):
             if jobs := database.claim(self.batch_size):
                 self.setproctitle(database.name)
                 self._run_batch(database, jobs)
+            else:
+                self.batch_size = 1
             if database.session:
                 tell(database.session)
         except Exception as exc:
@@ -271,20 +278,21 @@ class WorkerAsync(Worker):
             self.unstarted.extend(map(Running, jobs))
         try:
             self.runner = database.runner
-            self.runner.prepare()
-            if not self.stands_by:
+            self.runner.prepare(jobs[0])
+            if len(jobs) > 1 or not self.stands_by:
                 self.multi.pipe_ping(self.eintr_pipe)
             while running := self._next_job():
-                self.runner.run(running)
+                self.runner.run(running, more=bool(self.unstarted))
                 self.request_count += 1
         finally:
             with self.lock:
                 self.running = self.runner = None
                 signal.setitimer(signal.ITIMER_REAL, 0)
             self._give_back()
-        # As many as are worked off in half of the time that the last one of them may wait.
+        # As many as are worked off in most of the time that the last one of them may wait, if there are as many: where the
+        # queue is short, the others are for those workers that are idle. It may be longer now: step by step.
         elapsed = time.monotonic() - self.batch_start
-        self.batch_size = max(1, min(BATCH_SIZE, int(len(jobs) * BATCH_TIME / 2 / elapsed)))
+        self.batch_size = max(1, min(BATCH_SIZE, int(len(jobs) * BATCH_TIME * 0.9 / elapsed), len(jobs) * 2))
         if database.session.has_waiting or any(job.has_children for job in jobs):
             database.session.release([job.id for job in jobs])
         if self.unstarted:  # somebody has them locked: without this session, they are found again

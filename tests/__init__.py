@@ -7,6 +7,7 @@ from . import (
     test_cancel,
     test_case,
     test_channel,
+    test_claim,
     test_client,
     test_config,
     test_cookbook,

@@ -66,7 +66,7 @@ class AsyncCase(TransactionCase):
                 stack.enter_context(self.enter_registry_test_mode())
             # a WebsocketCase allows the cursors of its requests only
             stack.enter_context(patch.object(self, 'assertCanOpenTestCursor'))
-            stack.enter_context(patch.object(runner, 'JobCursor', lambda dbname: self.registry.cursor()))
+            stack.enter_context(patch.object(runner, 'JobCursor', lambda pool: self.registry.cursor()))
             yield _TestSession(self.env.cr)
 
     def queued_jobs(self):
@@ -147,8 +147,13 @@ class _TestSession(Session):
         self.cr.execute(query, params)
         return self.cr.fetchall() if self.cr.description else self.cr.rowcount
 
-    def start(self, job, limit=0):
+    server_version = 0
+
+    def get_ready(self):
         pass  # if this worker dies, so does the test
+
+    def check(self, job):
+        pass
 
     def claim_next(self, after_id, aside):
         """Return the next job that is later than a given one, and not among others; None if there is none."""

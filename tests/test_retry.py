@@ -194,15 +194,15 @@ class TestRetry(QueueCase):
                 'state': 'created', 'attempts': 0, 'deaths': 0, 'session': 0, 'date_scheduled': False, 'payload': False}])
         self.assertEqual(job.claims, 5)
 
-    def die(self, started=True):
-        """Claim a job in a session that ends without a word; have another worker look."""
+    def die(self, ready=True, limit=1):
+        """Claim jobs in a session that ends without a word; have another worker look."""
         session = self.open_session()
-        [claimed] = self.claim(session=session)
-        if started:
-            session.start(claimed)
+        if ready:
+            session.get_ready()
+        jobs = self.claim(limit, session=session)
         session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
         self.watch()
-        return claimed
+        return jobs
 
     def test_deaths_are_counted_apart(self):
         job = self.call(max_attempts=2, retry_delay=0)
@@ -212,9 +212,43 @@ class TestRetry(QueueCase):
         self.assertRecordValues(job, [{'state': 'created', 'attempts': 1, 'deaths': 1}])
 
     def test_who_did_not_begin_is_not_charged(self):
+        """The worker dies while it loads the modules, before any method runs."""
         job = self.call()
-        self.die(started=False)
+        self.die(ready=False)
         self.assertRecordValues(job, [{'state': 'created', 'attempts': 0, 'deaths': 0}])
+
+    def test_who_waits_for_another_one_is_not_charged(self):
+        """Of the jobs that were claimed together, the first one is running; the order is the queue's."""
+        jobs = self.call() + self.call(priority=5) + self.call()
+        self.die(limit=3)
+        self.assertEqual(jobs.mapped('deaths'), [0, 1, 0])
+        self.assertEqual(jobs.mapped('state'), ['created'] * 3)
+        self.assertEqual(jobs.mapped('claims'), [1, 1, 1])
+
+    def test_a_death_is_charged_once(self):
+        """A neighbour that could not be rescued at first does not come to be the first."""
+        jobs = self.call() + self.call()
+        session = self.open_session()
+        session.get_ready()
+        self.claim(2, session=session)
+        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        self.watch()
+        self.assertEqual(jobs.mapped('deaths'), [1, 0])
+        # as if somebody had had it locked
+        self.env.cr.execute("UPDATE ir_async SET state = 'processing', session = %s WHERE id = %s", [session.key, jobs[1].id])
+        self.watch()
+        self.assertRecordValues(jobs, [{'state': 'created', 'deaths': 1}, {'state': 'created', 'deaths': 0}])
+
+    def test_a_session_that_left_no_trace(self):
+        """PostgreSQL empties the table of workers when it crashes: nobody is charged, the jobs are found by new sessions."""
+        job = self.call()
+        session = self.open_session()
+        session.get_ready()
+        self.claim(session=session)
+        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        session._execute("DELETE FROM ir_async_worker")
+        self.watch()
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0}])
 
     def test_three_deaths_fail_it_whatever_its_attempts(self):
         job = self.call(max_attempts=10)
@@ -235,8 +269,8 @@ class TestRetry(QueueCase):
             with self.subTest(reason=reason):
                 job = self.call()
                 session = self.open_session()
+                session.get_ready()
                 [claimed] = self.claim(session=session)
-                session.start(claimed)
                 self.env.cr.execute("INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, %s)", [job.id, reason])
                 session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
                 [claimed] = self.claim()
@@ -244,11 +278,27 @@ class TestRetry(QueueCase):
                 self.finish(claimed, 'cancelled')
 
     def test_a_death_past_the_deadline_is_a_timeout(self):
+        for seconds, stop, deaths in ((4, None, 1), (6, 'timeout', 0), (16, None, 1)):
+            with self.subTest(seconds=seconds):
+                job = self.call(timeout=5)
+                session = self.open_session()
+                session.get_ready()
+                self.claim(session=session)
+                self.shift(job, date_start=-seconds)
+                self.env.cr.execute("UPDATE ir_async_worker SET date_ready = date_ready - interval '1 minute'")
+                session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+                [claimed] = self.claim()
+                self.assertEqual((claimed.id, claimed.stop, claimed.deaths), (job.id, stop, deaths))
+                self.finish(claimed)
+
+    def test_the_deadline_counts_from_when_the_worker_was_ready(self):
         job = self.call(timeout=5)
         session = self.open_session()
         [claimed] = self.claim(session=session)
-        session.start(claimed, 0.001)
-        session._execute("SELECT pg_sleep(0.01), pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        session.get_ready()
+        self.shift(job, date_start=-20)  # it took long to load the modules
+        self.env.cr.execute("UPDATE ir_async_worker SET date_ready = date_ready - interval '6 seconds' WHERE id = %s", [session.key])
+        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
         [claimed] = self.claim()
         self.assertEqual((claimed.id, claimed.stop, claimed.deaths), (job.id, 'timeout', 0))
 

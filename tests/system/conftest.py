@@ -90,6 +90,22 @@ def server(cluster, tmp_path_factory):
     return run
 
 
+@pytest.fixture
+def statements(cluster):
+    """A function that returns what was executed in a database since then, and by whom: pairs of process and statement."""
+    cluster.sql("ALTER SYSTEM SET log_statement = 'all'")
+    cluster.sql("SELECT pg_reload_conf()")
+    start = cluster.log.stat().st_size
+
+    def statements(dbname):
+        with cluster.log.open(errors='replace') as log:
+            log.seek(start)
+            return re.findall(rf' db={dbname} app=(odoo-\d+) LOG:  statement: (.*)', log.read())
+    yield statements
+    cluster.sql("ALTER SYSTEM RESET log_statement")
+    cluster.sql("SELECT pg_reload_conf()")
+
+
 MEASURED = pytest.StashKey()
 
 

@@ -32,6 +32,10 @@ class TestAsyncEffect(models.Model):
             time.sleep(0.01)
 
     @api.model
+    def nothing(self):
+        pass
+
+    @api.model
     def effect(self, name, seconds=0):
         """Write one row; take some time before and after."""
         self._trace(name)

@@ -1,0 +1,33 @@
+"""What a job costs the database: statements, notifications, dead rows."""
+from harness import wait_until
+
+JOBS = 2000
+
+
+def test_cost(cluster, database, server, statements, measured):
+    """Short jobs are claimed together, each has a transaction of its own, and nothing else is done for them."""
+    def rows():
+        return database.sql("""
+            SELECT n_tup_ins AS inserted, n_tup_upd + n_tup_del AS dead FROM pg_stat_user_tables WHERE relname = 'ir_async'
+        """)[0]
+
+    def notifications():
+        return cluster.log.read_text().count('pg_notify')
+
+    with server(database, workers=2):
+        database.wait_for(database.enqueue('nothing'))
+        start, notified = len(statements(database.name)), notifications()
+        with database.env() as env:
+            for _i in range(JOBS):
+                env['ir.async'].call(env['test.async.effect'].nothing)
+        database.wait_for_all()
+        executed = [statement for _worker, statement in statements(database.name)[start:]]
+        notified = notifications() - notified
+    database.leave()
+    # now that all sessions are over, all of it is counted
+    wait_until(lambda: rows().inserted == JOBS + 1, "PostgreSQL has counted the rows")
+    measured(f"{len(executed) / JOBS:.2f} statements, {rows().dead / JOBS:.2f} dead rows per job; {notified} notifications in all")
+    assert len(executed) < 3 * JOBS
+    assert len([statement for statement in executed if statement.startswith('COMMIT')]) >= JOBS, "each in its own transaction"
+    assert rows().dead < 2.02 * JOBS
+    assert notified < 10
