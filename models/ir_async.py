@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import io
 import json
 import logging
 import math
@@ -55,6 +57,8 @@ FINISH = f"""
      WHERE id = %(id)s AND {IS_HELD}
  RETURNING revision
 """
+COPY_MIN = 50  # rows from which on COPY, that takes two round trips, but half of the work, is faster
+COPY_ESCAPES = str.maketrans({'\\': r'\\', '\t': r'\t', '\n': r'\n', '\r': r'\r'})
 FRESH_TIME = 0.05  # seconds for which a claim is as good as new
 
 
@@ -187,6 +191,10 @@ class IrAsync(models.Model):
             ALTER database SET DEFAULT current_database(),
             ALTER create_date SET DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')
             """, SQL.identifier(self._table)))
+        # Each job leaves two dead rows. By default, they would be cleaned up once they are a fifth of all that have ended.
+        self.env.cr.execute("""
+            ALTER TABLE ir_async SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000)
+        """)
         # A dependency stays for information once it is met; until then it is in these indexes.
         self.env.cr.execute("""
             ALTER TABLE ir_async_after_rel ADD COLUMN IF NOT EXISTS unmet boolean NOT NULL DEFAULT true;
@@ -383,8 +391,13 @@ class IrAsync(models.Model):
         # Taken out, so that whoever calls later, from another hook, registers this one again.
         rows, dependencies = self.env.cr.precommit.data.pop(PENDING, ((), ()))
         if rows:
-            self.env.cr.execute_values(
-                f'INSERT INTO "{self._table}" ({", ".join(COLUMNS)}) VALUES %s', rows, page_size=1000)
+            columns = ', '.join(COLUMNS)
+            if len(rows) < COPY_MIN:
+                self.env.cr.execute_values(f'INSERT INTO ir_async ({columns}) VALUES %s', rows)
+            else:
+                text = functools.lru_cache(typed=True)(_copy_text)  # much is the same in all rows
+                lines = '\n'.join('\t'.join(map(text, row)) for row in rows)
+                self.env.cr.copy_expert(f'COPY ir_async ({columns}) FROM STDIN', io.StringIO(lines))
             self._wake_workers()
         if dependencies:
             # A parent that was deleted since had ended, long ago.
@@ -784,6 +797,10 @@ def _encode_context(context):
                 _logger.debug("Not passed on to the job: %s", exc)
                 del context[key]
     return encode(context, 'context')
+
+
+def _copy_text(value):
+    return r'\N' if value is None else str(value).translate(COPY_ESCAPES)
 
 
 def _retry_delay(job):

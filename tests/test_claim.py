@@ -49,6 +49,11 @@ class TestClaimPlan(QueueCase):
                 arguments = ', '.join(map(json.dumps, self.session._stretches(self.session._floors))).replace('[', "'{").replace(']', "}'")
                 self.assertEqual(self.scans(f"EXECUTE claim (20, {arguments})"), expected)
 
+    def test_vacuum(self):
+        """Months of finished jobs do not keep the rest of the table from being cleaned up."""
+        self.env.cr.execute("SELECT unnest(reloptions) FROM pg_class WHERE relname = 'ir_async'")
+        self.assertIn(('autovacuum_vacuum_scale_factor=0.02',), self.env.cr.fetchall())
+
     def test_how_a_job_ends(self):
         """Its row is found by its id, not in the index of all that is being processed, however few these are."""
         self.fill(10_000, 'done')

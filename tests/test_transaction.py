@@ -1,5 +1,6 @@
 import select
 from contextlib import closing, suppress
+from datetime import datetime
 from unittest.mock import call, patch
 
 import psycopg2
@@ -7,6 +8,7 @@ import psycopg2
 from odoo.tests import tagged
 
 from .method_case import MethodCase
+from odoo.addons.ir_async.models.ir_async import COLUMNS, COPY_MIN
 from odoo.addons.ir_async.service import pg
 
 
@@ -109,6 +111,26 @@ class TestTransaction(MethodCase):
         self.assertEqual(self.in_database()[1:], jobs.ids)
         self.assertEqual(jobs, jobs.sorted('id'))
         self.assertEqual(self.row(jobs[-1], 'args'), '[999]')
+
+    def test_bulk_is_exact(self):
+        """However many are inserted together, each value is what it is for a single one."""
+        texts = ["a\tb", "a\nb\r\n", "\\", "\\N", "\\.", "\n\\.\n", "\\t", "'\"", "€ 😀", "NULL", "x" * 10_000]
+        options = {'at': datetime(2126, 1, 2, 3, 4, 5, 678), 'timeout': 1e-05, 'retry_delay': [1, 2.5], 'channel': "a\\b/c\td"}
+        Async = self.ir_async.with_options(**options)
+        target = self.partner.with_context(text=texts).async_foo
+
+        def call_all():
+            return self.ir_async.union(*(Async.call_notify(text, target, text) for text in texts))
+
+        def rows(jobs):
+            return [self.row(job, *set(COLUMNS) - {'id', 'stack'}) for job in jobs]
+
+        few, many = call_all(), self.ir_async.union(*(call_all() for _i in range(COPY_MIN)))
+        self.commit()
+        expected = rows(few)
+        self.assertEqual([row.count(None) for row in expected], [2] * len(texts), "parent_id and key")
+        self.assertEqual(rows(many), expected * COPY_MIN)
+        self.assertEqual(few.mapped('name'), texts)
 
     def test_bulk_with_notifications(self):
         statements = self.env.cr.sql_log_count

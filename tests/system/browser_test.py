@@ -2,10 +2,10 @@
 import contextlib
 import re
 import shutil
-import subprocess
 
 import pytest
-from harness import WITH_US, Database, Server, complaints, free_port, wait_until
+from harness import Database, Server, complaints, free_port, wait_until
+from nginx import Nginx
 from playwright.sync_api import expect, sync_playwright
 
 GATE = 4711
@@ -26,57 +26,6 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
         yield browser
         browser.close()
-
-
-class Nginx:
-    """What makes one site of Odoo's two ports."""
-
-    CONF = """
-        daemon off;
-        pid {folder}/nginx.pid;
-        error_log {folder}/error.log;
-        events {{}}
-        http {{
-            access_log off;
-            client_body_temp_path {folder}/body;
-            proxy_temp_path {folder}/proxy;
-            fastcgi_temp_path {folder}/fastcgi;
-            uwsgi_temp_path {folder}/uwsgi;
-            scgi_temp_path {folder}/scgi;
-            server {{
-                listen 127.0.0.1:{port};
-                proxy_read_timeout 600s;
-                proxy_set_header Host $http_host;
-                location / {{
-                    proxy_pass http://127.0.0.1:{http_port};
-                }}
-                location /websocket {{
-                    proxy_pass http://127.0.0.1:{gevent_port};
-                    proxy_http_version 1.1;
-                    proxy_set_header Upgrade $http_upgrade;
-                    proxy_set_header Connection upgrade;
-                }}
-            }}
-        }}
-    """
-
-    def __init__(self, folder, http_port, gevent_port):
-        self.folder = folder
-        self.port = free_port()
-        self.process = None
-        (folder / 'nginx.conf').write_text(self.CONF.format(
-            folder=folder, port=self.port, http_port=http_port, gevent_port=gevent_port))
-
-    def start(self):
-        self.process = subprocess.Popen(
-            [*WITH_US, 'QUIT', shutil.which('nginx', path='/usr/sbin:/usr/bin'), '-p', self.folder, '-c', 'nginx.conf',
-             '-e', 'error.log'])
-
-    def stop(self):
-        if self.process:
-            self.process.terminate()  # and cut all connections
-            self.process.wait()
-            self.process = None
 
 
 class Site:
@@ -152,7 +101,7 @@ def odoo(cluster, database, gevent_port, tmp_path_factory):
 def site(database, odoo, gevent_port, chromium, tmp_path):
     database.sql("DELETE FROM ir_async")
     database.sql("DELETE FROM bus_bus")  # a new browser gets the messages of the last minute
-    nginx = Nginx(tmp_path, odoo.port, gevent_port)
+    nginx = Nginx(tmp_path, free_port(), odoo.port, gevent_port)
     nginx.start()
     context = chromium.new_context(viewport={'width': 1280, 'height': 800})
     context.set_default_timeout(PATIENCE)

@@ -13,12 +13,12 @@ from browser_test import (
     CHROMIUM,
     EXPECTED,
     PATIENCE,
-    Nginx,
     Site,
     open_menu,
     systray,
 )
 from harness import Database, Server, complaints, free_port, wait_until
+from nginx import Nginx
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
@@ -122,7 +122,7 @@ def odoo(cluster, database, gevent_port, temporary, tmp_path_factory):
 @pytest.fixture
 def site(database, odoo, gevent_port, chromium, tmp_path):
     database.sql("DELETE FROM ir_async; DELETE FROM bus_bus; DELETE FROM ir_attachment WHERE res_model = 'ir.async'")
-    nginx = LargeNginx(tmp_path, odoo.port, gevent_port)
+    nginx = LargeNginx(tmp_path, free_port(), odoo.port, gevent_port)
     nginx.start()
     set_params(database, **{'report.url': f'http://localhost:{nginx.port}', 'report.print_delay': '0'})
     context = chromium.new_context(viewport={'width': 1280, 'height': 800})
