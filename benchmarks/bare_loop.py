@@ -3,8 +3,10 @@
 One such process is one worker. It is the ceiling to compare with, not something to use: it loses the jobs of a
 process that dies.
 """
+import json
 import os
 import sys
+import time
 
 import psycopg2
 from psycopg2.extensions import (
@@ -20,7 +22,7 @@ TABLE = """
 """
 FILL = """
     INSERT INTO bare_job (model, method, args, context)
-         SELECT 'bench.job', 'noop', '[]', '{"lang": "en_US", "tz": "Europe/Brussels", "allowed_company_ids": [1]}'
+         SELECT 'bench.job', %s, %s, '{"lang": "en_US", "tz": "Europe/Brussels", "allowed_company_ids": [1]}'
            FROM generate_series(1, %s)
 """
 
@@ -45,6 +47,8 @@ def work(batch):
             if not rows:
                 return
             for row in rows:
+                if row[2] == 'sleep':
+                    time.sleep(*json.loads(row[3]))
                 job.execute(
                     "UPDATE bare_job SET state = 'done', date_done = clock_timestamp() WHERE id = %s AND worker = %s",
                     [row[0], os.getpid()])

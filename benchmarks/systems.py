@@ -126,7 +126,7 @@ class System:
         """
         with contextlib.closing(pg.connect(self.database)) as connection, connection.cursor() as cr:
             while not self.is_empty(cr):
-                time.sleep(0.02)
+                time.sleep(0.01)
                 if time.time() > since + patience:
                     raise Unavailable(f'not done after {patience} s')
         return time.time() - since
@@ -177,7 +177,7 @@ class OdooSystem(System):
     copies = ()  # databases that its server does not look at
 
     def __init__(self):
-        self.server = self.client = self.url = None
+        self.server = self.client = self.url = self.ports = None
 
     def env(self):
         addons = os.environ['ODOO_ADDONS_PATH'].split(',')
@@ -243,12 +243,13 @@ limit_request = 10000000
         return Client(self.kind, self.database, self.conf(), self.env())
 
     def start_server(self, *args, **env):
-        http, gevent = free_ports(2)
+        self.ports = http, gevent = free_ports(2)
         self.url = f'http://127.0.0.1:{http}'
         self.log = BENCH / f'{self.database}.log'
         self.log.unlink(missing_ok=True)
         self.server = Process(
-            [*ODOO, '-c', self.conf(), '-d', self.database, f'--http-port={http}', f'--gevent-port={gevent}', *args],
+            [*ODOO, '-c', self.conf(), '-d', self.database, f'--http-port={http}', f'--gevent-port={gevent}',
+             '--proxy-mode', *args],
             self.env() | {key: value.format(port=http) for key, value in env.items()}, log=self.log, stdin=subprocess.DEVNULL)
 
     def wait_log(self, text, patience=60):
@@ -458,7 +459,7 @@ class BareLoop(System):
         from bare_loop import FILL  # noqa: PLC0415
         with contextlib.closing(pg.connect(self.database, 'postgres')) as connection, connection.cursor() as cr:
             start = time.perf_counter()
-            cr.execute(FILL, [count])
+            cr.execute(FILL, [method, json.dumps(list(args)), count])
             return {'seconds': time.perf_counter() - start, 'committed': time.time()}
 
     def drain(self, method='noop', args=(), count=1, **options):

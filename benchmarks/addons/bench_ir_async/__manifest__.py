@@ -5,6 +5,9 @@
     'author': 'The ir_async authors',
     'license': 'LGPL-3',
     'depends': ['base'],
-    'data': ['security/ir.model.access.csv'],
+    'data': [
+        'security/ir.model.access.csv',
+        'views/bench_job_views.xml',
+    ],
     'installable': True,
 }

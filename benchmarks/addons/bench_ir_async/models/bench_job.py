@@ -19,6 +19,9 @@ class BenchJob(models.Model):
     def write_one(self):
         self.value += 1
 
+    def action_notify(self):
+        self.env['ir.async'].call_notify("A click", self.noop)
+
     @api.model
     def sleep(self, seconds):
         time.sleep(seconds)
