@@ -75,6 +75,10 @@ def reset_role(role):
     query("SELECT pg_stat_statements_reset((SELECT oid FROM pg_roles WHERE rolname = %s), 0, 0)", [role])
 
 
+def reset():
+    query("SELECT pg_stat_statements_reset()")
+
+
 def version():
     with contextlib.closing(connect()) as connection:
         return connection.server_version

@@ -105,8 +105,28 @@ def header(workers, quick):
     }
 
 
+SYSTEMS = ('ir_async', 'queue_job', 'ir.cron', 'pgqueuer', 'bare loop')
+
+
+def summary(rows):
+    """Return the table of the README: the medians, a column a system."""
+    lines = {}
+    for row in rows:
+        # a variant of a system, or of what it does, has a line of its own
+        system = next((system for system in SYSTEMS if row.system.startswith(system)), SYSTEMS[0])
+        variant = row.system.removeprefix(system).removeprefix(', ')
+        line = lines.setdefault(f'{row.scenario}: {variant}' if variant else row.scenario, dict.fromkeys(SYSTEMS, ''))
+        if row.values:
+            line[system] = f'{row.number(row.value)} {row.unit}'.replace(' /s', '/s')
+    table = ['| median | ' + ' | '.join(SYSTEMS) + ' |', '|---' * (len(SYSTEMS) + 1) + '|']
+    for title, line in lines.items():
+        ours, *others = line.values()
+        table.append(f"| {title} | {f'**{ours}**' if ours else ''} | {' | '.join(others)} |")
+    return table
+
+
 def markdown(head, rows):
-    lines = [f'* {key}: {value}' for key, value in head.items()]
+    lines = [*summary(rows), '', *(f'* {key}: {value}' for key, value in head.items())]
     columns = ['', 'median (min–max)', 'CPU ms/job: workers + PostgreSQL', 'statements/job', '', 'target']
     scenario = None
     for row in rows:

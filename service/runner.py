@@ -29,15 +29,19 @@ _logger = logging.getLogger(__name__)
 
 
 class JobConnection(sql_db.PsycoConnection):
-    """A connection that begins the next transaction with the end of the last one: one round trip less."""
+    """A connection that can begin the next transaction with the end of the last one: one round trip less."""
     chains = False  # whether another job follows at once
 
     def commit(self):
-        if self.chains and self.status == STATUS_IN_TRANSACTION:
+        if not self.chains or self.status != STATUS_IN_TRANSACTION:
+            return super().commit()
+        try:
             with self.cursor() as cr:
                 cr.execute("COMMIT AND CHAIN")
-        else:
-            super().commit()
+        except psycopg2.Error:
+            # The transaction is over, but psycopg2 does not know: without this, what comes next would be in none.
+            super().rollback()
+            raise
 
 
 class JobCursor(sql_db.Cursor):
@@ -46,8 +50,9 @@ class JobCursor(sql_db.Cursor):
     def __init__(self, pool):
         super().__init__(pool, pool.dbname, {})
         self.job = None
+        self.is_clean = False  # whether nothing was done since the last commit
         self._finish_name = None
-        self._finish_names = (f'ir_async_finish_{i}' for i in itertools.count())
+        self._finish_names = map('ir_async_finish_{}'.format, itertools.count())
 
     def finish(self, query, values):
         """Execute the statement by which jobs end. Planning it takes longer than the rest: once is enough for a batch.
@@ -80,7 +85,11 @@ class JobCursor(sql_db.Cursor):
             self.flush()
             # The lock holds off whoever would give the job to another worker, until the commit is through.
             self.check(SQL("FOR NO KEY UPDATE"))
+        self.flush()
+        count = self.sql_log_count
         super().commit()
+        # not even by a hook
+        self.is_clean = self.sql_log_count == count
 
 
 class JobPool:
@@ -93,7 +102,9 @@ class JobPool:
     def __init__(self, session):
         self.dbname = session.dbname
         # The backend of a killed worker would go on with its statement to the end.
-        self._settings = {'client_connection_check_interval': '500ms'} if session.server_version >= 140000 else {}
+        self._settings = {
+            'client_connection_check_interval': '500ms', 'idle_session_timeout': 0,
+        } if session.server_version >= 140000 else {}
         self._connection = None
 
     def borrow(self, _dsn):
@@ -121,7 +132,6 @@ class Runner:
 
     def __init__(self, session):
         self.session = session
-        self._committed = False
         self._signals = None
         self._pool = JobPool(session)
         self.cr = JobCursor(self._pool)
@@ -133,9 +143,10 @@ class Runner:
         """
         # The claim has read the sequences. Its snapshot is older than those of the jobs, but by no more than a moment.
         if job.signals != self._signals:
+            self.session.set_ready(False)
             Registry(self.session.dbname).check_signaling(self.cr)
             self._signals = job.signals
-        self.session.get_ready()
+        self.session.set_ready(True)
 
     def renew(self):
         """Leave nothing of what was done with the connection to other jobs. Done after a claim: before, somebody waits."""
@@ -143,7 +154,8 @@ class Runner:
         self.cr = JobCursor(self._pool)
 
     def close(self):
-        self.cr.close()
+        with contextlib.suppress(psycopg2.Error):
+            self.cr.close()
         self._pool.close()
 
     def run(self, running, more=False):
@@ -153,12 +165,11 @@ class Runner:
         :param bool more: whether another one follows at once
         """
         job = running.job
-        self.cr._cnx.chains = more
         thread = threading.current_thread()
         thread.dbname, thread.uid = self.session.dbname, job.user_id  # for the log
         start = time.monotonic()
         try:
-            self._run(running)
+            self._run(running, more)
         except ClaimLost:
             _logger.warning("Job %s was taken away from this worker, nothing of it is committed", job)
         except JobInterrupted:
@@ -170,7 +181,7 @@ class Runner:
         finally:
             self._reset()
 
-    def _run(self, running):
+    def _run(self, running, more):
         job = running.job
         if job.stop:
             conclude(self.session, job, job.stop)
@@ -179,13 +190,14 @@ class Runner:
         if job.notify:
             env['ir.async']._send(job.id, job.user_id, job.name, 'processing', job.revision)
             self.cr.commit()
-        retrying(partial(self._attempt, running, env), env)
-        self._committed = True
+        retrying(partial(self._attempt, running, env, more), env)
 
-    def _attempt(self, running, env):
+    def _attempt(self, running, env, more):
         self.cr.job = running.job
+        self.cr._cnx.chains = False
         try:
-            # Each further try: when the one before failed because somebody else wrote the row, the job is theirs.
+            # Each further try: when the one before failed because somebody else wrote the row, the job is theirs. And when
+            # the claim is not new any more, since others were before it, or the process was suspended.
             if time.monotonic() > running.fresh_until:
                 self.cr.check()
             running.fresh_until = 0
@@ -194,13 +206,16 @@ class Runner:
             self.cr.job = None
             self.save_progress(running)
         env['ir.async']._finish(running.job, state, payload)
+        self.cr._cnx.chains = more  # from the last commit to the next job, not from one in the midst of it
 
     def _fail(self, job, exc, duration):
         try:
             if self.cr.closed:
                 # Not the fault of the job, maybe: it is run again, but not for ever.
                 _logger.warning("Job %s lost its connection to the database: %s", job, exc)
-                self.session.give_back([job], deaths=1)
+                if not self.session.give_back([job], deaths=1):
+                    msg = f"the lost connection still has job {job} locked"  # it is found again without this session
+                    raise psycopg2.OperationalError(msg)
                 self.cr = JobCursor(self._pool)
                 return
             self._reset()
@@ -224,10 +239,11 @@ class Runner:
     def _reset(self):
         """Leave nothing of a job to the next one."""
         self.cr.job = None
-        if not self._committed:
+        self.cr._cnx.chains = False
+        if not getattr(self.cr, 'is_clean', False):  # tests' cursors do not tell
             with contextlib.suppress(psycopg2.Error):  # the connection is gone: whoever uses it next notices
                 self.cr.rollback()
-        self._committed = False
+        self.cr.is_clean = False
         # `retrying` does it for an Exception alone, not when the job was lost, or exits.
         Registry(self.session.dbname).reset_changes()
         self.cr.transaction = None

@@ -39,10 +39,12 @@ OPTIONS = {
     'synchronous_commit': 'off', 'lock_timeout': '5s', 'enable_seqscan': 'off', 'enable_bitmapscan': 'off',
     'enable_sort': 'off', 'plan_cache_mode': 'force_generic_plan', 'jit': 'off',
 }
-SWEEP_SHARE = 50  # times as long as a sweep for dependencies took, there is no other one
+SWEEP_SHARE = 50  # times as long as a sweep took, there is no other one
 BUSY_SWEEP_INTERVAL = 10  # seconds, at least, between those of a worker that has something better to do
 SLOW_LOOK = 0.003  # seconds from which on a look for jobs, from the beginning of the index on, takes long
-LOOK_SHARE, IDLE_LOOK_SHARE = 200, 20  # times as long as it took, there is no other one
+# times as long as it took, there is no other one, but for so many seconds at most: for each worker while it is busy; while it is idle
+LOOK_SHARE, LOOK_INTERVAL = 400, 3
+IDLE_LOOK_SHARE, IDLE_LOOK_INTERVAL = 20, 1
 MAX_FLOORS = 16  # priorities in use at a time
 RESCUE_INTERVAL = 60  # seconds between two looks for jobs whose worker left no trace
 DURABLE = "SET LOCAL synchronous_commit = on;"
@@ -139,6 +141,7 @@ class Session:
         self._floors = {}  # the ids from which on to look for jobs, by priority, see `_stretches`
         self._full_look = 0, 0  # when it was, and how long it took
         self._is_short = False
+        self._workers = 1
         self._has_limited = True
         self._slot_delay = None
         self._next_sweep = 0
@@ -236,7 +239,10 @@ class Session:
         """Execute a statement that returns CHANGE; return the ids of the jobs."""
         rows = self._execute(DURABLE + query, params)
         self.changes += [Change(*change) for *change, notify in rows if notify]
-        return {row[0] for row in rows}
+        ids = {row[0] for row in rows}
+        if ids:  # they may be in the queue now
+            self._floors = {priority: min(floor, *ids) for priority, floor in self._floors.items()}
+        return ids
 
     # ------------------------------------------------------------
     # Claim
@@ -254,6 +260,7 @@ class Session:
             return jobs
         # The CTE is a fence: as a subquery, LIMIT could be evaluated more than once. The rows are found by an array of ids:
         # for a join, the planner, which does not know the limit, would read the whole table.
+        is_first = 'claim' not in self._prepared  # which takes longer
         begin = time.monotonic()
         is_full = begin >= self._next_full_look()
         rows = self._execute_prepared('claim', f"""
@@ -278,7 +285,7 @@ class Session:
         """, self._params(), limit, *self._stretches({} if is_full else self._floors))
         jobs = _in_order(Job(*row) for row in rows)
         if is_full:
-            self._full_look = begin, time.monotonic() - begin
+            self._full_look = begin, 0 if is_first else time.monotonic() - begin
         self._floors.update((job.priority, job.id + 1) for job in jobs)
         if len(self._floors) > MAX_FLOORS:
             self._floors.clear()
@@ -287,9 +294,12 @@ class Session:
 
     def _next_full_look(self):
         begin, duration = self._full_look
-        # who has nothing better to do may spend more of its time on it
-        share = IDLE_LOOK_SHARE if self._is_short else LOOK_SHARE
-        return begin + share * duration if duration > SLOW_LOOK else 0
+        if duration < SLOW_LOOK:
+            return 0
+        # Who has nothing better to do may spend more of its time on it. Where there are many workers, the others look, too.
+        share, interval = (
+            (IDLE_LOOK_SHARE, IDLE_LOOK_INTERVAL) if self._is_short else (LOOK_SHARE, LOOK_INTERVAL * self._workers))
+        return begin + min(share * duration, interval)
 
     @staticmethod
     def _stretches(floors):
@@ -445,11 +455,14 @@ class Session:
     # Run
     # ------------------------------------------------------------
 
-    def get_ready(self):
-        """Note that this process has loaded all it needs: from now on, the job that it runs is to blame if it dies."""
-        if not self._is_ready:
-            self._execute(f"UPDATE ir_async_worker SET date_ready = {NOW} WHERE id = %s", [self.key])
-            self._is_ready = True
+    def set_ready(self, is_ready):
+        """Note whether this process has loaded all it needs: then, the job that it runs is to blame if it dies.
+
+        :param bool is_ready: whether it has
+        """
+        if is_ready != self._is_ready:
+            self._execute(f"UPDATE ir_async_worker SET date_ready = {NOW if is_ready else 'NULL'} WHERE id = %s", [self.key])
+            self._is_ready = is_ready
 
     def check(self, job):
         """See that a job is still ours.
@@ -494,7 +507,7 @@ class Session:
             WITH mine AS (
                 SELECT id
                   FROM ir_async
-                 WHERE id = ANY(%s) AND session = %s
+                 WHERE id = ANY(%s::int[]) AND session = %s
             FOR NO KEY UPDATE SKIP LOCKED
             )
             UPDATE ir_async job
@@ -502,7 +515,7 @@ class Session:
               FROM mine
              WHERE job.id = mine.id
          RETURNING {CHANGE}
-        """, [[job.id for job in jobs], self.key, deaths])
+        """, [_array(job.id for job in jobs), self.key, deaths])
         if given_back:
             pg.notifier.notify(self.dbname)
         return given_back
@@ -519,16 +532,16 @@ class Session:
         :rtype: float | None
         """
         now = time.monotonic()
-        files = now >= self._next_filing
-        [[dead, processing, waiting, limited, ready, due]] = self._execute(f"""
-            SELECT ARRAY(SELECT id FROM ir_async_worker WHERE id NOT IN ({ALIVE})),
+        [[self._workers, dead, processing, waiting, limited, ready, due]] = self._execute(f"""
+            SELECT (SELECT count(*) FROM ir_async_worker),
+                   ARRAY(SELECT id FROM ir_async_worker WHERE id NOT IN ({ALIVE})),
                    %(is_busy)s OR EXISTS (SELECT FROM ir_async WHERE state = 'processing'),
                    EXISTS (SELECT FROM ir_async WHERE state = 'waiting'),
                    EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS}),
-                   %(files)s AND EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND NOT limited AND {IS_OURS}),
+                   %(is_busy)s OR EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND NOT limited AND {IS_OURS}),
                    (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
                      WHERE state = 'created' AND date_scheduled IS NOT NULL)
-        """, self._params(is_busy=is_busy, files=files or not is_busy))
+        """, self._params(is_busy=is_busy))
         found_limited = limited and not self._has_limited
         self._has_limited = limited
         changed = set()
@@ -547,10 +560,10 @@ class Session:
         self.has_waiting = waiting
         if due is not None and due <= 0:
             changed |= self._call_up()
-        if ready and files:
+        if ready and now >= self._next_filing:
             begin = time.monotonic()
-            changed |= self._file()
-            self._next_filing = begin + SWEEP_SHARE * (time.monotonic() - begin)
+            changed |= (filed := self._file())
+            self._next_filing = 0 if filed else begin + SWEEP_SHARE * (time.monotonic() - begin)
         if changed:
             pg.notifier.notify(self.dbname)
         if changed or found_limited:
@@ -573,7 +586,7 @@ class Session:
         return self._change(f"""
             WITH orphan AS (
                 SELECT job.id, worker.id AS charged_worker,
-                       greatest(job.date_start, worker.date_ready)
+                       worker.id IS NOT NULL AND greatest(job.date_start, worker.date_ready)
                        + least(nullif(job.timeout, 0), nullif(worker.limit_time_real, 0)) * interval '1 second'
                        BETWEEN {NOW} - interval '10 seconds' AND {NOW} AS is_late
                   FROM ir_async job
@@ -648,7 +661,7 @@ class Session:
                   FROM ir_async_after_rel rel
                   JOIN ir_async parent ON parent.id = rel.after_id
                  WHERE rel.unmet AND parent.state IN ('succeeded', 'done')
-                   {"AND rel.after_id = ANY(%(parents)s)" if parents else ""}
+                   {"AND rel.after_id = ANY(%(parents)s::int[])" if parents else ""}
             FOR NO KEY UPDATE OF rel SKIP LOCKED
             )
             UPDATE ir_async_after_rel rel
@@ -661,7 +674,7 @@ class Session:
                  WHERE state = 'waiting'
                    -- not NOT EXISTS: an anti join may read all that is unmet
                    AND (SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND unmet LIMIT 1) IS NULL
-                   {"AND id IN (SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s))" if parents else ""}
+                   {"AND id IN (SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s::int[]))" if parents else ""}
             FOR NO KEY UPDATE SKIP LOCKED
             )
             UPDATE ir_async job
@@ -669,7 +682,7 @@ class Session:
               FROM ready
              WHERE job.id = ready.id
          RETURNING {CHANGE}
-        """, {'parents': parents})
+        """, {'parents': parents and _array(parents)})
 
     def _cancel_children(self):
         changed = set()
@@ -709,6 +722,11 @@ class Session:
             UPDATE ir_async job SET limited = true FROM misfiled WHERE job.id = misfiled.id AND job.state = 'created'
          RETURNING {CHANGE.replace('job.notify', 'false')}
         """)
+
+
+def _array(ids):
+    # One text, not so many numbers: a statement like any other for pg_stat_statements, however many there are.
+    return '{%s}' % ','.join(map(str, ids))
 
 
 def _in_order(jobs):

@@ -281,9 +281,11 @@ class WorkerAsync(Worker):
             self.runner.prepare(jobs[0])
             if len(jobs) > 1 or not self.stands_by:
                 self.multi.pipe_ping(self.eintr_pipe)
+            count = 0
             while running := self._next_job():
                 self.runner.run(running, more=bool(self.unstarted))
-                self.request_count += 1
+                count += 1
+            self.request_count += count
         finally:
             with self.lock:
                 self.running = self.runner = None
@@ -292,7 +294,7 @@ class WorkerAsync(Worker):
         # As many as are worked off in most of the time that the last one of them may wait, if there are as many: where the
         # queue is short, the others are for those workers that are idle. It may be longer now: step by step.
         elapsed = time.monotonic() - self.batch_start
-        self.batch_size = max(1, min(BATCH_SIZE, int(len(jobs) * BATCH_TIME * 0.9 / elapsed), len(jobs) * 2))
+        self.batch_size = max(1, min(BATCH_SIZE, int(count * BATCH_TIME * 0.9 / elapsed), count * 2))
         if database.session.has_waiting or any(job.has_children for job in jobs):
             database.session.release([job.id for job in jobs])
         if self.unstarted:  # somebody has them locked: without this session, they are found again

@@ -10,6 +10,7 @@ from . import (
     test_claim,
     test_client,
     test_config,
+    test_connection,
     test_cookbook,
     test_encoding,
     test_export,

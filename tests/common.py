@@ -66,8 +66,13 @@ class AsyncCase(TransactionCase):
                 stack.enter_context(self.enter_registry_test_mode())
             # a WebsocketCase allows the cursors of its requests only
             stack.enter_context(patch.object(self, 'assertCanOpenTestCursor'))
-            stack.enter_context(patch.object(runner, 'JobCursor', lambda pool: self.registry.cursor()))
+            stack.enter_context(patch.object(runner, 'JobCursor', lambda pool: self._job_cursor()))
             yield _TestSession(self.env.cr)
+
+    def _job_cursor(self):
+        cr = self.registry.cursor()
+        cr.check = lambda: None  # nobody can take a job away
+        return cr
 
     def queued_jobs(self):
         """Return the jobs that the test enqueued and that did not run yet.
@@ -149,7 +154,7 @@ class _TestSession(Session):
 
     server_version = 0
 
-    def get_ready(self):
+    def set_ready(self, is_ready):
         pass  # if this worker dies, so does the test
 
     def check(self, job):

@@ -2,10 +2,9 @@
 import json
 from unittest.mock import patch
 
+from .queue_common import QueueCase
 from odoo.addons.ir_async.service import session as session_module
 from odoo.addons.ir_async.service.session import MAX_FLOORS
-
-from .queue_common import QueueCase
 
 
 class TestClaimPlan(QueueCase):
@@ -69,7 +68,10 @@ class TestFloors(QueueCase):
     def setUp(self):
         super().setUp()
         self.session._has_limited = False
-        for name, value in {'SLOW_LOOK': -1, 'LOOK_SHARE': 1e9, 'IDLE_LOOK_SHARE': 1e9}.items():
+        self.claim()  # the first one does not count
+        self.session.claim(1)
+        settings = {'SLOW_LOOK': -1, 'LOOK_SHARE': 1e9, 'IDLE_LOOK_SHARE': 1e9, 'LOOK_INTERVAL': 1e9, 'IDLE_LOOK_INTERVAL': 1e9}
+        for name, value in settings.items():
             self.startPatcher(patch.object(session_module, name, value))
 
     def ids(self, limit=1):
@@ -102,15 +104,25 @@ class TestFloors(QueueCase):
         self.assertEqual(self.ids(), early.ids)
         self.assertEqual(self.ids(), other.ids, "the floor is below it now")
 
+    def test_what_this_worker_puts_back_is_found(self):
+        """Given back, rescued, called up, released: by whatever it changes itself, a worker lowers its floors."""
+        first, second = self.call(), self.call()
+        self.env['ir.async'].flush_model()
+        jobs = self.session.claim(2)
+        self.assertEqual([job.id for job in jobs], [first.id, second.id])
+        self.session.give_back(jobs[:1])
+        self.assertEqual(self.ids(2), first.ids)
+
     def test_a_full_look_is_taken_in_time(self):
-        """The more often, the faster it is; who has nothing to do looks more often."""
+        """The more often, the faster it is, and after some time in any case."""
         job = self.call()
-        for share, found in ((1e9, []), (0, job.ids)):
-            with self.subTest(share=share), patch.object(session_module, 'IDLE_LOOK_SHARE', share):
+        for name, value, found in (('LOOK_SHARE', 0, []), ('IDLE_LOOK_SHARE', 0, job.ids), ('IDLE_LOOK_INTERVAL', 0, job.ids)):
+            with self.subTest(name=name), patch.object(session_module, name, value), self.env.cr.savepoint() as savepoint:
                 self.session._floors = {10: job.id + 1}
                 self.session._full_look = self.begin, 1
                 self.session._is_short = True
                 self.assertEqual(self.ids(), found)
+                savepoint.rollback()
 
     def test_fast_looks_are_full(self):
         with patch.object(session_module, 'SLOW_LOOK', 60):

@@ -198,7 +198,7 @@ class TestRetry(QueueCase):
         """Claim jobs in a session that ends without a word; have another worker look."""
         session = self.open_session()
         if ready:
-            session.get_ready()
+            session.set_ready(True)
         jobs = self.claim(limit, session=session)
         session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
         self.watch()
@@ -229,7 +229,7 @@ class TestRetry(QueueCase):
         """A neighbour that could not be rescued at first does not come to be the first."""
         jobs = self.call() + self.call()
         session = self.open_session()
-        session.get_ready()
+        session.set_ready(True)
         self.claim(2, session=session)
         session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
         self.watch()
@@ -243,7 +243,7 @@ class TestRetry(QueueCase):
         """PostgreSQL empties the table of workers when it crashes: nobody is charged, the jobs are found by new sessions."""
         job = self.call()
         session = self.open_session()
-        session.get_ready()
+        session.set_ready(True)
         self.claim(session=session)
         session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
         session._execute("DELETE FROM ir_async_worker")
@@ -269,7 +269,7 @@ class TestRetry(QueueCase):
             with self.subTest(reason=reason):
                 job = self.call()
                 session = self.open_session()
-                session.get_ready()
+                session.set_ready(True)
                 [claimed] = self.claim(session=session)
                 self.env.cr.execute("INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, %s)", [job.id, reason])
                 session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
@@ -282,7 +282,7 @@ class TestRetry(QueueCase):
             with self.subTest(seconds=seconds):
                 job = self.call(timeout=5)
                 session = self.open_session()
-                session.get_ready()
+                session.set_ready(True)
                 self.claim(session=session)
                 self.shift(job, date_start=-seconds)
                 self.env.cr.execute("UPDATE ir_async_worker SET date_ready = date_ready - interval '1 minute'")
@@ -291,11 +291,34 @@ class TestRetry(QueueCase):
                 self.assertEqual((claimed.id, claimed.stop, claimed.deaths), (job.id, stop, deaths))
                 self.finish(claimed)
 
+    def test_who_is_not_charged_is_not_late_either(self):
+        """Neither who was to begin once its time would have been over, nor who was interrupted by a restart of PostgreSQL."""
+        jobs = self.call(timeout=5) + self.call(timeout=5)
+        session = self.open_session()
+        session.set_ready(True)
+        self.claim(2, session=session)
+        self.shift(jobs, date_start=-6)
+        self.env.cr.execute("UPDATE ir_async_worker SET server_start = server_start - interval '1 hour', date_ready = date_ready - interval '1 hour'")
+        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        self.watch()
+        self.assertRecordValues(jobs, [{'state': 'created', 'deaths': 0}] * 2)
+        self.assertEqual([job.stop for job in self.claim(2)], [None, None])
+
+    def test_reloading_the_modules_charges_nobody(self):
+        job = self.call()
+        session = self.open_session()
+        session.set_ready(True)
+        self.claim(session=session)
+        session.set_ready(False)
+        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        self.watch()
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0}])
+
     def test_the_deadline_counts_from_when_the_worker_was_ready(self):
         job = self.call(timeout=5)
         session = self.open_session()
         [claimed] = self.claim(session=session)
-        session.get_ready()
+        session.set_ready(True)
         self.shift(job, date_start=-20)  # it took long to load the modules
         self.env.cr.execute("UPDATE ir_async_worker SET date_ready = date_ready - interval '6 seconds' WHERE id = %s", [session.key])
         session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
