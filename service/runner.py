@@ -50,7 +50,7 @@ class JobCursor(sql_db.Cursor):
     def __init__(self, pool):
         super().__init__(pool, pool.dbname, {})
         self.job = None
-        self.is_clean = False  # whether nothing was done since the last commit
+        self._commit_count = None  # of statements, when it last committed
         self._finish_name = None
         self._finish_names = map('ir_async_finish_{}'.format, itertools.count())
 
@@ -86,10 +86,15 @@ class JobCursor(sql_db.Cursor):
             # The lock holds off whoever would give the job to another worker, until the commit is through.
             self.check(SQL("FOR NO KEY UPDATE"))
         self.flush()
-        count = self.sql_log_count
+        self._commit_count = self.sql_log_count
         super().commit()
-        # not even by a hook
-        self.is_clean = self.sql_log_count == count
+
+    def is_clean(self):
+        """Return whether nothing was executed since the last commit, not even by one of its hooks.
+
+        :rtype: bool
+        """
+        return self.sql_log_count == self._commit_count
 
 
 class JobPool:
@@ -133,6 +138,7 @@ class Runner:
     def __init__(self, session):
         self.session = session
         self._signals = None
+        self._ended_well = False  # the job whose turn it is
         self._pool = JobPool(session)
         self.cr = JobCursor(self._pool)
 
@@ -191,6 +197,7 @@ class Runner:
             env['ir.async']._send(job.id, job.user_id, job.name, 'processing', job.revision)
             self.cr.commit()
         retrying(partial(self._attempt, running, env, more), env)
+        self._ended_well = True
 
     def _attempt(self, running, env, more):
         self.cr.job = running.job
@@ -240,10 +247,13 @@ class Runner:
         """Leave nothing of a job to the next one."""
         self.cr.job = None
         self.cr._cnx.chains = False
-        if not getattr(self.cr, 'is_clean', False):  # tests' cursors do not tell
+        if self._ended_well and self.cr.is_clean():
+            self.cr.precommit.clear()
+            self.cr.postcommit.clear()
+        else:
             with contextlib.suppress(psycopg2.Error):  # the connection is gone: whoever uses it next notices
                 self.cr.rollback()
-        self.cr.is_clean = False
+        self._ended_well = False
         # `retrying` does it for an Exception alone, not when the job was lost, or exits.
         Registry(self.session.dbname).reset_changes()
         self.cr.transaction = None

@@ -72,6 +72,7 @@ class AsyncCase(TransactionCase):
     def _job_cursor(self):
         cr = self.registry.cursor()
         cr.check = lambda: None  # nobody can take a job away
+        cr.is_clean = lambda: False
         return cr
 
     def queued_jobs(self):

@@ -49,7 +49,7 @@ class TestJobConnection(TransactionCase):
         for i in range(2):
             self.cursor.execute("INSERT INTO t VALUES (%s)", [i])
             self.cursor.commit()
-            self.assertTrue(self.cursor.is_clean)
+            self.assertTrue(self.cursor.is_clean())
             self.assertEqual(connection.status, STATUS_IN_TRANSACTION)
         self.assertEqual(self.value("SHOW transaction_isolation"), 'repeatable read')
         self.cursor.execute("INSERT INTO t VALUES (3)")
@@ -72,11 +72,18 @@ class TestJobConnection(TransactionCase):
                 self.assertFalse(self.value("SELECT count(*) FROM t"))
                 self.cursor.rollback()
 
+    def test_what_follows_is_noticed(self):
+        self.cursor.execute("INSERT INTO t VALUES (2)")
+        self.cursor.commit()
+        self.assertTrue(self.cursor.is_clean())
+        self.cursor.execute("INSERT INTO t VALUES (3)")
+        self.assertFalse(self.cursor.is_clean())
+
     def test_what_a_hook_does_is_noticed(self):
         self.cursor.postcommit.add(lambda: self.cursor.execute("INSERT INTO t VALUES (1)"))
         self.cursor.execute("INSERT INTO t VALUES (2)")
         self.cursor.commit()
-        self.assertFalse(self.cursor.is_clean)
+        self.assertFalse(self.cursor.is_clean())
 
     def test_the_end_of_jobs_is_prepared(self):
         query = "SELECT %(a)s::int / %(b)s::int"

@@ -78,10 +78,12 @@ def test_fan_out_and_in(database, server, measured):
         assert job.state == 'done'
         last_done = database.value("SELECT max(date_done) FROM ir_async WHERE id < %s", [last_id])
         assert job.date_start >= last_done
+        # Sessions report what they did when they have had nothing to do for a while. A job is claimed, finished and released,
+        # and each of its two dependencies is met.
+        wait_until(lambda: rows().updated - before.updated >= 5 * count, "PostgreSQL has counted the rows")
         return [after - earlier for earlier, after in zip(before, rows())]
 
     def rows():
-        time.sleep(1.5)  # sessions report what they did when they have nothing to do
         return database.sql("""
             SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) AS read, sum(n_tup_upd) AS updated
               FROM pg_stat_user_tables WHERE relname IN ('ir_async', 'ir_async_after_rel')
