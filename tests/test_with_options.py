@@ -208,7 +208,7 @@ class TestWithOptions(AsyncCase):
 
         def record_copy(cr, query, file):
             statements.append(query)
-            return cr._cursor.copy_expert(query, file)
+            return cr._obj.copy_expert(query, file)
 
         with patch.object(cursor_class, 'execute', record), patch.object(cursor_class, 'copy_expert', record_copy, create=True):
             yield statements
