@@ -1,5 +1,5 @@
 import { busModels } from "@bus/../tests/bus_test_helpers";
-import { animationFrame, waitUntil } from "@odoo/hoot";
+import { after, animationFrame, beforeEach, on, waitUntil } from "@odoo/hoot";
 import { ForegroundTab } from "@ir_async/core/foreground_tab";
 import {
     MockServer,
@@ -10,6 +10,7 @@ import {
     patchWithCleanup,
     webModels,
 } from "@web/../tests/web_test_helpers";
+import { rpcBus } from "@web/core/network/rpc";
 import { patch } from "@web/core/utils/patch";
 import { IrAsync } from "./mock_server/mock_models/ir_async";
 import { IrHttp } from "./mock_server/mock_models/ir_http";
@@ -20,7 +21,15 @@ import { IrHttp } from "./mock_server/mock_models/ir_http";
  */
 export const irAsyncModels = { IrAsync, IrHttp };
 
+/** The requests that the mock server has not answered yet. */
+const requests = new Set();
+
 export function defineIrAsyncModels() {
+    beforeEach(() => {
+        requests.clear();
+        after(on(rpcBus, "RPC:REQUEST", ({ detail }) => requests.add(detail.data.id)));
+        after(on(rpcBus, "RPC:RESPONSE", ({ detail }) => requests.delete(detail.data.id)));
+    });
     return defineModels({ ...webModels, ...busModels, ...irAsyncModels });
 }
 
@@ -71,11 +80,12 @@ export async function changeJob(jobId, state, values = {}) {
     await nextMessages();
 }
 
-/** Wait until what the bus has told so far is applied, and shown. */
+/** Wait until what was called has answered, and what the bus has told so far is applied, and shown. */
 export async function nextMessages() {
     const isReceived = () =>
+        !requests.size &&
         (getService("bus_service").lastNotificationId || 0) >=
-        MockServer.env["bus.bus"].lastBusNotificationId;
+            MockServer.env["bus.bus"].lastBusNotificationId;
     await waitUntil(isReceived, { timeout: 3000 });
     await animationFrame(); // applied
     await animationFrame(); // rendered

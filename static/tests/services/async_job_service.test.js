@@ -71,11 +71,6 @@ function callExport(options = { blockUI: false }) {
     return outcome;
 }
 
-/** The server has answered: the service knows which job to wait for. */
-async function nextAnswer() {
-    await waitUntil(() => getService("async_job").watchers.size, { timeout: 3000 });
-}
-
 /** The jobs are polled, if there is something to wait for. */
 async function nextPoll() {
     const asyncJob = getService("async_job");
@@ -86,9 +81,11 @@ async function nextPoll() {
 
 /** No message of the bus arrives any more. */
 async function cutWebsocket() {
+    const asyncJob = getService("async_job");
+    await waitUntil(() => asyncJob.isConnected, { timeout: 3000 });
     const restore = lockWebsocketConnect();
     MockServer.env["bus.bus"]._simulateDisconnection(WEBSOCKET_CLOSE_CODES.ABNORMAL_CLOSURE);
-    await nextMessages();
+    await waitUntil(() => !asyncJob.isConnected, { timeout: 3000 });
     return restore;
 }
 
@@ -241,14 +238,16 @@ describe("asyncRpc", () => {
         const httpAnswer = new Deferred();
         mockExport(async () => {
             const asyncJobId = startJob(false);
-            changeJob(asyncJobId, "processing");
-            changeJob(asyncJobId, "succeeded", { payload: { result: 42 } });
+            const IrAsync = MockServer.env["ir.async"];
+            IrAsync._change(asyncJobId, { state: "processing" });
+            IrAsync._change(asyncJobId, { state: "succeeded", payload: { result: 42 } });
             await httpAnswer;
             return { asyncJobId };
         });
         await makeAsyncJobEnv();
         const outcome = callExport();
-        await nextMessages();
+        const { jobs } = getService("async_job");
+        await waitUntil(() => jobs[1]?.state === "succeeded", { timeout: 3000 });
         expect(outcome.job).toBe(null);
         httpAnswer.resolve();
         await nextMessages();
@@ -298,7 +297,7 @@ describe("asyncRpc", () => {
         await makeAsyncJobEnv();
         await cutWebsocket();
         const outcome = callExport();
-        await nextAnswer();
+        await nextMessages();
         await nextPoll();
         expect.verifySteps(["get_user_jobs"]);
         changeSilently(1, { state: "succeeded", payload: { result: 42 } });
@@ -317,11 +316,12 @@ describe("asyncRpc", () => {
         callExport();
         await nextMessages();
         for (let time = 2 * POLL_DELAY; time < SAFETY_POLL_DELAY; time += POLL_DELAY) {
-            await advanceTime(POLL_DELAY);
+            await nextPoll();
         }
         expect.verifySteps([]);
-        await advanceTime(POLL_DELAY); // once in a while, just in case
-        await advanceTime(POLL_DELAY);
+        for (let i = 0; i < 3; i++) {
+            await nextPoll(); // once in a while, just in case
+        }
         expect.verifySteps(["get_user_jobs"]);
     });
 
@@ -351,7 +351,7 @@ describe("asyncRpc", () => {
         await makeAsyncJobEnv();
         await cutWebsocket();
         const outcome = callExport();
-        await nextAnswer();
+        await nextMessages();
         isOffline = true;
         changeSilently(1, { state: "done" });
         await nextPoll();
@@ -734,10 +734,11 @@ describe("missed messages", () => {
         });
         getService("bus_service").trigger("BUS:RECONNECT");
         const other = startJob("Other");
-        await changeJob(jobId, "done");
+        MockServer.env["ir.async"]._change(jobId, { state: "done" });
+        const { jobs } = getService("async_job");
+        await waitUntil(() => jobs[jobId].state === "done", { timeout: 3000 });
         answer.resolve();
         await nextMessages();
-        const { jobs } = getService("async_job");
         expect(jobs[jobId].state).toBe("done");
         expect(jobs[other].state).toBe("created");
     });
