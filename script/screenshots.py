@@ -8,15 +8,13 @@ import sys
 import time
 
 import requests
+from chromium import chromium, login
 from devenv import ODOO, ROOT, STATE, cluster, psql
 from PIL import Image
-from playwright.sync_api import sync_playwright
 from run import DATABASE, default_port, prepare_database
 
 IMAGES, DESCRIPTION = ROOT / 'docs' / 'images', ROOT / 'static' / 'description'
 COPY = 'ir_async_screenshots'
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chromium-browser'))))
-ARGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--force-color-profile=srgb', '--hide-scrollbars']
 
 # what is on the pictures
 ACTION = {'result': {'type': 'ir.actions.act_window', 'res_model': 'res.partner', 'view_mode': 'list'}}
@@ -118,11 +116,7 @@ class Camera:
         if dark:
             context.add_cookies([{'name': 'color_scheme', 'value': 'dark', 'url': self.url}])
         page = context.new_page()
-        page.goto(f'{self.url}/web/login')
-        page.fill('[name=login]', 'admin')
-        page.fill('[name=password]', 'admin')
-        page.click('[type=submit]')
-        page.wait_for_selector('.o_web_client')
+        login(page, self.url)
         page.goto(self.url + path)
         page.wait_for_selector('.o_ir_async_systray')
         page.wait_for_selector('.o_data_row, .o_kanban_record')
@@ -188,11 +182,9 @@ def main(wanted):
     IMAGES.mkdir(parents=True, exist_ok=True)
     prepare_copy()
     add_jobs()
-    with server(default_port()) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+    with server(default_port()) as url, chromium('--force-color-profile=srgb', '--hide-scrollbars') as browser:
         draw_icon(browser)
         shoot(Camera(browser, url, wanted))
-        browser.close()
     subprocess.run(['dropdb', '--force', COPY], check=True)
     for name in ('systray_light', 'systray_dark', 'systray_mobile', 'list_light', 'form_light'):
         shutil.copy(IMAGES / f'{name}.png', DESCRIPTION)  # what index.html shows

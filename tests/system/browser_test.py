@@ -1,12 +1,12 @@
 """From a click to the result in the top bar: prefork Odoo behind nginx, job workers, Chromium."""
 import contextlib
 import re
-import shutil
 
 import pytest
+from chromium import login
 from harness import Database, Server, complaints, free_port, wait_until
 from nginx import Nginx
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 GATE = 4711
 EXPECTED = [
@@ -14,18 +14,8 @@ EXPECTED = [
     # Odoo's own: about the styles of its login page, about browsers that leave, and about websockets on its HTTP port
     r'Undefined variable: "\$black"', r'websocket', r'odoo.http: Exception during request handling',
 ]
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chromium-browser'))), None)
-ARGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']
 PATIENCE = 30_000  # milliseconds
 expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope='module')
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield browser
-        browser.close()
 
 
 class Site:
@@ -46,11 +36,7 @@ class Site:
 
     def login(self):
         tab = self.context.new_page()
-        tab.goto(f'{self.url}/web/login')
-        tab.fill('[name=login]', 'admin')
-        tab.fill('[name=password]', 'admin')
-        tab.click('[type=submit]')
-        expect(tab.locator('.o_main_navbar')).to_be_visible()
+        login(tab, self.url)
         tab.close()
 
     @contextlib.contextmanager
@@ -98,12 +84,12 @@ def odoo(cluster, database, gevent_port, tmp_path_factory):
 
 
 @pytest.fixture
-def site(database, odoo, gevent_port, chromium, tmp_path):
+def site(database, odoo, gevent_port, browser, tmp_path):
     database.sql("DELETE FROM ir_async")
     database.sql("DELETE FROM bus_bus")  # a new browser gets the messages of the last minute
     nginx = Nginx(tmp_path, free_port(), odoo.port, gevent_port)
     nginx.start()
-    context = chromium.new_context(viewport={'width': 1280, 'height': 800})
+    context = browser.new_context(viewport={'width': 1280, 'height': 800})
     context.set_default_timeout(PATIENCE)
     try:
         site = Site(database, odoo, nginx, context)

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from chromium import chromium
 from harness import STATE, Cluster, Database, Server
 
 from odoo import sql_db
@@ -43,6 +44,12 @@ def cluster():
         sql_db.close_all()
         cluster.stop(signal.SIGINT)
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope='module')
+def browser():
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

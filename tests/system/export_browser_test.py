@@ -9,8 +9,6 @@ import openpyxl
 import pypdf
 import pytest
 from browser_test import (
-    ARGS,
-    CHROMIUM,
     EXPECTED,
     PATIENCE,
     Site,
@@ -20,7 +18,7 @@ from browser_test import (
 from harness import Database, Server, complaints, free_port, wait_until
 from nginx import Nginx
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 PARTNERS = 200_000
 MEMORY = 300 << 20
@@ -50,14 +48,6 @@ class LargeNginx(Nginx):
     """For large files, too: what is kept of them in memory is enough."""
 
     CONF = Nginx.CONF.replace('proxy_read_timeout', 'proxy_max_temp_file_size 0;\n                proxy_read_timeout')
-
-
-@pytest.fixture(scope='module')
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope='module')
@@ -120,12 +110,12 @@ def odoo(cluster, database, gevent_port, temporary, tmp_path_factory):
 
 
 @pytest.fixture
-def site(database, odoo, gevent_port, chromium, tmp_path):
+def site(database, odoo, gevent_port, browser, tmp_path):
     database.sql("DELETE FROM ir_async; DELETE FROM bus_bus; DELETE FROM ir_attachment WHERE res_model = 'ir.async'")
     nginx = LargeNginx(tmp_path, free_port(), odoo.port, gevent_port)
     nginx.start()
     set_params(database, **{'report.url': f'http://localhost:{nginx.port}', 'report.print_delay': '0'})
-    context = chromium.new_context(viewport={'width': 1280, 'height': 800})
+    context = browser.new_context(viewport={'width': 1280, 'height': 800})
     context.set_default_timeout(PATIENCE)
     try:
         site = Site(database, odoo, nginx, context)
@@ -244,7 +234,7 @@ def test_quick(site, synchronous):
     assert [row[0][1] for row in cells(files[False, 'all'].path())][1:3] == ['P000010', 'P000011']
 
 
-def test_long(site, odoo, chromium, measured):
+def test_long(site, odoo, browser, measured):
     """The user goes on working, on whatever device, sees how far it is, and has the right file in the end."""
     with Memory(odoo) as memory:
         tab = site.open_tab('/odoo/test-partners')
@@ -265,7 +255,7 @@ def test_long(site, odoo, chromium, measured):
         assert done == sorted(done)
         tab.close()
 
-        device = chromium.new_context(viewport={'width': 800, 'height': 1000})
+        device = browser.new_context(viewport={'width': 800, 'height': 1000})
         device.set_default_timeout(PATIENCE)
         other = Site(site.database, odoo, site.nginx, device)
         other.login()
