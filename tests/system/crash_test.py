@@ -11,7 +11,7 @@ from harness import wait_until
 def test_kills_and_recycling(database, server, measured):
     """However many workers are killed in the midst of their jobs, every effect is there exactly once."""
     names = {f'job {i}' for i in range(2000)}
-    args = ('--workers=1', '--no-http', '--max-cron-threads=0', '--limit-request=120')
+    args = ('--workers=1', '--no-http', '--max-cron-threads=0', '--limit-request=60')
     with server(database, args=args, workers=4) as odoo:
         with database.env() as env:
             for name in names:
@@ -23,7 +23,7 @@ def test_kills_and_recycling(database, server, measured):
             worker.kill()
             kills += 1
         states = database.wait_for_all()
-        recycled = odoo.log.count('max request (120) reached')
+        recycled = odoo.log.count('max request (60) reached')
         assert len(odoo.workers()) == 4
     assert kills >= 20
     assert recycled >= 4

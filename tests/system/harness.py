@@ -296,7 +296,7 @@ class Server:
         found = []
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
-                if process.cmdline()[:1] and process.cmdline()[0].startswith('odoo: WorkerAsync'):
+                if ''.join(process.cmdline()).startswith('odoo: WorkerAsync'):
                     found.append(process)
         return found
 
