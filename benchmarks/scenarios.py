@@ -246,7 +246,7 @@ def drain_sleep(bench):
     """Jobs that sleep, for 10 ms and for 1 s: how much of the workers' time is used."""
     q = bench.quick
     for seconds, ours, theirs, runs, target in (
-        (0.01, 800 if q else 4000, 200 if q else 600, 2 if q else 5, 92),
+        (0.01, 800 if q else 8000, 200 if q else 600, 2 if q else 5, 92),
         (1, WORKERS * (5 if q else 10), WORKERS * (5 if q else 10), 1 if q else 2, 99),
     ):
         def measure(system, count, seconds=seconds):

@@ -303,15 +303,11 @@ class IrAsync(OdooSystem):
     modules = 'web,bus,ir_async,bench_ir_async'
     copies = ('bench_async_enqueue', 'bench_idle', 'bench_scale', 'bench_cron')
     server_wide = 'base,rpc,web,ir_async'
-    EMPTY = "SELECT NOT EXISTS (SELECT FROM ir_async WHERE state IN ('waiting', 'created', 'processing'))"
+    EMPTY = """
+        SELECT NOT EXISTS (SELECT FROM ir_async WHERE state = 'created' AND date_scheduled IS NULL AND NOT limited)
+           AND NOT EXISTS (SELECT FROM ir_async WHERE state = 'processing')
+    """  # one partial index each
     CLEAN = "TRUNCATE ir_async CASCADE"
-
-    def is_empty(self, cr):
-        # one partial index each
-        cr.execute("""
-            SELECT NOT EXISTS (SELECT FROM ir_async WHERE state = 'created' AND date_scheduled IS NULL AND NOT limited)
-               AND NOT EXISTS (SELECT FROM ir_async WHERE state = 'processing')""")
-        return cr.fetchone()[0]
 
     def start(self, workers=WORKERS, http_workers=2):
         if http_workers:
@@ -433,7 +429,10 @@ class BareLoop(System):
     role = 'bench_peer'
     database = 'bench_peer'
     batch = 50
-    EMPTY = "SELECT NOT EXISTS (SELECT FROM bare_job WHERE state != 'done')"
+    EMPTY = """
+        SELECT NOT EXISTS (SELECT FROM bare_job WHERE state = 'created')
+           AND NOT EXISTS (SELECT FROM bare_job WHERE state != 'done')
+    """  # there is an index for the first
     CLEAN = "TRUNCATE bare_job"
 
     def __init__(self):
