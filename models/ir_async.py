@@ -22,7 +22,7 @@ from odoo.tools.misc import split_every
 
 from odoo.addons.ir_async.exceptions import ClaimLost, RetryJob, WorkerDied
 from odoo.addons.ir_async.service.pg import notifier
-from odoo.addons.ir_async.service.session import IS_HELD
+from odoo.addons.ir_async.service.session import CLAIM_TIME, IS_HELD
 from odoo.addons.ir_async.tools.encoding import decode, encode, encode_result
 from odoo.addons.ir_async.tools.options import Options, clean_text, is_text
 from odoo.addons.ir_async.tools.target import caller_stack, check_target, format_stack
@@ -44,7 +44,6 @@ COLUMNS = (
     'key',
 )
 
-
 FINISH = f"""
     UPDATE ir_async
        SET state = %(state)s::varchar,
@@ -55,11 +54,10 @@ FINISH = f"""
            revision = revision + 1,
            date_done = CASE WHEN %(state)s != 'created' THEN clock_timestamp() AT TIME ZONE 'UTC' END
      WHERE id = %(id)s AND {IS_HELD}
- RETURNING revision
+ RETURNING id
 """
 COPY_MIN = 50  # rows from which on COPY, that takes two round trips, but half of the work, is faster
 COPY_ESCAPES = str.maketrans({'\\': r'\\', '\t': r'\t', '\n': r'\n', '\r': r'\r'})
-FRESH_TIME = 0.05  # seconds for which a claim is as good as new
 
 
 class Running:
@@ -71,7 +69,7 @@ class Running:
 
     def __init__(self, job):
         self.job = job
-        self.fresh_until = time.monotonic() + FRESH_TIME  # when its claim has to be looked at again
+        self.fresh_until = time.monotonic() + CLAIM_TIME  # when its claim has to be looked at again
         self.dbname = None
         self.progress = None
         self.deadline = None  # when its time is over, if it is limited
@@ -660,7 +658,7 @@ class IrAsync(models.Model):
             Running.current.reset(token)
         return ('done', None) if result is None else ('succeeded', payload)
 
-    def _finish(self, job, state, payload=None, date_scheduled=None, attempts=1):
+    def _finish(self, job, state, payload=None, date_scheduled=None, attempts=1, at_commit=False):
         """Write what became of a job, in the current transaction.
 
         :param job: a :class:`~odoo.addons.ir_async.service.session.Job`
@@ -668,28 +666,28 @@ class IrAsync(models.Model):
         :param str payload: its result or error, JSON text
         :param datetime.datetime date_scheduled: when to try again
         :param int attempts: how many attempts it took
+        :param bool at_commit: write it with the commit: by a :class:`~odoo.addons.ir_async.service.runner.JobCursor`
         :raises ClaimLost: when the job is not this worker's any more
         """
         values = {
             'state': state, 'payload': payload, 'date_scheduled': date_scheduled, 'attempts': attempts,
             'id': job.id, 'session': job.session, 'claims': job.claims,
         }
-        try:
-            if hasattr(self.env.cr, 'finish'):  # a worker's
-                self.env.cr.finish(FINISH, values)
-            else:
+        if at_commit:
+            self.env.cr.finish(FINISH, values)
+        else:
+            try:
                 self.env.cr.execute(FINISH, values, log_exceptions=False)
-        except psycopg2.errors.SerializationFailure as exc:
-            raise ClaimLost(job.id) from exc  # nobody writes the row but who takes the job away
-        rows = self.env.cr.fetchall()
-        if not rows:
-            raise ClaimLost(job.id)
+            except psycopg2.errors.SerializationFailure as exc:
+                raise ClaimLost from exc  # nobody writes the row but who takes the job away
+            if not self.env.cr.rowcount:
+                raise ClaimLost
         if job.stop:
             self.env.cr.execute(SQL("DELETE FROM ir_async_stop WHERE job_id = %s", job.id))
         if job.notify:
             small = payload and len(payload) <= BUS_PAYLOAD_MAX_SIZE
             self._send(
-                job.id, job.user_id, job.name, state, rows[0][0], **({'payload': json.loads(payload)} if small else {}))
+                job.id, job.user_id, job.name, state, job.revision + 1, **({'payload': json.loads(payload)} if small else {}))
         if state == 'failed':
             record = self.browse(job.id)
             record.invalidate_recordset(flush=False)

@@ -11,8 +11,8 @@ import traceback
 from functools import partial
 
 import psycopg2
-import psycopg2.errors
-from psycopg2.extensions import STATUS_IN_TRANSACTION
+from psycopg2.errors import DivisionByZero, SerializationFailure
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 
 from odoo import SUPERUSER_ID, api, sql_db
 from odoo.exceptions import UserError
@@ -27,21 +27,42 @@ from .session import HELD
 
 _logger = logging.getLogger(__name__)
 
+RENEWAL_INTERVAL = 0.5  # seconds for which short jobs use the connection one after the other
+# Statements that may do something to the connection which outlives the transaction: what they begin with, what they contain.
+LASTING_COMMANDS = ('SET ', 'LISTEN', 'PREPARE', 'DO ', 'CALL ')
+LASTING_WORDS = (';', 'TEMP ', 'TEMPORARY ', 'ADVISORY_LOCK', 'SET_CONFIG')
+
 
 class JobConnection(sql_db.PsycoConnection):
-    """A connection that can begin the next transaction with the end of the last one: one round trip less."""
-    chains = False  # whether another job follows at once
+    """A connection that can say how a job ended, commit, and begin the next transaction in one round trip."""
+    _final_statements = None
+
+    def commit_with(self, statements):
+        """Have the next commit done by some statements, if nothing is rolled back before.
+
+        :param bytes statements: the last one is ``COMMIT AND CHAIN``
+        """
+        self._final_statements = statements
 
     def commit(self):
-        if not self.chains or self.status != STATUS_IN_TRANSACTION:
+        if not self._final_statements:
             return super().commit()
         try:
             with self.cursor() as cr:
-                cr.execute("COMMIT AND CHAIN")
-        except psycopg2.Error:
-            # The transaction is over, but psycopg2 does not know: without this, what comes next would be in none.
+                cr.execute(self._final_statements)
+        except psycopg2.Error as exc:
+            is_uncommitted = self.info.transaction_status == TRANSACTION_STATUS_INERROR
+            # It may be over, but psycopg2 does not know: without this, what comes next would be in none.
             super().rollback()
+            if is_uncommitted and isinstance(exc, (DivisionByZero, SerializationFailure)):
+                raise ClaimLost from exc
             raise
+        finally:
+            self._final_statements = None
+
+    def rollback(self):
+        self._final_statements = None
+        super().rollback()
 
 
 class JobCursor(sql_db.Cursor):
@@ -50,22 +71,32 @@ class JobCursor(sql_db.Cursor):
     def __init__(self, pool):
         super().__init__(pool, pool.dbname, {})
         self.job = None
+        self.is_lasting = False  # whether something may be left on the connection
         self._commit_count = None  # of statements, when it last committed
         self._finish_name = None
         self._finish_names = map('ir_async_finish_{}'.format, itertools.count())
 
-    def finish(self, query, values):
-        """Execute the statement by which jobs end. Planning it takes longer than the rest: once is enough for a batch.
+    def execute(self, query, params=None, log_exceptions=True):
+        if not self.is_lasting:
+            statement = (query.code if isinstance(query, SQL) else str(query)).lstrip().upper()
+            self.is_lasting = statement.startswith(LASTING_COMMANDS) or any(word in statement for word in LASTING_WORDS)
+        super().execute(query, params, log_exceptions)
 
-        :param str query: the statement, with placeholders as in ``%(name)s``
-        :param dict values: theirs
+    def finish(self, query, values):
+        """Have a job end with the next commit.
+
+        :param str query: the statement by which jobs end, that returns a row if it does. Planning it takes longer than
+            the rest: once is enough for a batch.
+        :param dict values: of its placeholders, as in ``%(name)s``
         """
         name, prepare = self._finish_name, ""
         if not name:
-            # should it fail, nobody knows whether the name is in use
             name = next(self._finish_names)
-            prepare = f"PREPARE {name} AS {query % {key: f'${i}' for i, key in enumerate(values, 1)}};"
-        self.execute(f"{prepare} EXECUTE {name} ({', '.join(['%s'] * len(values))})", [*values.values()], log_exceptions=False)
+            query %= {key: f'${i}' for i, key in enumerate(values, 1)}
+            # Without a row, the division fails: then nothing is committed.
+            prepare = f"PREPARE {name} AS WITH ended AS ({query}) SELECT 1 / count(*) FROM ended;"
+        self._cnx.commit_with(self.mogrify(
+            f"{prepare} EXECUTE {name} ({', '.join(['%s'] * len(values))}); COMMIT AND CHAIN", [*values.values()]))
         self._finish_name = name
 
     def check(self, lock=SQL()):
@@ -75,10 +106,10 @@ class JobCursor(sql_db.Cursor):
         """
         try:
             self.execute(SQL("%s %s", SQL(HELD, **self.job._asdict()), lock), log_exceptions=False)
-        except psycopg2.errors.SerializationFailure as exc:
-            raise ClaimLost(self.job.id) from exc
+        except SerializationFailure as exc:
+            raise ClaimLost from exc
         if not self.rowcount:
-            raise ClaimLost(self.job.id)
+            raise ClaimLost
 
     def commit(self):
         if self.job:
@@ -88,6 +119,10 @@ class JobCursor(sql_db.Cursor):
         self.flush()
         self._commit_count = self.sql_log_count
         super().commit()
+
+    def rollback(self):
+        super().rollback()
+        self._finish_name = None  # nobody knows whether it was prepared
 
     def is_clean(self):
         """Return whether nothing was executed since the last commit, not even by one of its hooks.
@@ -139,6 +174,8 @@ class Runner:
         self.session = session
         self._signals = None
         self._ended_well = False  # the job whose turn it is
+        self._is_used = False
+        self._next_renewal = 0
         self._pool = JobPool(session)
         self.cr = JobCursor(self._pool)
 
@@ -151,31 +188,39 @@ class Runner:
         if job.signals != self._signals:
             self.session.set_ready(False)
             Registry(self.session.dbname).check_signaling(self.cr)
+            self.cr.rollback()  # loading takes long: the job is not to see the database as it was before
             self._signals = job.signals
         self.session.set_ready(True)
 
-    def renew(self):
-        """Leave nothing of what was done with the connection to other jobs. Done after a claim: before, somebody waits."""
-        self.cr.close()
-        self.cr = JobCursor(self._pool)
+    def renew(self, at_once=True):
+        """Leave nothing of what was done with the connection to other jobs. Done after a claim: before, somebody waits.
+
+        :param bool at_once: otherwise only if the last time is long ago, as it takes as long as a job that is short
+        """
+        now = time.monotonic()
+        if self._is_used and (at_once or now >= self._next_renewal):
+            self._is_used = False
+            self._next_renewal = now + RENEWAL_INTERVAL
+            self.cr.close()
+            self.cr = JobCursor(self._pool)
 
     def close(self):
         with contextlib.suppress(psycopg2.Error):
             self.cr.close()
         self._pool.close()
 
-    def run(self, running, more=False):
+    def run(self, running):
         """Run a job, and say how it ended. Nothing that its method raises gets out of here.
 
         :param Running running: the job
-        :param bool more: whether another one follows at once
         """
         job = running.job
+        self._is_used = True
         thread = threading.current_thread()
         thread.dbname, thread.uid = self.session.dbname, job.user_id  # for the log
         start = time.monotonic()
         try:
-            self._run(running, more)
+            self._run(running)
         except ClaimLost:
             _logger.warning("Job %s was taken away from this worker, nothing of it is committed", job)
         except JobInterrupted:
@@ -187,7 +232,7 @@ class Runner:
         finally:
             self._reset()
 
-    def _run(self, running, more):
+    def _run(self, running):
         job = running.job
         if job.stop:
             conclude(self.session, job, job.stop)
@@ -196,12 +241,11 @@ class Runner:
         if job.notify:
             env['ir.async']._send(job.id, job.user_id, job.name, 'processing', job.revision)
             self.cr.commit()
-        retrying(partial(self._attempt, running, env, more), env)
+        retrying(partial(self._attempt, running, env), env)
         self._ended_well = True
 
-    def _attempt(self, running, env, more):
+    def _attempt(self, running, env):
         self.cr.job = running.job
-        self.cr._cnx.chains = False
         try:
             # Each further try: when the one before failed because somebody else wrote the row, the job is theirs. And when
             # the claim is not new any more, since others were before it, or the process was suspended.
@@ -212,8 +256,7 @@ class Runner:
         finally:
             self.cr.job = None
             self.save_progress(running)
-        env['ir.async']._finish(running.job, state, payload)
-        self.cr._cnx.chains = more  # from the last commit to the next job, not from one in the midst of it
+        env['ir.async']._finish(running.job, state, payload, at_commit=True)
 
     def _fail(self, job, exc, duration):
         try:
@@ -246,7 +289,6 @@ class Runner:
     def _reset(self):
         """Leave nothing of a job to the next one."""
         self.cr.job = None
-        self.cr._cnx.chains = False
         if self._ended_well and self.cr.is_clean():
             self.cr.precommit.clear()
             self.cr.postcommit.clear()
@@ -258,6 +300,8 @@ class Runner:
         Registry(self.session.dbname).reset_changes()
         self.cr.transaction = None
         self.cr.cache.clear()
+        if self.cr.is_lasting:
+            self.renew()
 
     def interrupt(self):
         """Cancel the statement that the job is executing; called from another thread."""

@@ -39,6 +39,7 @@ OPTIONS = {
     'synchronous_commit': 'off', 'lock_timeout': '5s', 'enable_seqscan': 'off', 'enable_bitmapscan': 'off',
     'enable_sort': 'off', 'plan_cache_mode': 'force_generic_plan', 'jit': 'off',
 }
+CLAIM_TIME = 0.05  # seconds that a claimed job may wait for those claimed with it, and for which its claim is as good as new
 SWEEP_SHARE = 50  # times as long as a sweep took, there is no other one
 BUSY_SWEEP_INTERVAL = 10  # seconds, at least, between those of a worker that has something better to do
 SLOW_LOOK = 0.003  # seconds from which on a look for jobs, from the beginning of the index on, takes long
@@ -106,8 +107,8 @@ ALIVE = f"""
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 NOW = "(clock_timestamp() AT TIME ZONE 'UTC')"
-IS_LIMITED = """split_part(channel, '/', 1) IN (
-    SELECT name FROM ir_async_channel WHERE name != '*' AND (capacity > 0 OR interval > 0 OR paused))"""
+LIMITED = "SELECT name FROM ir_async_channel WHERE name != '*' AND (capacity > 0 OR interval > 0 OR paused)"
+IS_LIMITED = f"split_part(channel, '/', 1) IN ({LIMITED})"
 IS_PAUSED = "EXISTS (SELECT FROM ir_async_channel WHERE name = '*' AND paused)"
 IS_UPGRADING = "EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove'))"
 IS_READY = f"state = 'created' AND date_scheduled IS NULL AND NOT {IS_PAUSED}"
@@ -475,9 +476,9 @@ class Session:
         except psycopg2.Error as exc:
             if not pg.is_disconnection(exc):
                 raise
-            raise ClaimLost(job.id) from exc
+            raise ClaimLost from exc
         if not held:
-            raise ClaimLost(job.id)
+            raise ClaimLost
 
     def stop_requests(self):
         """Return the ids of the jobs of this database that somebody wants to be stopped, without waiting.
@@ -532,16 +533,17 @@ class Session:
         :rtype: float | None
         """
         now = time.monotonic()
-        [[self._workers, dead, processing, waiting, limited, ready, due]] = self._execute(f"""
+        [[self._workers, dead, processing, waiting, limited, has_limits, ready, due]] = self._execute_prepared('watch', f"""
             SELECT (SELECT count(*) FROM ir_async_worker),
                    ARRAY(SELECT id FROM ir_async_worker WHERE id NOT IN ({ALIVE})),
-                   %(is_busy)s OR EXISTS (SELECT FROM ir_async WHERE state = 'processing'),
+                   $1 OR EXISTS (SELECT FROM ir_async WHERE state = 'processing'),
                    EXISTS (SELECT FROM ir_async WHERE state = 'waiting'),
                    EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS}),
-                   %(is_busy)s OR EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND NOT limited AND {IS_OURS}),
+                   EXISTS ({LIMITED}),
+                   $1 OR EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND NOT limited AND {IS_OURS}),
                    (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
                      WHERE state = 'created' AND date_scheduled IS NOT NULL)
-        """, self._params(is_busy=is_busy))
+        """, self._params(), is_busy)
         found_limited = limited and not self._has_limited
         self._has_limited = limited
         changed = set()
@@ -560,7 +562,7 @@ class Session:
         self.has_waiting = waiting
         if due is not None and due <= 0:
             changed |= self._call_up()
-        if ready and now >= self._next_filing:
+        if ready and has_limits and now >= self._next_filing:
             begin = time.monotonic()
             changed |= (filed := self._file())
             self._next_filing = 0 if filed else begin + SWEEP_SHARE * (time.monotonic() - begin)

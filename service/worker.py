@@ -31,13 +31,13 @@ from .config import settings
 from .listener import Listener
 from .pg import is_disconnection
 from .runner import conclude, tell, time_limit
+from .session import CLAIM_TIME
 
 _logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 50  # jobs in one claim, at most
-BATCH_TIME = 0.05  # seconds that claimed jobs may wait for those claimed with them
 INTERRUPT_TIME = 1  # seconds that an interrupted job gets, its `finally` blocks included
-STAND_BY_TIME = 0.1  # seconds between two looks at the running job
+STAND_BY_TIME = CLAIM_TIME  # seconds between two looks at the running job; not longer, so that no claim has to wake up who looks
 PROGRESS_INTERVAL = 0.2  # seconds between two messages about it
 
 
@@ -118,8 +118,8 @@ class WorkerAsync(Worker):
         # In this order: the work thread, which has a runner first, wakes this one up if it might sleep.
         self.stands_by = False
         timeout = STAND_BY_TIME if self.runner else None
-        if self.unstarted and (wait := self.batch_start + BATCH_TIME - time.monotonic()) > 0:
-            timeout = min(wait, STAND_BY_TIME)
+        if self.unstarted and (wait := self.batch_start + CLAIM_TIME - time.monotonic()) > 0:
+            timeout = wait
         self.stands_by = timeout is not None
         if self.stop_deadline is not None:
             timeout = max(0, min(self.stop_deadline - time.monotonic(), timeout or settings().stop_timeout))
@@ -128,7 +128,7 @@ class WorkerAsync(Worker):
         now = time.monotonic()
         if not self.alive:
             self.multi.pipe_ping(self.idle_pipe)
-        if self.unstarted and now >= self.batch_start + BATCH_TIME:
+        if self.unstarted and now >= self.batch_start + CLAIM_TIME:
             self._give_back()
         if (running := self.running) and not running.job.stop:
             self._look_after(running, now)
@@ -261,6 +261,8 @@ class WorkerAsync(Worker):
                 self._run_batch(database, jobs)
             else:
                 self.batch_size = 1
+                if database.runner:
+                    database.runner.renew()
             if database.session:
                 tell(database.session)
         except Exception as exc:
@@ -279,11 +281,11 @@ class WorkerAsync(Worker):
         try:
             self.runner = database.runner
             self.runner.prepare(jobs[0])
-            if len(jobs) > 1 or not self.stands_by:
+            if not self.stands_by:
                 self.multi.pipe_ping(self.eintr_pipe)
             count = 0
             while running := self._next_job():
-                self.runner.run(running, more=bool(self.unstarted))
+                self.runner.run(running)
                 count += 1
             self.request_count += count
         finally:
@@ -291,17 +293,17 @@ class WorkerAsync(Worker):
                 self.running = self.runner = None
                 signal.setitimer(signal.ITIMER_REAL, 0)
             self._give_back()
-        # As many as are worked off in most of the time that the last one of them may wait, if there are as many: where the
+        # As many as are begun in most of the time that the last one of them may wait, if there are as many: where the
         # queue is short, the others are for those workers that are idle. It may be longer now: step by step.
         elapsed = time.monotonic() - self.batch_start
-        self.batch_size = max(1, min(BATCH_SIZE, int(count * BATCH_TIME * 0.9 / elapsed), count * 2))
+        self.batch_size = min(BATCH_SIZE, 1 + int(count * CLAIM_TIME * 0.9 / elapsed), max(1, count * 2))
         if database.session.has_waiting or any(job.has_children for job in jobs):
             database.session.release([job.id for job in jobs])
         if self.unstarted:  # somebody has them locked: without this session, they are found again
             self.unstarted.clear()
             database.leave()
         else:
-            database.runner.renew()
+            database.runner.renew(at_once=len(jobs) == 1 or self.agenda.next() is not database)
 
     def _next_job(self):
         with self.lock:

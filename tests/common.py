@@ -73,6 +73,8 @@ class AsyncCase(TransactionCase):
         cr = self.registry.cursor()
         cr.check = lambda: None  # nobody can take a job away
         cr.is_clean = lambda: False
+        cr.is_lasting = False
+        cr.finish = cr.execute
         return cr
 
     def queued_jobs(self):

@@ -1,12 +1,16 @@
 """The connection and the cursor of the jobs."""
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import psycopg2
-from psycopg2.extensions import STATUS_IN_TRANSACTION, STATUS_READY
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS
 
+from odoo.modules.registry import Registry
 from odoo.tests import TransactionCase
+from odoo.tools import SQL
 
-from odoo.addons.ir_async.service.runner import JobCursor, JobPool
+from odoo.addons.ir_async.exceptions import ClaimLost
+from odoo.addons.ir_async.service.runner import JobCursor, JobPool, Runner
 
 
 class TestJobConnection(TransactionCase):
@@ -43,34 +47,86 @@ class TestJobConnection(TransactionCase):
         self.assertFalse(self.value("SELECT count(*) FROM pg_prepared_statements"))
         self.assertFalse(self.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"))
 
+    def finish(self, query="INSERT INTO t VALUES (%(a)s) RETURNING a", **values):
+        self.cursor.finish(query, values)
+
     def test_a_chain_of_transactions(self):
-        connection = self.cursor._cnx
-        connection.chains = True
         for i in range(2):
-            self.cursor.execute("INSERT INTO t VALUES (%s)", [i])
+            self.finish(a=i)
             self.cursor.commit()
             self.assertTrue(self.cursor.is_clean())
-            self.assertEqual(connection.status, STATUS_IN_TRANSACTION)
+            self.assertEqual(self.cursor._cnx.info.transaction_status, TRANSACTION_STATUS_INTRANS)
         self.assertEqual(self.value("SHOW transaction_isolation"), 'repeatable read')
         self.cursor.execute("INSERT INTO t VALUES (3)")
         self.cursor.rollback()
-        connection.chains = False
         self.assertEqual(self.value("SELECT count(*) FROM t"), 2)
         self.cursor.commit()
-        self.assertEqual(connection.status, STATUS_READY)
+        self.assertEqual(self.cursor._cnx.info.transaction_status, TRANSACTION_STATUS_IDLE)
+
+    def test_a_rollback_forgets_the_end(self):
+        self.finish(a=1)
+        self.cursor.rollback()
+        self.finish(a=2)
+        self.cursor.commit()
+        self.assertEqual(self.value("SELECT sum(a) FROM t"), 2)
+
+    def test_a_job_that_is_lost(self):
+        """Nothing is committed if the statement that ends the job finds nothing."""
+        for _i in range(2):
+            self.cursor.execute("INSERT INTO t VALUES (1)")
+            self.finish("UPDATE t SET a = a WHERE a = %(a)s RETURNING a", a=2)
+            with self.assertRaises(ClaimLost):
+                self.cursor.commit()
+            self.assertFalse(self.value("SELECT count(*) FROM t"))
 
     def test_a_commit_that_fails(self):
         """What follows is in a transaction again."""
-        for chains in (False, True):
-            with self.subTest(chains=chains):
-                self.cursor._cnx.chains = chains
-                self.cursor.execute("INSERT INTO t VALUES (1), (1)")
-                with self.assertRaises(psycopg2.errors.UniqueViolation):
-                    self.cursor.commit()
-                self.cursor.execute("INSERT INTO t VALUES (1)")
-                self.cursor.rollback()
-                self.assertFalse(self.value("SELECT count(*) FROM t"))
-                self.cursor.rollback()
+        for finish in (lambda: None, lambda: self.finish(a=2)):
+            self.cursor.execute("INSERT INTO t VALUES (1), (1)")
+            finish()
+            with self.assertRaises(psycopg2.errors.UniqueViolation):
+                self.cursor.commit()
+            self.cursor.execute("INSERT INTO t VALUES (1)")
+            self.cursor.rollback()
+            self.assertFalse(self.value("SELECT count(*) FROM t"))
+            self.cursor.rollback()
+
+    def test_a_constraint_is_not_mistaken_for_a_lost_job(self):
+        """A deferred trigger fails with the very errors that tell that a job is lost."""
+        self.cursor.execute("""
+            CREATE FUNCTION pg_temp.fail() RETURNS trigger AS 'BEGIN PERFORM 1 / 0; END' LANGUAGE plpgsql;
+            CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION pg_temp.fail();
+        """)
+        self.cursor.commit()
+        self.finish(a=1)
+        with self.assertRaises(psycopg2.errors.DivisionByZero):
+            self.cursor.commit()
+
+    def test_to_be_up_to_date_leaves_no_snapshot(self):
+        """The jobs may be given back while the registry is loaded: the connection waits for the next one, then."""
+        session = SimpleNamespace(dbname=self.env.cr.dbname, server_version=self.env.cr._cnx.server_version, set_ready=lambda ready: None)
+        runner = Runner(session)
+        self.addCleanup(runner.close)
+        with patch.object(Registry, 'check_signaling', lambda registry, cr: cr.execute("SELECT 1")):
+            runner.prepare(SimpleNamespace(signals='(1,2)'))
+        self.assertEqual(runner.cr._cnx.info.transaction_status, TRANSACTION_STATUS_IDLE)
+
+    def test_what_outlives_the_transaction_is_noticed(self):
+        for query in (
+            "CREATE TEMP TABLE u (a int)", "select 1 INTO TEMPORARY u", " SET lock_timeout = 0", "LISTEN c", "PREPARE p AS SELECT 1",
+            "SELECT set_config('lock_timeout', '0', false)", "SELECT pg_try_advisory_lock(1)", SQL("SELECT 1; SET jit = on"),
+            "DO $$ BEGIN END $$",
+        ):
+            with self.subTest(query=query):
+                self.cursor.execute(query)
+                self.assertTrue(self.cursor.is_lasting)
+                self.cursor.close()
+                self.cursor = self.open()
+                self.assertFalse(self.cursor.is_lasting)
+        for query in ("SELECT 1 AS template", "SAVEPOINT s", SQL("SELECT pg_advisory_xact_lock(%s)", 1)):
+            self.cursor.execute(query)
+            self.assertFalse(self.cursor.is_lasting, query)
 
     def test_what_follows_is_noticed(self):
         self.cursor.execute("INSERT INTO t VALUES (2)")
@@ -86,12 +142,7 @@ class TestJobConnection(TransactionCase):
         self.assertFalse(self.cursor.is_clean())
 
     def test_the_end_of_jobs_is_prepared(self):
-        query = "SELECT %(a)s::int / %(b)s::int"
-        with self.assertRaises(psycopg2.errors.DivisionByZero):
-            self.cursor.finish(query, {'a': 6, 'b': 0})
-        self.cursor.rollback()
-        for b, result in ((2, 3), (3, 2)):
-            self.cursor.finish(query, {'a': 6, 'b': b})
-            self.assertEqual(self.cursor.fetchone(), (result,))
-        self.assertEqual(self.value("SELECT sum(generic_plans + custom_plans)::int FROM pg_prepared_statements"
-                                    " WHERE name LIKE 'ir_async_finish_1'"), 2)
+        for i in range(1, 3):
+            self.finish(a=i)
+            self.cursor.commit()
+        self.assertEqual(self.value("SELECT sum(generic_plans + custom_plans)::int FROM pg_prepared_statements"), 2)

@@ -48,6 +48,8 @@ def decode(text, env):
     :param str text: JSON text
     :param odoo.api.Environment env: the environment of the recordsets inside
     """
+    if '{"$' not in text:  # as in most: a fifth of the time
+        return json.loads(text)
     return json.loads(text, object_hook=lambda obj: _unpack(obj, env))
 
 

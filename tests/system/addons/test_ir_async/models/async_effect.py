@@ -36,6 +36,11 @@ class TestAsyncEffect(models.Model):
         pass
 
     @api.model
+    def scratch(self):
+        """Do something to the connection that outlives the transaction."""
+        self.env.cr.execute("CREATE TEMP TABLE scratch (a int)")
+
+    @api.model
     def effect(self, name, seconds=0):
         """Write one row; take some time before and after."""
         self._trace(name)
