@@ -38,11 +38,12 @@ class Client:
     @staticmethod
     def delay_cron(records, method, args, priority=None):
         env = records.env
-        cron = env['ir.cron'].sudo().search([('cron_name', '=', f'bench {method}')], limit=1)
+        code = f'model.{method}(*{args!r})'
+        cron = env['ir.cron'].sudo().search([('code', '=', code)], limit=1)
         if not cron:
             cron = env['ir.cron'].sudo().create({
                 'name': f'bench {method}', 'model_id': env['ir.model']._get_id(records._name), 'state': 'code',
-                'code': f'model.{method}(*{args!r})', 'user_id': env.uid, 'interval_number': 1, 'interval_type': 'weeks',
+                'code': code, 'user_id': env.uid, 'interval_number': 1, 'interval_type': 'weeks',
                 'nextcall': '2099-01-01 00:00:00',
             })
             env.cr.commit()

@@ -39,7 +39,7 @@ BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; a larger payload is read
 OPTIONS = 'ir_async_options'  # key in the context of `ir.async` itself
 PENDING = 'ir_async.pending'  # key in the hooks' data: the rows that the transaction is about to insert
 COLUMNS = (
-    'id', 'state', 'name', 'notify', 'res_model', 'res_ids', 'method', 'args', 'kwargs', 'user_id', 'su', 'context',
+    'id', 'res_ids', 'state', 'name', 'notify', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context',
     'parent_id', 'stack', 'priority', 'date_scheduled', 'max_attempts', 'retry_delay', 'timeout', 'channel', 'limited',
     'key',
 )
@@ -393,8 +393,10 @@ class IrAsync(models.Model):
             if len(rows) < COPY_MIN:
                 self.env.cr.execute_values(f'INSERT INTO ir_async ({columns}) VALUES %s', rows)
             else:
-                text = functools.lru_cache(typed=True)(_copy_text)  # much is the same in all rows
-                lines = '\n'.join('\t'.join(map(text, row)) for row in rows)
+                # Jobs that are enqueued together often differ in nothing but their ids, or in little more.
+                text = functools.lru_cache(typed=True)(_copy_text)
+                rest = functools.lru_cache(lambda values: '\t'.join(map(text, values)))
+                lines = '\n'.join(f'{row[0]}\t{row[1]}\t{rest(row[2:])}' for row in rows)
                 self.env.cr.copy_expert(f'COPY ir_async ({columns}) FROM STDIN', io.StringIO(lines))
             self._wake_workers()
         if dependencies:
@@ -651,12 +653,12 @@ class IrAsync(models.Model):
         root_env, env.transaction.default_env = env.transaction.default_env, env
         try:
             result = getattr(records, job.method)(*decode(job.args, env), **decode(job.kwargs, env))
-            payload = encode_result(result)
+            payload = None if result is None else encode_result(result)
             env.cr.flush()
         finally:
             env.transaction.default_env = root_env
             Running.current.reset(token)
-        return ('done', None) if result is None else ('succeeded', payload)
+        return 'done' if payload is None else 'succeeded', payload
 
     def _finish(self, job, state, payload=None, date_scheduled=None, attempts=1, at_commit=False):
         """Write what became of a job, in the current transaction.

@@ -27,7 +27,7 @@ from .session import HELD
 
 _logger = logging.getLogger(__name__)
 
-RENEWAL_INTERVAL = 0.5  # seconds for which short jobs use the connection one after the other
+RENEWAL_INTERVAL = 2  # seconds for which short jobs use the connection one after the other
 # Statements that may do something to the connection which outlives the transaction: what they begin with, what they contain.
 LASTING_COMMANDS = ('SET ', 'LISTEN', 'PREPARE', 'DO ', 'CALL ')
 LASTING_WORDS = (';', 'TEMP ', 'TEMPORARY ', 'ADVISORY_LOCK', 'SET_CONFIG')
@@ -116,7 +116,6 @@ class JobCursor(sql_db.Cursor):
             self.flush()
             # The lock holds off whoever would give the job to another worker, until the commit is through.
             self.check(SQL("FOR NO KEY UPDATE"))
-        self.flush()
         self._commit_count = self.sql_log_count
         super().commit()
 
