@@ -52,7 +52,7 @@ class IrAsync(Command):
         sys.exit(code or 0)
 
     def _run_job(self, job_id):
-        from odoo.addons.ir_async.models.ir_async import Running  # noqa: PLC0415
+        from odoo.addons.ir_async.service.execution import Execution  # noqa: PLC0415
         from odoo.addons.ir_async.service.runner import Runner  # noqa: PLC0415
         from odoo.addons.ir_async.service.session import Session  # noqa: PLC0415
         if len(config['db_name']) != 1:
@@ -64,7 +64,7 @@ class IrAsync(Command):
             return f"ir_async: there is no job {job_id} in state 'created'"
         runner = Runner(session)
         runner.prepare(jobs[0])
-        runner.run(Running(jobs[0]))
+        runner.run(Execution(jobs[0]))
         runner.close()
         session.close()
         return 0

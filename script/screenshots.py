@@ -27,7 +27,7 @@ Job 6 (product.pricelist.import_prices) was enqueued by admin (most recent call 
     job = self.env['ir.async'].call_notify(_("Price list import"), self.import_prices, file)
 
 Traceback (most recent call last):
-  File "/opt/addons/ir_async/models/ir_async.py", line 612, in _perform
+  File "/opt/addons/ir_async/models/ir_async_run.py", line 80, in _perform
     result = getattr(records, job.method)(*args, **kwargs)
   File "/opt/addons/prices/models/product_pricelist.py", line 57, in import_prices
     raise UserError(_("Line %(line)s: there is no product %(code)s.", line=118, code='CHAIR-7'))

@@ -211,7 +211,7 @@ class Runner:
     def run(self, running):
         """Run a job, and say how it ended. Nothing that its method raises gets out of here.
 
-        :param Running running: the job
+        :param Execution running: the job
         """
         job = running.job
         self._is_used = True

@@ -25,9 +25,9 @@ from odoo.service.server import (
 from odoo.tools import config
 
 from ..exceptions import ClaimLost, JobInterrupted
-from ..models.ir_async import Running
 from .agenda import Agenda
 from .config import settings
+from .execution import Execution
 from .listener import Listener
 from .pg import is_disconnection
 from .runner import conclude, tell, time_limit
@@ -277,7 +277,7 @@ class WorkerAsync(Worker):
         self.batch_start = time.monotonic()
         with self.lock:
             self.session = database.session
-            self.unstarted.extend(map(Running, jobs))
+            self.unstarted.extend(map(Execution, jobs))
         try:
             self.runner = database.runner
             self.runner.prepare(jobs[0])

@@ -6,8 +6,8 @@ from unittest.mock import patch
 
 from odoo.tests import RecordCapturer, TransactionCase
 
-from odoo.addons.ir_async.models.ir_async import Running
 from odoo.addons.ir_async.service import runner
+from odoo.addons.ir_async.service.execution import Execution
 from odoo.addons.ir_async.service.session import Session
 from odoo.addons.ir_async.tools.encoding import decode
 from odoo.addons.ir_async.tools.target import check_target
@@ -50,7 +50,7 @@ class AsyncCase(TransactionCase):
         with self._in_place_of_worker() as session:
             while job := session.claim_next(self._last_foreign_job_id, aside):
                 worker = runner.Runner(session)
-                worker.run(Running(job))
+                worker.run(Execution(job))
                 worker.close()
                 ids.append(job.id)
                 if not job.attempts < session.attempts(job) < job.max_attempts:

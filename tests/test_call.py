@@ -203,7 +203,7 @@ class TestCall(MethodCase):
     def test_context_of_this_process(self):
         """What cannot be stored is left out: it means nothing in another process."""
         target = self.partner.with_context(closure=lambda: None, nested={'deep': [object()]}, kept=1, nan=float('nan'))
-        with self.assertLogs('odoo.addons.ir_async.models.ir_async', 'DEBUG') as log:
+        with self.assertLogs('odoo.addons.ir_async.models.ir_async_call', 'DEBUG') as log:
             self.ir_async.call(target.async_foo)
         self.assertEqual(log.output, [ANY] * 3)
         for path in ("context['closure']", "context['nested']['deep'][0]", "context['nan']"):

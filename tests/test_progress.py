@@ -4,7 +4,7 @@ import sys
 from odoo.tests import new_test_user
 
 from .queue_common import QueueCase
-from odoo.addons.ir_async.models.ir_async import Running
+from odoo.addons.ir_async.service.execution import Execution
 
 
 class TestProgress(QueueCase):
@@ -16,9 +16,9 @@ class TestProgress(QueueCase):
 
     def running(self, job):
         """Make a job the one that this thread runs."""
-        running = Running(job)
-        token = Running.current.set(running)
-        self.addCleanup(Running.current.reset, token)
+        running = Execution(job)
+        token = Execution.current.set(running)
+        self.addCleanup(Execution.current.reset, token)
         return running
 
     def save(self, running):

@@ -6,7 +6,7 @@ from odoo.tools import file_open
 
 from .method_case import MethodCase
 
-IR_ASYNC = 'odoo.addons.ir_async.models.ir_async'
+IR_ASYNC = 'odoo.addons.ir_async.models.ir_async_retention'
 
 
 class TestRetention(MethodCase):

@@ -6,7 +6,8 @@ from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
 from odoo.addons.ir_async.exceptions import JobTimeout, RetryJob, WorkerDied
-from odoo.addons.ir_async.models.ir_async import MAX_DEATHS, Running
+from odoo.addons.ir_async.models.ir_async_run import MAX_DEATHS
+from odoo.addons.ir_async.service.execution import Execution
 
 
 class TestRetry(QueueCase):
@@ -15,7 +16,7 @@ class TestRetry(QueueCase):
     def end_in_error(self, job, exc=None):
         """Have a job's method raise, the worker's way; return the record."""
         self.failed_at = datetime.now(timezone.utc)
-        with patch('odoo.addons.ir_async.models.ir_async.datetime', wraps=datetime) as clock:
+        with patch('odoo.addons.ir_async.models.ir_async_run.datetime', wraps=datetime) as clock:
             clock.now.side_effect = lambda tz=None: self.failed_at
             self.env['ir.async'].sudo()._fail(job, exc or ValueError("Some error"))
         self.env.invalidate_all()
@@ -258,7 +259,7 @@ class TestRetry(QueueCase):
         [claimed] = self.claim()
         Async = self.env['ir.async'].sudo()
         with self.assertRaises(WorkerDied) as catcher:
-            Async._perform(Running(claimed))
+            Async._perform(Execution(claimed))
         self.end_in_error(claimed, catcher.exception)
         self.assertEqual(job.state, 'failed')
         self.assertIn("3 workers died", job.payload['error']['data']['message'])

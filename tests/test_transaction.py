@@ -8,7 +8,7 @@ import psycopg2
 from odoo.tests import tagged
 
 from .method_case import MethodCase
-from odoo.addons.ir_async.models.ir_async import COLUMNS, COPY_MIN
+from odoo.addons.ir_async.models.ir_async_insert import COLUMNS, COPY_MIN
 from odoo.addons.ir_async.service import pg
 
 

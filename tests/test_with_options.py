@@ -3,7 +3,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from unittest.mock import patch
 
-from odoo.addons.ir_async.models.ir_async import OPTIONS
+from odoo.addons.ir_async.models.ir_async_call import OPTIONS
 from odoo.addons.ir_async.tests.common import AsyncCase
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from odoo.models import BaseModel
 
 STACK_DEPTH = 16  # frames of the enqueuer that are kept to explain a failure
-OWN_FILES = (__file__, str(Path(__file__).parents[1] / 'models' / 'ir_async.py'))
+OWN_FILES = (__file__, *(str(Path(__file__).parents[1] / 'models' / f'ir_async_{part}.py') for part in ('call', 'insert')))
 
 
 def check_target(target, args, kwargs):

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 from odoo import fields, models
 
-from .ir_async import Running
+from ..service.execution import Execution
 from odoo.addons.ir_async.service.pg import workers_alive
 
 RUN_TIME = 30  # seconds for which one run of the cron takes new jobs
@@ -32,7 +32,7 @@ class IrAsync(models.Model):
                 while delay == 0 and time.monotonic() < end:
                     if jobs := session.claim(1):
                         runner.prepare(jobs[0])
-                        runner.run(Running(jobs[0]))
+                        runner.run(Execution(jobs[0]))
                         runner.renew()
                     else:
                         delay = session.watch()
