@@ -84,7 +84,9 @@ class TestAsyncEffect(models.Model):
         cr.execute("SELECT current_user, session_user, pg_catalog.current_schemas(false)::text, pg_catalog.random()")
         seen['current_user'], seen['session_user'], seen['schemas'], random = cr.fetchone()
         seen['random'] = random if random in self._seeded() else None
-        cr.execute("SELECT statement FROM pg_catalog.pg_prepared_statements WHERE statement LIKE '%%leak%%'")
+        cr.execute(r"""
+            SELECT statement FROM pg_catalog.pg_prepared_statements WHERE statement ~ '^PREPARE (leak_|\w+ AS SELECT ''leak'')'
+        """)
         seen['prepared'] = [statement for statement, in cr.fetchall()] or None
         cr.execute("SELECT name FROM pg_catalog.pg_cursors WHERE name LIKE 'leak%%'")
         seen['cursors'] = [name for name, in cr.fetchall()] or None
@@ -296,7 +298,7 @@ class TestAsyncEffect(models.Model):
         cr.execute("SELECT set_config('client_encoding', 'LATIN9', false)")
 
     def _leak_statement_timeout(self, cr, tag):
-        cr.execute("SELECT set_config('statement_timeout', '50s', false)")
+        cr.execute("SELECT leak_execute('SET statement_timeout = 50000')")
 
     def _leak_lock_timeout(self, cr, tag):
         cr.execute("SELECT set_config('lock_timeout', '50s', false)")
@@ -305,7 +307,7 @@ class TestAsyncEffect(models.Model):
         cr.execute("SELECT set_config('idle_in_transaction_session_timeout', '50s', false)")
 
     def _leak_synchronous_commit(self, cr, tag):
-        cr.execute("SELECT set_config('synchronous_commit', 'off', false)")
+        cr.execute("SELECT leak_execute('SET synchronous_commit = off')")
 
     def _leak_planner(self, cr, tag):
         cr.execute("SELECT set_config('enable_hashjoin', 'off', false), set_config('work_mem', '64kB', false)")
@@ -317,7 +319,7 @@ class TestAsyncEffect(models.Model):
         cr.execute("SELECT set_config('bytea_output', 'escape', false), set_config('extra_float_digits', '0', false)")
 
     def _leak_row_security(self, cr, tag):
-        cr.execute("SELECT set_config('row_security', 'off', false)")
+        cr.execute("SELECT leak_execute('SET row_security = off')")
 
     def _leak_replication_role(self, cr, tag):
         cr.execute("SELECT set_config('session_replication_role', 'replica', false)")
@@ -335,11 +337,17 @@ class TestAsyncEffect(models.Model):
     def _leak_role_by_function(self, cr, tag):
         cr.execute("SELECT set_config('role', 'leaked', false)")
 
+    def _leak_role_in_function(self, cr, tag):
+        cr.execute("SELECT leak_execute('SET ROLE leaked')")
+
     def _leak_authorization(self, cr, tag):
         cr.execute("SET SESSION AUTHORIZATION leaked")
 
     def _leak_authorization_by_function(self, cr, tag):
         cr.execute("SELECT set_config('session_authorization', 'leaked', false)")
+
+    def _leak_authorization_in_function(self, cr, tag):
+        cr.execute("SELECT leak_execute('SET SESSION AUTHORIZATION leaked')")
 
     # ------------------------------------------------------------
     # Characteristics of transactions
@@ -349,10 +357,10 @@ class TestAsyncEffect(models.Model):
         cr.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED")
 
     def _leak_default_isolation(self, cr, tag):
-        cr.execute("SELECT set_config('default_transaction_isolation', 'serializable', false)")
+        cr.execute("SELECT leak_execute('SET default_transaction_isolation = serializable')")
 
     def _leak_default_deferrable(self, cr, tag):
-        cr.execute("SET default_transaction_deferrable = on")
+        cr.execute("SELECT leak_execute('SET default_transaction_deferrable = on')")
 
     def _leak_transaction_isolation(self, cr, tag):
         cr.commit()
@@ -612,9 +620,9 @@ class TestAsyncEffect(models.Model):
                 raise ValueError(tag)
 
         self.create({'name': tag})
-        cr.postcommit.add(hook)
         if commits:
             cr.commit()
+        cr.postcommit.add(hook)
 
     def _write_copy_expert(self, cr, name):
         cr.copy_expert("COPY test_async_effect (name) FROM STDIN", io.StringIO(f'{name}\n'))
