@@ -17,7 +17,7 @@ class TestAsyncEffect(models.Model):
 
     @api.model
     def break_connections(self, name):
-        """Lock the jobs that were claimed with this one, and terminate all connections of this process; once."""
+        """Lock the jobs that were claimed with this one, and terminate the connections of this process; once."""
         self._trace(name)
         if len(self._read_trace(name)) > 1:
             return
@@ -31,8 +31,10 @@ class TestAsyncEffect(models.Model):
             """, [self.env['ir.async'].current().id] * 2)
             if cr.fetchall():
                 self._trace(name.replace('breaking', 'locked'))
-            cr.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", [f'odoo-{os.getpid()}'])
+            cr.execute("""
+                SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE application_name = %s AND datname = current_database()
+            """, [f'odoo-{os.getpid()}'])
         self.env.cr.execute("SELECT 1")
 
     @api.model
