@@ -126,7 +126,7 @@ def test_capacity_while_a_stopped_job_goes_on(database, server, how):
 
 def test_cancelled_before_it_began(database, server):
     """A job that was claimed with others and is cancelled before its turn does not begin."""
-    with server(database, workers=1):
+    with server(database, workers=1, expected=RACES):
         for i in range(10):  # whether they are claimed together is a matter of chance
             begin_batch(database)
             with database.env() as env:
@@ -289,14 +289,14 @@ def test_lock_on_the_row_at_the_end(cluster, database, server, tmp_path):
 
 def test_lost_races_fail_nobody(database, server):
     """Many jobs that read and write the same record: all of them are done, one after the other."""
-    count = 20
+    count = 30
     with database.env() as env:
         record_id = env['test.async.effect'].create({'name': 'sum'}).id
-    with server(database, workers=4, expected=RACES):
+    with server(database, workers=8, expected=RACES):
         with database.env() as env:
             record = env['test.async.effect'].browse(record_id)
             for i in range(count):
-                env['ir.async'].call(record.increment, f'add {i}', 0.2)
+                env['ir.async'].call(record.increment, f'add {i}', 0.5)
         assert database.wait_for_all(timeout=180) == {'done': count}
     assert database.value("SELECT value FROM test_async_effect WHERE id = %s", [record_id]) == count
     assert database.value("SELECT max(attempts) FROM ir_async") <= 1

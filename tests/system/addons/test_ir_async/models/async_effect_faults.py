@@ -8,6 +8,7 @@ import time
 import psycopg2
 
 from odoo import api, models
+from odoo.service.model import retrying
 
 LOCKS = []  # connections that hold locks for as long as the process lives, or until `release_locks`
 
@@ -112,7 +113,7 @@ class TestAsyncEffect(models.Model):
             env = self.env(cr=cr)
             cr.execute("SELECT id FROM ir_async WHERE state = 'processing' AND id != %s", [self.env['ir.async'].current().id])
             ids = [id_ for id_, in cr.fetchall()]
-            env['ir.async'].browse(ids).cancel()
+            retrying(env['ir.async'].browse(ids).cancel, env)
         for job_id in ids:
             self._trace(f'cancelled {job_id}')
 
