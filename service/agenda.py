@@ -12,7 +12,6 @@ from .session import Session
 
 IDLE_TIME = 30  # seconds without a job after which a database is left alone
 SHUN_TIME = 5  # seconds to keep away from a database that went away
-COPY_TIME = 300  # seconds that a copy of a database has to be neutralized, before the jobs that came with it are run
 
 
 class Database:
@@ -21,7 +20,6 @@ class Database:
     def __init__(self, name, process_key):
         self.name = name
         self._process_key = process_key
-        self._met = time.monotonic()
         self.due = 0
         self.session = None
         self.runner = None
@@ -61,11 +59,8 @@ class Database:
         """
         now = time.monotonic()
         delay = None
-        adopts = now > self._met + COPY_TIME
-        if self.session and self.session.adopts != adopts:
-            self.leave()
         if not self.session:
-            self.session, delay = Session.open(self.name, self._process_key, adopts)
+            self.session, delay = Session.open(self.name, self._process_key)
             self._last_job = now
             self._next_watch = 0
         jobs = self.session.claim(limit) if self.session else []

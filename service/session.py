@@ -21,14 +21,18 @@ from typing import NamedTuple
 import psycopg2
 import psycopg2.errors
 
-from odoo.modules import Manifest
-
 from ..exceptions import ClaimLost
 from ..tools.options import MAX_INT
 from . import pg
 from .config import settings
+from .origin import (
+    EXPRESSIONS,
+    IS_PERMITTED,
+    is_same_version,
+    read_origin,
+    warn_of_copies,
+)
 
-BASE_VERSION = Manifest.for_addon('base')['version']
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # of advisory locks, while a job of a limited channel is claimed
 STOP_CHANNEL = 'ir_async_stop'  # NOTIFYed in the database of the job, with its id
 
@@ -112,8 +116,8 @@ IS_LIMITED = f"split_part(channel, '/', 1) IN ({LIMITED})"
 IS_PAUSED = "EXISTS (SELECT FROM ir_async_channel WHERE name = '*' AND paused)"
 IS_UPGRADING = "EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove'))"
 IS_READY = f"state = 'created' AND date_scheduled IS NULL AND NOT {IS_PAUSED}"
-IS_OURS = """(%(channels)s = '{}' OR split_part(channel, '/', 1) = ANY(%(channels)s))
-    AND (database = current_database() OR %(adopts)s)"""
+IS_HERE = "origin = %(origin)s"  # not what came with a copy of another database
+IS_OURS = f"""{IS_HERE} AND (%(channels)s = '{{}}' OR split_part(channel, '/', 1) = ANY(%(channels)s))"""
 # Whether a claim still holds. Not that the job is `processing`, which goes without saying: it would be looked for among all that
 # are being processed, and all that were as long as an old snapshot is open, rather than by its id.
 IS_HELD = "session = %(session)s AND claims = %(claims)s"
@@ -130,10 +134,9 @@ TAKE = """
 class Session:
     """The presence of a worker in a database, from :meth:`open` to :meth:`close`."""
 
-    def __init__(self, dbname, connection, key, adopts=True):
+    def __init__(self, dbname, connection, key):
         self.dbname = dbname
         self.key = key
-        self.adopts = adopts
         self.changes = []  # what users are to be told
         self.has_waiting = True  # whether any job waits for others, lately
         self._connection = connection
@@ -151,12 +154,11 @@ class Session:
         self._prepared = set()
 
     @classmethod
-    def open(cls, dbname, process_key=None, adopts=True):
+    def open(cls, dbname, process_key=None):
         """Connect to a database and register there.
 
         :param str dbname: the database
         :param int process_key: the key of the lock that says whether this process is alive
-        :param bool adopts: whether to run jobs that were enqueued in a database of another name, too
         :return: a session, and when to look again, in seconds; no session when there is nothing to do there: no job,
             no such module, another version of Odoo
         :rtype: tuple
@@ -166,25 +168,37 @@ class Session:
         opened = delay = None
         try:
             with connection.cursor() as cr:
+                cr.execute("SELECT name, latest_version FROM ir_module_module WHERE name IN ('base', 'ir_async')")
+                if not is_same_version(dbname, dict(cr.fetchall())):
+                    return None, None
+                origin = read_origin(cr)
+                warn_of_copies(cr, dbname, origin)
                 cr.execute(f"""
-                    SELECT (SELECT latest_version FROM ir_module_module WHERE name = 'base'),
-                           EXISTS (SELECT FROM ir_async WHERE {IS_READY})
-                           OR EXISTS (SELECT FROM ir_async WHERE state = 'processing')
-                           OR EXISTS (SELECT FROM ir_async WHERE state = 'waiting'),
+                    SELECT EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND {IS_HERE})
+                           OR EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND {IS_HERE})
+                           OR EXISTS (SELECT FROM ir_async WHERE state = 'waiting' AND {IS_HERE}),
                            (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
-                             WHERE state = 'created' AND date_scheduled IS NOT NULL)
-                """)
-                version, has_jobs, delay = cr.fetchone()
-                if version != BASE_VERSION:
-                    delay = None
-                elif has_jobs or (delay is not None and delay <= 0):
-                    opened = cls(dbname, connection, cls._register(cr, process_key), adopts)
+                             WHERE state = 'created' AND date_scheduled IS NOT NULL AND {IS_HERE})
+                """, {'origin': origin})
+                has_jobs, delay = cr.fetchone()
+                if has_jobs or (delay is not None and delay <= 0):
+                    opened = cls(dbname, connection, cls._register(cr, process_key))
         except (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn):
             pass  # not, or not yet, a database with this module
         finally:
             if not opened:
                 connection.close()
         return opened, None if delay is None else float(delay)
+
+    @functools.cached_property
+    def origin(self):
+        """The identity of the database, as in the rows of its jobs.
+
+        :rtype: str
+        """
+        [[is_permitted]] = self._execute(IS_PERMITTED)
+        [[origin]] = self._execute(f"SELECT {EXPRESSIONS[is_permitted]}")
+        return origin
 
     @property
     def server_version(self):
@@ -202,7 +216,7 @@ class Session:
         # A row without a lock is that of a dead worker: the lock is taken first. As long as one of its jobs is not
         # rescued, the row tells which one is to blame.
         cr.execute(f"DELETE FROM ir_async_worker WHERE id NOT IN ({ALIVE})"
-                   " AND id NOT IN (SELECT session FROM ir_async WHERE state = 'processing')")
+                   f" AND id NOT IN (SELECT session FROM ir_async WHERE state = 'processing' AND {IS_HERE})", {'origin': read_origin(cr)})
         cr.execute("""
             INSERT INTO ir_async_worker (id, host, pid, process_key, server_start, limit_time_real)
                  SELECT key, %s, %s, %s, pg_postmaster_start_time() AT TIME ZONE 'UTC', %s
@@ -327,7 +341,7 @@ class Session:
         return [Job(*row) for row in self._execute(f"""
             UPDATE ir_async job
                SET {TAKE}
-             WHERE job.id = %(job_id)s AND job.state = 'created'
+             WHERE job.id = %(job_id)s AND job.state = 'created' AND {IS_HERE}
          RETURNING {self._columns}
         """, self._params(job_id=job_id))]
 
@@ -343,10 +357,11 @@ class Session:
         return ', '.join(computed.get(field, f'job.{field}') for field in Job._fields)
 
     def _params(self, **params):
-        return {'key': self.key, 'channels': settings().channels, 'adopts': self.adopts, **params}
+        return {'key': self.key, 'channels': settings().channels, 'origin': self.origin, **params}
 
-    _RUNNING = """
-        running AS MATERIALIZED (SELECT channel, count(*) AS jobs FROM ir_async WHERE state = 'processing' GROUP BY channel)
+    _RUNNING = f"""
+        running AS MATERIALIZED (
+            SELECT channel, count(*) AS jobs FROM ir_async WHERE state = 'processing' AND {IS_HERE} GROUP BY channel)
     """
     # How long the channel has to wait for a slot: 0 for not at all, NULL for until something changes.
     _SLOT_DELAY = f"""
@@ -439,7 +454,7 @@ class Session:
                 next AS (
                     SELECT id
                       FROM ir_async
-                     WHERE {IS_READY} AND limited AND channel BETWEEN %(channel)s AND %(channel)s
+                     WHERE {IS_READY} AND limited AND {IS_OURS} AND channel BETWEEN %(channel)s AND %(channel)s
                        AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}
                   ORDER BY channel, priority, id  -- this, and BETWEEN, leave the planner one index to use
                      LIMIT 1
@@ -536,13 +551,13 @@ class Session:
         [[self._workers, dead, processing, waiting, limited, has_limits, ready, due]] = self._execute_prepared('watch', f"""
             SELECT (SELECT count(*) FROM ir_async_worker),
                    ARRAY(SELECT id FROM ir_async_worker WHERE id NOT IN ({ALIVE})),
-                   $1 OR EXISTS (SELECT FROM ir_async WHERE state = 'processing'),
-                   EXISTS (SELECT FROM ir_async WHERE state = 'waiting'),
+                   $1 OR EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND {IS_HERE}),
+                   EXISTS (SELECT FROM ir_async WHERE state = 'waiting' AND {IS_HERE}),
                    EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND limited AND {IS_OURS}),
                    EXISTS ({LIMITED}),
                    $1 OR EXISTS (SELECT FROM ir_async WHERE {IS_READY} AND NOT limited AND {IS_OURS}),
                    (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
-                     WHERE state = 'created' AND date_scheduled IS NOT NULL)
+                     WHERE state = 'created' AND date_scheduled IS NOT NULL AND {IS_HERE})
         """, self._params(), is_busy)
         found_limited = limited and not self._has_limited
         self._has_limited = limited
@@ -607,7 +622,7 @@ class Session:
                         WHERE locktype = 'advisory' AND classid = {pg.PROCESS_LOCK_CLASS}
                           AND objid::int8 = worker.process_key AND objsubid = 2
                           AND database = (SELECT oid FROM pg_database WHERE datname = 'postgres'))
-                 WHERE job.state = 'processing'
+                 WHERE job.state = 'processing' AND job.{IS_HERE}
                    AND {"job.session = ANY(%(sessions)s)" if sessions else f"job.session NOT IN ({ALIVE})"}
             FOR NO KEY UPDATE OF job SKIP LOCKED
             ),
@@ -628,21 +643,21 @@ class Session:
               FROM orphan
              WHERE job.id = orphan.id
          RETURNING {CHANGE}
-        """, {'sessions': sessions})
+        """, self._params(sessions=sessions))
 
     def _call_up(self):
         return self._change(f"""
             WITH due AS (
                 SELECT id
                   FROM ir_async
-                 WHERE state = 'created' AND date_scheduled <= {NOW}
+                 WHERE state = 'created' AND date_scheduled <= {NOW} AND {IS_HERE}
               ORDER BY date_scheduled
                  LIMIT 1000
             FOR NO KEY UPDATE SKIP LOCKED
             )
             UPDATE ir_async job SET date_scheduled = NULL FROM due WHERE job.id = due.id
          RETURNING {CHANGE.replace('job.notify', 'false')}
-        """)
+        """, self._params())
 
     def release(self, parents=None):
         """Put the jobs into the queue that waited for others, which all ended well.
@@ -673,7 +688,7 @@ class Session:
             WITH ready AS (
                 SELECT id
                   FROM ir_async child
-                 WHERE state = 'waiting'
+                 WHERE state = 'waiting' AND {IS_HERE}
                    -- not NOT EXISTS: an anti join may read all that is unmet
                    AND (SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND unmet LIMIT 1) IS NULL
                    {"AND id IN (SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s::int[]))" if parents else ""}
@@ -684,7 +699,7 @@ class Session:
               FROM ready
              WHERE job.id = ready.id
          RETURNING {CHANGE}
-        """, {'parents': parents and _array(parents)})
+        """, self._params(parents=parents and _array(parents)))
 
     def _cancel_children(self):
         changed = set()
@@ -717,13 +732,13 @@ class Session:
                   FROM ir_async
                  WHERE id IN (
                        SELECT id
-                         FROM (SELECT id, channel FROM ir_async WHERE {IS_READY} AND NOT limited ORDER BY priority, id LIMIT 1000) first
+                         FROM (SELECT id, channel FROM ir_async WHERE {IS_READY} AND NOT limited AND {IS_HERE} ORDER BY priority, id LIMIT 1000) first
                         WHERE {IS_LIMITED})
             FOR NO KEY UPDATE SKIP LOCKED
             )
             UPDATE ir_async job SET limited = true FROM misfiled WHERE job.id = misfiled.id AND job.state = 'created'
          RETURNING {CHANGE.replace('job.notify', 'false')}
-        """)
+        """, self._params())
 
 
 def _array(ids):
