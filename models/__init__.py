@@ -9,6 +9,7 @@ from . import (
     ir_async_download,
     ir_async_fallback,
     ir_async_insert,
+    ir_async_origin,
     ir_async_progress,
     ir_async_retention,
     ir_async_run,

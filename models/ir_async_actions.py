@@ -34,7 +34,7 @@ class IrAsync(models.Model):
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state in ENDED):
             raise UserError(self.env._("Only jobs that did not end can be cancelled, not %(jobs)s.", jobs=others._label()))
-        running = jobs.filtered(lambda job: job.state == 'processing')
+        running = jobs.filtered(lambda job: job.state == 'processing' and not job.is_elsewhere)
         (jobs - running)._update(state='cancelled', date_done=fields.Datetime.now())
         for job in running:
             # Not in its row, that belongs to its worker. Within the transaction: the worker must see it then.
@@ -62,6 +62,7 @@ class IrAsync(models.Model):
         waiting = jobs.filtered(lambda job: any(parent.state not in ('succeeded', 'done') for parent in job.after_ids))
         restart = {
             'attempts': 0, 'deaths': 0, 'payload': None, 'date_scheduled': None, 'date_done': None, 'dismissed': False,
+            'origin': self._origin_sql(),
         }
         try:
             with self.env.cr.savepoint():

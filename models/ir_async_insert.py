@@ -15,7 +15,7 @@ PENDING = 'ir_async.pending'  # key in the hooks' data: the rows that the transa
 COLUMNS = (
     'id', 'res_ids', 'state', 'name', 'notify', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context',
     'parent_id', 'stack', 'priority', 'date_scheduled', 'max_attempts', 'retry_delay', 'timeout', 'channel', 'limited',
-    'key',
+    'key', 'origin',
 )
 COPY_MIN = 50  # rows from which on COPY, that takes two round trips, but half of the work, is faster
 COPY_ESCAPES = str.maketrans({'\\': r'\\', '\t': r'\t', '\n': r'\n', '\r': r'\r'})
@@ -28,7 +28,7 @@ class IrAsync(models.Model):
         """Add one row for each chunk of record ids to what the transaction inserts; return the ids of the jobs."""
         rows = []
         for job_id, res_ids in zip(self._reserve_ids(len(chunks)), chunks):
-            values['id'], values['res_ids'] = job_id, res_ids
+            values['id'], values['res_ids'], values['origin'] = job_id, res_ids, self.env.cr.precommit.data['ir_async.origin']
             rows.append(tuple(values[column] for column in COLUMNS))
         if values['key']:
             self._insert_pending()
@@ -49,8 +49,11 @@ class IrAsync(models.Model):
         data = self.env.cr.precommit.data
         ids, size = data.get('ir_async.ids') or ([], 1)
         if len(ids) < count:
-            ids += [id_ for id_, in self.env.execute_query(SQL(
-                "SELECT nextval(%s) FROM generate_series(1, %s)", f'{self._table}_id_seq', max(size, count - len(ids))))]
+            rows = self.env.execute_query(SQL(
+                "SELECT nextval(%s), %s FROM generate_series(1, %s)",
+                f'{self._table}_id_seq', self._origin_sql(), max(size, count - len(ids))))
+            ids += [id_ for id_, _origin in rows]
+            data['ir_async.origin'] = rows[0][1]
             size = min(size * 4, 256)
         data['ir_async.ids'] = ids[count:], size
         return ids[:count]
@@ -94,7 +97,7 @@ class IrAsync(models.Model):
         inserted = self.env.execute_query(SQL(
             """
             INSERT INTO ir_async (%s) VALUES %s
-            ON CONFLICT (key, (CASE WHEN notify THEN user_id ELSE 0 END))
+            ON CONFLICT (key, (CASE WHEN notify THEN user_id ELSE 0 END), origin)
                   WHERE key IS NOT NULL AND state IN ('waiting', 'created', 'processing')
              DO NOTHING
               RETURNING id
@@ -105,7 +108,8 @@ class IrAsync(models.Model):
             return None
         owner = SQL("notify AND user_id = %s", values['user_id']) if values['notify'] else SQL("NOT notify")
         [[existing_id, state]] = self.env.execute_query(SQL(
-            "SELECT id, state FROM ir_async WHERE key = %s AND %s AND state IN %s", values['key'], owner, LIVE))
+            "SELECT id, state FROM ir_async WHERE key = %s AND %s AND state IN %s AND origin = %s",
+            values['key'], owner, LIVE, values['origin']))
         if state != 'processing':
             # It must not begin before this transaction is committed, or it would not see what it is called for.
             # Claims pass over locked rows; if it was claimed since, this is a serialization failure as well.
