@@ -128,7 +128,7 @@ class TestTransaction(MethodCase):
         few, many = call_all(), self.ir_async.union(*(call_all() for _i in range(COPY_MIN)))
         self.commit()
         expected = rows(few)
-        self.assertEqual([row.count(None) for row in expected], [2] * len(texts), "parent_id and key")
+        self.assertEqual([row.count(None) for row in expected], [3] * len(texts), "parent_id, key, key_until")
         self.assertEqual(rows(many), expected * COPY_MIN)
         self.assertEqual(few.mapped('name'), texts)
 
