@@ -138,6 +138,8 @@ class IrAsync(models.Model):
     def __getattr__(self, name):
         # Called when an attribute is missing: `_ids`, of a call whose ids were not looked at yet.
         if name == '_ids' and isinstance(call := self._prefetch_ids, PendingCall):
+            if call.ids is None and self.env.cr._closed:
+                call.ids = ()  # the transaction was rolled back before anybody looked: there is no job
             if call.ids is None:
                 self._reserve_ids(self._pending(), [call])
             self._ids = self._prefetch_ids = call.ids
@@ -223,6 +225,7 @@ class IrAsync(models.Model):
                 own.chunks = [chunks[0]]
             else:
                 pending.replacements.append((pending.mark, job.id, claims, replaced))
+                job.invalidate_recordset(flush=False)
                 pending.is_complete = False
         elif job_id and options.key_until == 'start' and state == 'created':
             self._mark(pending, 0)
