@@ -245,22 +245,22 @@ class IrAsync(models.Model):
             self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key")
             for call in calls:
                 try:
-                    self._insert_free_keys([call], KEY_PROBE)
+                    self._insert_free_keys([call], KEY_PROBE, 'ir_async_probe')
                 except errors.LockNotAvailable:
-                    self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key")
+                    self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
                     raise self._key_busy(call.values['key']) from None
         self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s; RELEASE SAVEPOINT ir_async_key", lock_timeout))
 
-    def _insert_free_keys(self, calls, wait):
+    def _insert_free_keys(self, calls, wait, savepoint='ir_async_key'):
         try:
             self.env.cr.execute(SQL(
                 """
-                SAVEPOINT ir_async_key;
+                SAVEPOINT %s;
                 SET LOCAL lock_timeout = %s;
                 INSERT INTO ir_async (%s) VALUES %s
                 ON CONFLICT (key, (%s)) WHERE %s DO NOTHING
                   RETURNING id
-                """, wait, SQL(', ').join(map(SQL.identifier, COLUMNS)),
+                """, SQL.identifier(savepoint), wait, SQL(', ').join(map(SQL.identifier, COLUMNS)),
                 SQL(', ').join(SQL("%s", row) for call in calls for row in call.rows()), KEY_OWNER, TAKES_KEY,
             ), log_exceptions=False)
         except errors.SerializationFailure as exc:
@@ -294,7 +294,7 @@ class IrAsync(models.Model):
                 self.env.cr.execute(
                     SQL("SAVEPOINT ir_async_key; SET LOCAL lock_timeout = %s; %s", KEY_WAIT, statement), log_exceptions=False)
             except errors.LockNotAvailable:
-                self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key")
+                self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
                 raise self._key_busy(job.sudo().key) from None
             except errors.SerializationFailure as exc:
                 raise KeyTaken(f"job {job_id}") from exc
@@ -330,25 +330,37 @@ class IrAsync(models.Model):
         marks = set(marks.split(','))
         calls = [call for call in pending.calls if call.mark in marks and call.inserted not in marks]
         keyed = [call for call in calls if call.values['key']]
+        keyless = [call for call in calls if not call.values['key']]
+        replacements = {job_id: (claims, values) for mark, job_id, claims, values in pending.replacements if mark in marks}
+        relied = {job_id: claims for mark, job_id, claims in pending.relied if mark in marks} if last else {}
         try:
-            self._insert_rows([row for call in calls if not call.values['key'] for row in call.rows()])
+            if keyless:
+                self._insert_rows([row for call in keyless for row in call.rows()])
+                self._after_insertion(keyless, inserted_mark)
+            # As late as possible: others wait for whoever inserts a key, and no worker begins a job that is locked.
             if keyed:
                 self._insert_keyed(keyed, lock_timeout)
-            self._insert_dependencies(calls)
-            if calls:
-                self._wake_workers()
-            replacements = {
-                job_id: (claims, values) for mark, job_id, claims, values in pending.replacements if mark in marks}
-            relied = {job_id: claims for mark, job_id, claims in pending.relied if mark in marks} if last else {}
+                self._after_insertion(keyed, inserted_mark)
             if replacements or relied:
                 self._hold_keyed(replacements, relied, lock_timeout)
                 self._wake_workers()  # they passed over the locked rows
-            pending.replacements.clear()
         except BaseException:
             pending.is_complete = False
             raise
+        pending.replacements.clear()
+
+    def _after_insertion(self, calls, mark):
+        self._wake_workers()
+        dependencies = [(job_id, parent_id) for call in calls for job_id in call.ids for parent_id in call.parent_ids]
+        if dependencies:
+            # A parent that was deleted since had ended, long ago.
+            self.env.cr.execute(
+                "INSERT INTO ir_async_after_rel (job_id, after_id)"
+                " SELECT DISTINCT job_id, after_id FROM unnest(%s, %s) AS rel (job_id, after_id)"
+                " WHERE EXISTS (SELECT FROM ir_async WHERE id = after_id)",
+                [list(ids) for ids in zip(*dependencies)])
         for call in calls:
-            is_new, call.inserted = not call.inserted, inserted_mark
+            is_new, call.inserted = not call.inserted, mark
             if is_new and call.values['notify']:
                 for job_id in call.ids:
                     self._send(job_id, call.values['user_id'], call.values['name'], call.values['state'], 1)
@@ -363,16 +375,6 @@ class IrAsync(models.Model):
             self.env.cr.copy_expert(f'COPY ir_async ({columns}) FROM STDIN', io.StringIO(lines))
         elif rows:
             self.env.cr.execute_values(f'INSERT INTO ir_async ({columns}) VALUES %s', rows)
-
-    def _insert_dependencies(self, calls):
-        dependencies = [(job_id, parent_id) for call in calls for job_id in call.ids for parent_id in call.parent_ids]
-        if dependencies:
-            # A parent that was deleted since had ended, long ago.
-            self.env.cr.execute(
-                "INSERT INTO ir_async_after_rel (job_id, after_id)"
-                " SELECT DISTINCT job_id, after_id FROM unnest(%s, %s) AS rel (job_id, after_id)"
-                " WHERE EXISTS (SELECT FROM ir_async WHERE id = after_id)",
-                [list(ids) for ids in zip(*dependencies)])
 
     # ------------------------------------------------------------
     # The commit
