@@ -18,6 +18,7 @@ from . import (
     ir_async_worker,
     ir_async_worker_client,
     ir_attachment,
+    ir_cron,
     ir_http,
     res_config_settings,
     res_users,

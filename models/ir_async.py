@@ -4,6 +4,11 @@ from odoo.exceptions import AccessError, MissingError
 from odoo.tools import SQL, sql
 
 LIVE = ('waiting', 'created', 'processing')
+MAX_LABELS = 20  # jobs that an error names
+# Which jobs have their key to themselves, and among whose. As in the index, or it would not be used.
+KEY_OWNER = SQL("(CASE WHEN notify THEN user_id ELSE 0 END)")
+TAKES_KEY = SQL(
+    "key IS NOT NULL AND state IN ('waiting', 'created', 'processing') AND (key_until IS DISTINCT FROM 'start' OR claims = 0)")
 ENDED = ('succeeded', 'done', 'failed', 'cancelled')
 BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; a larger payload is read on demand
 
@@ -97,6 +102,8 @@ class IrAsync(models.Model):
     channel = fields.Char(required=True, readonly=True, default='default')
     limited = fields.Boolean(readonly=True, help="The channel has limits")
     key = fields.Char(readonly=True, help="While a job of this key is queued or running, there is no second one")
+    key_until = fields.Selection(
+        [('end', "It ends"), ('start', "It begins")], readonly=True, help="How long the job has its key to itself")
     after_ids = fields.Many2many(
         'ir.async', 'ir_async_after_rel', 'job_id', 'after_id', "After", readonly=True,
         help="The jobs that must have ended well first")
@@ -128,10 +135,7 @@ class IrAsync(models.Model):
     _session_idx = models.Index("(session) WHERE state = 'processing'")
     _limited_start_idx = models.Index("(channel, date_start) WHERE limited")
     _notified_idx = models.Index("(user_id, id) WHERE notify AND dismissed IS NOT TRUE")
-    _live_key_uniq = models.UniqueIndex(
-        "(key, (CASE WHEN notify THEN user_id ELSE 0 END), origin)"
-        " WHERE key IS NOT NULL AND state IN ('waiting', 'created', 'processing')",
-        "There is already a job of that key.")
+    _live_key_uniq = models.UniqueIndex(f"(key, {KEY_OWNER.code}, origin) WHERE {TAKES_KEY.code}", "There is already a job of that key.")
 
     def init(self):
         # Only what differs: each ALTER waits for the jobs that use the table, and everybody else waits behind it.
@@ -222,7 +226,10 @@ class IrAsync(models.Model):
         return jobs
 
     def _label(self):
-        return ", ".join(f"{job.name or job.method} ({job.id}: {job.state})" for job in self)
+        labels = [f"{job.name or job.method} ({job.id}: {job.state})" for job in self[:MAX_LABELS]]
+        if len(self) > MAX_LABELS:
+            labels.append(self.env._("and %s more", len(self) - MAX_LABELS))
+        return ", ".join(labels)
 
     def _update(self, **values):
         """Set columns of rows that :meth:`_lock` has locked, and tell their users."""
