@@ -1,9 +1,15 @@
+from contextvars import ContextVar
+
 from odoo import api, models
 from odoo.http import request
 from odoo.tools.safe_eval import safe_eval, time
 
-from odoo.addons.ir_async.tools.request import as_request, is_extended
+from odoo.addons.ir_async.tools.request import is_extended
+from odoo.addons.ir_async.tools.sessions import cookie_jar
 from odoo.addons.web.controllers.report import ReportController
+
+# The file with the cookie of the report that is being printed. Not in the context: clients set that.
+_cookie_jar: ContextVar[str | None] = ContextVar('cookie_jar', default=None)
 
 
 class IrActionsReport(models.Model):
@@ -56,9 +62,19 @@ class IrActionsReport(models.Model):
 
     @api.model
     def _run_wkhtmltopdf(self, *args, **kwargs):
-        # It fetches the images by HTTP, in a session of the user: those that need a login, too. In a job there is
-        # no session to make it from; of the superuser there is to be none.
-        if request or self.env.user._is_superuser() or not self.env['ir.async'].current():
+        # It fetches style sheets and images by HTTP. In a job there is no request whose session it could have.
+        if request or not self.env['ir.async'].current():
             return super()._run_wkhtmltopdf(*args, **kwargs)
-        with as_request(self.env):
-            return super()._run_wkhtmltopdf(*args, **kwargs)
+        with cookie_jar(self.env, self._get_report_url()) as path:
+            token = _cookie_jar.set(path)
+            try:
+                return super()._run_wkhtmltopdf(*args, **kwargs)
+            finally:
+                _cookie_jar.reset(token)
+
+    @api.model
+    def _build_wkhtmltopdf_args(self, *args, **kwargs):
+        command_args = super()._build_wkhtmltopdf_args(*args, **kwargs)
+        if path := _cookie_jar.get():
+            command_args += ['--cookie-jar', path]
+        return command_args
