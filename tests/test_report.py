@@ -1,3 +1,6 @@
+import contextlib
+import json
+import logging
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,16 +10,19 @@ from lxml import html
 from werkzeug.http import parse_options_header
 
 from odoo import Command, http
-from odoo.exceptions import UserError
+from odoo.exceptions import AccessError, UserError
 from odoo.service import security
 from odoo.tests import HttpCase, new_test_user, tagged
 from odoo.tools import mute_logger
 
 from .common import AsyncCase
+from .test_export import extended
 from odoo.addons.base.models import ir_actions_report
 from odoo.addons.ir_async.exceptions import JobInterrupted
+from odoo.addons.ir_async.models import ir_actions_report as models_report
 from odoo.addons.ir_async.models import ir_async_download
 from odoo.addons.ir_async.tools.sessions import cookie_jar, delete_noted
+from odoo.addons.web.controllers.report import ReportController
 
 ARCH = """
     <t t-name="ir_async.test_report">
@@ -53,9 +59,10 @@ class TestReport(AsyncCase, HttpCase):
         self.authenticate('printer', 'printer')
         self.env['ir.config_parameter'].set_param('report.url', self.base_url())
 
-    def start_report(self, docids, data=None, context=None):
+    def start_report(self, docids, data=None, context=None, report=None):
         reports = self.env(user=self.user, context=context or {})['ir.actions.report']
-        return self.env['ir.async'].browse(reports.async_pdf(self.report.report_name, docids, data)['asyncJobId'])
+        name = (report or self.report).report_name
+        return self.env['ir.async'].browse(reports.async_pdf(name, docids, data)['asyncJobId'])
 
     def print(self, docids, data=None, user=None, error=None):
         """Print in a job and return the response of the download, and what wkhtmltopdf was given.
@@ -192,37 +199,204 @@ class TestReport(AsyncCase, HttpCase):
 
     def test_job(self):
         job = self.start_report(self.partners.ids)
-        self.assertEqual((job.name, job.channel, job.user_id, job.su), ("Cards", 'export', self.user, False))
+        self.assertEqual((job.channel, job.user_id, job.su), ('report', self.user, False))
+
+    def test_description(self):
+        other = self.report.copy({'name': "Labels", 'report_name': 'ir_async.other'})
+        names = [
+            self.start_report(docids, data, report=report).name
+            for report in (self.report, other)
+            for docids, data in ((self.partners[0].ids, None), (self.partners[1].ids, None), (self.partners.ids, None), ([], {'a': 1}))
+        ]
+        self.assertEqual(names, [
+            "Cards: Azure", "Cards: Deco", "Cards (2)", "Cards", "Labels: Azure", "Labels: Deco", "Labels (2)", "Labels"])
+        self.partners[1].unlink()
+        self.assertEqual(self.start_report(self.partners[1].ids, {'a': 2}).name, "Cards (1)")
+
+    def test_asked_twice(self):
+        job = self.start_report(self.partners.ids)
+        others = [
+            self.start_report(self.partners.ids[::-1]), self.start_report(self.partners[0].ids),
+            self.start_report(self.partners.ids, {'a': 1}), self.start_report(self.partners.ids, context={'key': 1}),
+            self.start_report(self.partners.ids, report=self.report.copy({'report_name': 'ir_async.other'})),
+        ]
+        self.assertEqual(len({job, *others}), 6)
+        with self.assertEnqueuesNothing():
+            self.assertEqual(self.start_report(self.partners.ids), job)
+            self.env.cr.execute("UPDATE ir_async SET state = 'processing' WHERE id = %s", [job.id])
+            self.assertEqual(self.start_report(self.partners.ids), job)
+
+    def test_unknown_report(self):
+        self.report.report_name = 'ir_async.renamed'
+        with self.assertEnqueuesNothing(), self.assertRaisesRegex(UserError, "no report ir_async.test_report"):
+            self.env(user=self.user)['ir.actions.report'].async_pdf('ir_async.test_report', self.partners.ids)
+
+    def test_internal_users_only(self):
+        for groups in ('base.group_portal', 'base.group_public'):
+            user = new_test_user(self.env, groups, groups=groups)
+            with self.assertEnqueuesNothing(), self.assertRaisesRegex(AccessError, "internal users"):
+                self.env(user=user)['ir.actions.report'].async_pdf(self.report.report_name, user.partner_id.ids)
+
+    def test_internal_users_only_over_rpc(self):
+        new_test_user(self.env, 'portal', groups='base.group_portal', password='portal')
+        self.authenticate('portal', 'portal')
+        with mute_logger('odoo.http'):
+            for model, method, args in (
+                ('ir.actions.report', 'async_pdf', [self.report.report_name, self.partners.ids]),
+                ('res.partner', 'async_export', ['csv', '{}']),
+            ):
+                response = self.url_open('/web/dataset/call_kw', json={'params': {
+                    'model': model, 'method': method, 'args': args, 'kwargs': {}}}).json()
+                self.assertEqual(response['error']['data']['name'], 'odoo.exceptions.AccessError')
+
+    def test_internal_users_only_in_the_job(self):
+        job = self.start_report(self.partners.ids)
+        self.user.group_ids = self.env.ref('base.group_portal')
+        with mute_logger('odoo.addons.ir_async.service.runner'):
+            self.run_jobs()
+        self.assertEqual(job.payload['error']['data']['name'], 'odoo.exceptions.AccessError')
+        self.assertIn("internal users", job.payload['error']['data']['message'])
+
+    def available(self, user=None, **kwargs):
+        return self.env(user=user or self.user)['ir.actions.report'].has_async_pdf(self.report.report_name, **kwargs)
+
+    def serve(self):
+        """Have live workers serve all channels, as far as the reports know.
+
+        :return: why they do not, by channel
+        :rtype: dict
+        """
+        served = {}
+        self.startPatch(patch.object(ir_async_download.module, 'current_test', None))
+        self.startPatch(patch.object(
+            type(self.env['ir.async']), '_why_unserved', lambda _self, channel='default': served.get(channel)))
+        return served
 
     def test_available(self):
-        def available(user=self.user):
-            return self.env(user=user)['ir.actions.report'].has_async_pdf(self.report.report_name)
-
         state = self.startPatch(patch.object(
             type(self.env['ir.actions.report']), 'get_wkhtmltopdf_state', return_value='ok'))
-        self.assertFalse(available(), "under test, jobs do not run by themselves")
-        self.startPatch(patch.object(ir_async_download.module, 'current_test', None))
-        workers = self.startPatch(patch.object(ir_async_download, 'workers_alive', return_value=True))
-        self.assertTrue(available())
-        workers.return_value = False
-        self.assertFalse(available())
-        workers.return_value = True
+        self.assertFalse(self.available(), "under test, jobs do not run by themselves")
+        served = self.serve()
+        self.assertTrue(self.available())
+        for reason in ('no_worker', 'paused', 'upgrading'):
+            served['report'] = reason
+            self.assertFalse(self.available())
+        served['report'] = None
+        served['export'] = 'paused'
+        self.assertTrue(self.available())
         state.return_value = 'install'  # Odoo has something to say about that
-        self.assertFalse(available())
+        self.assertFalse(self.available())
         state.return_value = 'ok'
 
         settings = self.env['res.config.settings'].create({'async_report': False})
         settings.execute()
-        self.assertFalse(available())
+        self.assertFalse(self.available())
         self.env['res.config.settings'].create({'async_report': True}).execute()
-        self.assertTrue(available())
+        self.assertTrue(self.available())
 
-        self.assertFalse(available(new_test_user(self.env, 'portal', groups='base.group_portal')))
+        self.assertFalse(self.available(new_test_user(self.env, 'portal', groups='base.group_portal')))
         with patch.object(type(self.env['res.partner']), '_async_report', False):
-            self.assertFalse(available())
+            self.assertFalse(self.available())
         self.report.report_name = 'ir_async.other'
-        self.assertTrue(available())
+        self.assertTrue(self.available())
         self.assertFalse(self.env['ir.actions.report'].has_async_pdf('ir_async.nonsense'))
+
+    def test_short_ones_do_not_wait(self):
+        self.serve()
+        self.startPatch(patch.object(type(self.env['ir.actions.report']), 'get_wkhtmltopdf_state', return_value='ok'))
+        self.startPatch(patch.object(models_report, 'SHORT_COUNT', 1))
+        short, long = self.partners[0].ids, self.partners.ids
+        job = self.start_report(long)
+        job.channel  # noqa: B018 -- it is in the database now
+        for channel, state, is_free in (('export', 'created', True), ('report', 'created', False), ('export', 'processing', False)):
+            job.flush_recordset()
+            self.env.cr.execute(
+                "UPDATE ir_async SET state = %s, channel = %s, session = -1 WHERE id = %s", [state, channel, job.id])
+            self.assertEqual(self.available(docids=short), is_free)
+            self.assertEqual(self.available(), is_free)
+            self.assertTrue(self.available(docids=long))
+
+    def test_short_ones_go_first(self):
+        self.startPatch(patch.object(models_report, 'SHORT_COUNT', 1))
+        long, short = self.start_report(self.partners.ids), self.start_report(self.partners[0].ids)
+        self.assertLess(short.priority, long.priority)
+
+    # extensions
+
+    def test_extension_of_another_format(self):
+        class Xlsx:
+            @http.route()
+            def report_routes(self, reportname, docids=None, converter=None, **data):
+                if converter == 'xlsx':
+                    return http.request.make_response(reportname)
+                return super().report_routes(reportname, docids, converter, **data)
+
+            @http.route()
+            def report_download(self, data, context=None, token=None):
+                url, report_type = json.loads(data)
+                if report_type == 'xlsx':
+                    return self.report_routes(url, converter='xlsx')
+                return super().report_download(data, context=context, token=token)
+
+        class OneReport:
+            @http.route()
+            def report_routes(self, reportname, docids=None, converter=None, **data):
+                if reportname == 'ir_async.other':
+                    return http.request.make_response("mine")
+                return super().report_routes(reportname, docids=docids, converter=converter, **data)
+
+        class Two(Xlsx, OneReport):
+            pass
+
+        other = self.report.copy({'report_name': 'ir_async.other'})
+        self.serve()
+        self.startPatch(patch.object(type(self.env['ir.actions.report']), 'get_wkhtmltopdf_state', return_value='ok'))
+        for mixin in (Xlsx, OneReport, Two):
+            with self.subTest(mixin=mixin.__name__), extended(ReportController, mixin):
+                self.assertTrue(self.available())
+                self.assertTrue(self.available(docids=self.partners.ids))
+                self.assertEqual(
+                    self.env(user=self.user)['ir.actions.report'].has_async_pdf(other.report_name), mixin is Xlsx)
+
+    def test_extension_of_pdf(self):
+        class Answer:
+            @http.route()
+            def report_download(self, data, context=None, token=None):
+                response = super().report_download(data, context=context, token=token)
+                response.headers['X-Mine'] = 'x'
+                return response
+
+        class Arguments:
+            @http.route()
+            def report_routes(self, reportname, docids=None, converter=None, **data):
+                return super().report_routes(reportname, docids, converter, **data, key='value')
+
+        class Instead:
+            @http.route()
+            def report_routes(self, reportname, docids=None, converter=None, **data):
+                return "mine"
+
+        class Request:
+            @http.route()
+            def report_routes(self, reportname, docids=None, converter=None, **data):
+                with contextlib.suppress(Exception):
+                    http.request.session['printed'] = reportname
+                return super().report_routes(reportname, docids, converter, **data)
+
+        class WithoutRoute:
+            def report_download(self, data, context=None, token=None, readonly=True):
+                return self.report_routes('ir_async.other', converter='pdf')
+
+        self.serve()
+        self.startPatch(patch.object(type(self.env['ir.actions.report']), 'get_wkhtmltopdf_state', return_value='ok'))
+        for mixin in (Answer, Arguments, Instead, Request, WithoutRoute):
+            with self.subTest(mixin=mixin.__name__):
+                with extended(ReportController, mixin), self.assertLogs('odoo.addons.ir_async', logging.INFO) as log:
+                    self.assertFalse(self.available())
+                self.assertRegex(log.output[0], rf"PDF reports in the foreground: .*\.{mixin.__name__}\.report_")
+                with extended(ReportController, mixin, module='odoo.addons.not_installed.controllers'):
+                    self.assertTrue(self.available())
+        self.assertTrue(self.available())
 
     def startPatch(self, patcher):
         self.addCleanup(patcher.stop)

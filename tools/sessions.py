@@ -4,19 +4,23 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
-from odoo.api import Environment
 from odoo.http import get_default_session, root
 from odoo.service import security
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from odoo.api import Environment
 
 NOTE_PREFIX = 'session.'
 
 
 @contextlib.contextmanager
-def cookie_jar(env: Environment, base_url: str) -> Iterator[str]:
+def cookie_jar(env: Environment, base_url: str) -> Generator[str]:
     """Open a session for wkhtmltopdf, and delete it in the end.
 
     It is one of the user of the environment, who sees the images that need a login. The superuser and the public user
