@@ -16,6 +16,7 @@ from . import (
     test_export,
     test_js,
     test_options,
+    test_origin,
     test_progress,
     test_report,
     test_retention,
