@@ -16,7 +16,7 @@ class TestOrigin(QueueCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.user = new_test_user(cls.env, 'anna', 'base.group_user')
+        cls.user = new_test_user(cls.env, 'anna', 'base.group_user,base.group_allow_export')
         cls.manager = new_test_user(cls.env, 'mona', 'base.group_user,ir_async.ir_async_group_manager')
         cls.env['ir.async.channel'].create({'name': 'limited', 'capacity': 1})
 
@@ -118,7 +118,7 @@ class TestOrigin(QueueCase):
         self.assertEqual(everything.mapped('state'), ['created'] * 3 + ['waiting', 'failed', 'created'])
         self.assertEqual(set(everything.sudo().mapped('origin')), {self.session.origin, OF_PRODUCTION})
         self.assertEqual(ended.sudo().origin, OF_PRODUCTION, "nothing to run")
-        self.assertEqual(set(self.claimed(50)), set(jobs + own))
+        self.assertEqual(set(self.claimed(50) + self.claimed(50)), set(jobs + own), "first the limited one, then the others")
 
     def test_cancel_and_retry(self):
         """Somebody who cancels or retries a copied job means it, whatever its worker did in the other database."""
@@ -139,6 +139,7 @@ class TestOrigin(QueueCase):
         [claimed] = self.claim(50)
         self.assertEqual(claimed.id, parent.id)
         self.finish(claimed)
+        self.session.release()
         self.assertEqual(self.claimed(50), child)
 
     def test_what_users_see(self):
