@@ -17,6 +17,7 @@ from . import (
     test_js,
     test_key,
     test_options,
+    test_origin,
     test_progress,
     test_report,
     test_result,
