@@ -9,8 +9,8 @@ from odoo.modules import module
 from odoo.tools import SQL, str2bool
 from odoo.tools.misc import clean_context
 
-from .ir_async import LIVE
 from ..engine.session import LIVE_PROCESSES
+from .ir_async import LIVE
 
 _logger = logging.getLogger(__name__)
 
@@ -67,10 +67,10 @@ class IrAsync(models.Model):
                    (SELECT count(*)
                       FROM ir_async
                      WHERE state = 'created' AND date_scheduled IS NULL AND limited AND channel = %(channel)s),
-                   (SELECT count(*)
-                      FROM pg_locks
-                     WHERE locktype = 'advisory' AND classid = %(lock_class)s AND objid = %(listener)s AND objsubid = 2
-                       AND database = (SELECT oid FROM pg_database WHERE datname = 'postgres'))
+                   (SELECT count(DISTINCT process_key)
+                      FROM ir_async_worker
+                     WHERE process_key IN (%(live)s)
+                       AND (channels IS NULL OR %(channel)s = ANY(string_to_array(channels, ','))))
               FROM ir_async
              WHERE state = 'processing'
             """, channel=channel, live=SQL(LIVE_PROCESSES)))
