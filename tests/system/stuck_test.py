@@ -145,8 +145,10 @@ def table_locked_later(database, mode):
     wait_until(lambda: database.value("""
         SELECT count(*) FROM pg_locks
          WHERE relation = 'ir_async'::regclass AND mode = 'AccessExclusiveLock'"""), "somebody locks the table")
-    yield
-    thread.join()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 @pytest.mark.parametrize('mode', ['LOCK', 'VACUUM FULL'])

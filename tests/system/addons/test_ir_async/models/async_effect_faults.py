@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -76,10 +77,8 @@ class TestAsyncEffect(models.Model):
         self._trace(name)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            try:
+            with contextlib.suppress(BaseException):
                 time.sleep(0.01)
-            except BaseException:  # noqa: BLE001, S110 -- that is the point
-                pass
             self._trace(f'{name} goes on')
 
     @api.model
@@ -88,7 +87,8 @@ class TestAsyncEffect(models.Model):
         children = [subprocess.Popen(['sleep', '600']), subprocess.Popen(['sh', '-c', 'trap "" TERM; sleep 600; true'])]  # noqa: S607
         handle, file = tempfile.mkstemp()
         os.close(handle)
-        files = [file, tempfile.mkdtemp(), tempfile.NamedTemporaryFile(delete=False).name]
+        with tempfile.NamedTemporaryFile(delete=False) as named:
+            files = [file, tempfile.mkdtemp(), named.name]
         with open(path, 'w', encoding='utf-8') as report:
             json.dump([[child.pid for child in children], files], report)
         self._trace(name)

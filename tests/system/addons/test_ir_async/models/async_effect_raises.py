@@ -1,4 +1,6 @@
+# ruff: noqa: EM101 -- a job is hardly more than an exception and its message
 import asyncio
+import contextlib
 import decimal
 import sys
 import time
@@ -52,12 +54,12 @@ class NoModule(Exception):
 
 
 class StrOfOtherType(Exception):
-    def __str__(self):
+    def __str__(self):  # noqa: PLE0307 -- that is the point
         return 4711
 
 
 class StrThatExits(Exception):
-    def __str__(self):
+    def __str__(self):  # noqa: PLE0307
         sys.exit(1)
 
 
@@ -230,7 +232,7 @@ class TestAsyncEffect(models.Model):
         raise asyncio.CancelledError
 
     def _kind_base(self):
-        raise BaseException("x")
+        raise BaseException("x")  # noqa: TRY002 -- that is the point
 
     def _kind_nothing_to_raise(self):
         raise None
@@ -264,10 +266,8 @@ class TestAsyncEffect(models.Model):
 
     def _kind_sql_swallowed(self):
         """The transaction is aborted, and nobody says so."""
-        try:
+        with contextlib.suppress(psycopg2.Error):
             self.env.cr.execute("SELECT 1 / 0", log_exceptions=False)
-        except psycopg2.Error:
-            pass
 
     def _kind_closes_cursor(self):
         self.env.cr.close()
@@ -359,9 +359,7 @@ class TestAsyncEffect(models.Model):
         return (1 / i for i in (1, 0))
 
     def _kind_result_coroutine(self):
-        async def coroutine():
-            return 1
-        return coroutine()
+        return asyncio.sleep(0)
 
     # ------------------------------------------------------------
     # Others write the row, or lock it
