@@ -10,23 +10,12 @@ CRONS = ('--workers=1', '--no-http', '--max-cron-threads=1')
 SOON = 20  # seconds for what takes less than one
 
 
-@contextlib.contextmanager
-def locked(database, *job_ids):
-    """Keep the rows of jobs locked in a transaction of somebody else's."""
-    with contextlib.closing(database.cluster.connect(database.name)) as connection:
-        connection.autocommit = False
-        with connection.cursor() as cr:
-            cr.execute("SELECT FROM ir_async WHERE id IN %s FOR UPDATE", [job_ids])
-            yield
-        connection.rollback()
-
-
 def test_a_locked_job_does_not_hold_up_channels(database, server):
     """A plain job that somebody has locked comes first, and cannot begin: those of limited channels do."""
     with database.env() as env:
         env['ir.async.channel'].create([{'name': 'single', 'capacity': 1}, {'name': 'wide', 'capacity': 5}])
     locked_id = database.enqueue('effect', 'locked', options={'priority': 1})
-    with locked(database, locked_id), server(database, workers=2):
+    with database.locked(locked_id), server(database, workers=2):
         others = {
             channel: database.enqueue('effect', channel, options={'channel': channel, 'priority': 5})
             for channel in ('single', 'wide', 'wide/part', 'plain')}
