@@ -113,7 +113,7 @@ def test_cancelled_before_it_began(database, server):
             with database.env() as env:
                 effect, call = env['test.async.effect'], env['ir.async'].call
                 call(effect.cancel_neighbours, f'cancelling {i}')
-                for _j in range(10):
+                for _j in range(5):
                     call(effect.trace_job, 'neighbour')
             database.wait_for_all()
             if any(run.name.startswith('cancelled') for run in database.runs()):
