@@ -7,6 +7,7 @@ import pytest
 from harness import Server, wait_until
 
 CRONS = ('--workers=1', '--no-http', '--max-cron-threads=1')
+KNOWN = 11  # seconds after which whoever enqueues looks for workers again, and finds them
 SOON = 20  # seconds for what takes less than one
 
 
@@ -140,6 +141,7 @@ def test_workers_that_have_gone(database, server, tmp_path, killed):
         with server(database, workers=1, settings={'stop_timeout': 0.5}, expected=['has to stop']) as odoo:
             running = database.enqueue('wait_for_gate', 'running', str(gate))
             database.wait_for_run('running')
+            time.sleep(KNOWN)
             queued = database.enqueue('effect', 'queued')
             if killed:
                 odoo.kill()
