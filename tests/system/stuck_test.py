@@ -99,7 +99,7 @@ def test_others_write_the_row(database, server, tmp_path, how):
     with server(database, workers=1, expected=ANYTHING):
         parent = database.enqueue('enqueue_child', 'job', str(gate))
         job_id = database.wait_for(parent).payload['result']
-        database.wait_for_run('job')
+        database.wait_for_run('job waits')  # the snapshot of its transaction is taken
         if how == 'update':
             database.sql("UPDATE ir_async SET name = 'changed' WHERE id = %s", [job_id])
         elif how == 'update_all':
@@ -115,7 +115,7 @@ def test_others_write_the_row(database, server, tmp_path, how):
         job = database.wait_for(job_id)
         assert (job.state, job.attempts, job.deaths) == ('done', 1, 0)
         assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
-    assert database.effects() == {'job': 1, 'next': 1}
+    assert database.effects() == {'job before': 1, 'job after': 1, 'next': 1}
 
 
 def test_a_running_job_whose_row_was_written_can_be_cancelled(database, server):
@@ -123,8 +123,7 @@ def test_a_running_job_whose_row_was_written_can_be_cancelled(database, server):
         job_id = database.enqueue('hang_in_sleep', 'job')
         database.wait_for_run('job')
         database.sql("UPDATE ir_async SET name = 'changed' WHERE id = %s", [job_id])
-        with database.env() as env:
-            env['ir.async'].browse(job_id).cancel()
+        database.act('cancel', job_id)
         assert database.wait_for(job_id).state == 'cancelled'
         assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
 

@@ -368,7 +368,7 @@ class TestAsyncEffect(models.Model):
     @api.model
     def enqueue_child(self, name, gate):
         """Enqueue a job from this one."""
-        return self.env['ir.async'].call(self.wait_for_gate, name, gate).id
+        return self.env['ir.async'].call(self.effect_then_wait, name, gate).id
 
     @api.model
     def fail_at_gate(self, name, gate):
