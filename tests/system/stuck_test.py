@@ -7,7 +7,7 @@ import pytest
 from harness import LIVE, wait_until
 
 ANYTHING = ['']
-LOCK_TIME = 7  # seconds for which a table is locked: longer than the queue's own lock time-out
+LOCK_TIME = 8  # seconds for which a table stays locked
 
 RETRIES = [  # they are put off to a date, or have failed; a date in the past is now
     'retry_timedelta', 'retry_huge', 'retry_huge_float', 'retry_beyond_dates', 'retry_huge_timedelta', 'retry_negative',
@@ -137,9 +137,11 @@ def table_locked_later(database, mode):
                 cr.execute("VACUUM FULL ir_async")
             cr.execute("BEGIN")
             cr.execute("LOCK TABLE ir_async IN ACCESS EXCLUSIVE MODE")
+            opened.wait()
             time.sleep(LOCK_TIME)  # the upgrade of a large table
             cr.execute("COMMIT")
 
+    opened = threading.Event()
     thread = threading.Thread(target=lock)
     thread.start()
     wait_until(lambda: database.value("""
@@ -148,6 +150,7 @@ def table_locked_later(database, mode):
     try:
         yield
     finally:
+        opened.set()
         thread.join()
 
 
