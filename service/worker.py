@@ -296,7 +296,7 @@ class WorkerAsync(Worker):
     def _report(database, obituary):
         claim = obituary.job_id, obituary.session, obituary.claims
         if not obituary.cause:
-            _logger.warning("A worker died while it ran job %s of %s", obituary.job_id, obituary.dbname)
+            _logger.info("A worker died while it ran job %s of %s", obituary.job_id, obituary.dbname)
             database.session.charge(*claim)
         elif jobs := database.session.take_over(*claim, obituary.cause):
             conclude(database.session, jobs[0], starts=1)
