@@ -183,7 +183,10 @@ class Runner:
 
     def _fail(self, env, execution, exc):
         execution.on_failure()
-        env['ir.async']._finish(execution.job, env['ir.async']._outcome_of_error(execution.job, exc), execution.starts)
+        job = execution.job
+        # A cancel that came while the method was raising: the job is not tried again.
+        outcome = self._outcome_of_stop(env, job) if job.stop else env['ir.async']._outcome_of_error(job, exc)
+        env['ir.async']._finish(job, outcome, execution.starts)
 
     def _send_back(self, execution, exc):
         """Put a job back into the queue. It is not its fault, so it costs no attempt; the delay grows."""
