@@ -83,7 +83,7 @@ class IrAsync(models.Model):
                  WHERE user_id = %(uid)s AND notify AND state = 'processing'
             )
             SELECT id, name, state, revision, dismissed,
-                   CASE WHEN state NOT IN ('waiting', 'created')
+                   CASE WHEN state NOT IN ('waiting', 'created') AND date_start IS NOT NULL
                         THEN greatest(extract(epoch FROM coalesce(date_done, now() AT TIME ZONE 'UTC') - date_start), 0)::float
                    END AS elapsed,
                    CASE WHEN state NOT IN ('waiting', 'created', 'processing')
