@@ -118,7 +118,6 @@ export class AsyncJobItem extends Component {
         if (!this.isRunning) {
             return this.asyncJob.cancel(id);
         }
-        this.props.onOpen();
         this.dialog.add(ConfirmationDialog, {
             title: _t("Stop this job?"),
             body: _t("“%s” is running. Everything it did so far will be undone.", name),

@@ -380,8 +380,8 @@ test("a running job is not cancelled without a question", async () => {
     await mountMenu();
     const jobId = startJob("Export");
     await changeJob(jobId, "processing");
+    await contains(".o_ir_async_systray").click();
     const cancel = async () => {
-        await contains(".o_ir_async_systray").click();
         await contains(".o_ir_async_cancel").click();
         await waitFor(".modal");
     };
