@@ -77,7 +77,7 @@ test("list: follows the jobs, unless some are selected", async () => {
     await nextMessages();
     await advanceTime(1000);
     await animationFrame();
-    expect(queryAllTexts(".o_data_cell[name=state]")).toEqual(["Created"]);
+    expect(queryAllTexts(".o_data_cell[name=state]")).toEqual(["Queued"]);
     await changeJob(jobId, "failed", { payload: makeErrorPayload() });
     await advanceTime(1000);
     await animationFrame();
