@@ -16,7 +16,7 @@ class VerbatimJson(fields.Json):
 class IrAsync(models.Model):
     """A call of a model's method that is run by a worker process, soon, with the same user, context and records."""
     _name = 'ir.async'
-    _description = "Async Job"
+    _description = "Background Job"
     _order = 'id DESC'
     _log_access = False  # jobs are written in bulk, by SQL
     _allow_sudo_commands = False
@@ -25,9 +25,9 @@ class IrAsync(models.Model):
     state = fields.Selection(
         [
             ('waiting', "Waiting"),
-            ('created', "Created"),
-            ('processing', "Processing"),
-            ('succeeded', "Succeeded"),
+            ('created', "Queued"),
+            ('processing', "Running"),
+            ('succeeded', "Ready"),
             ('done', "Done"),
             ('failed', "Failed"),
             ('cancelled', "Cancelled"),

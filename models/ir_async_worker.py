@@ -9,7 +9,7 @@ class IrAsyncWorker(models.Model):
     that its worker died alone, and the job that it was running may be to blame.
     """
     _name = 'ir.async.worker'
-    _description = "Async Worker"
+    _description = "Background Job Worker"
     _log_access = False
     _rec_name = 'host'
 

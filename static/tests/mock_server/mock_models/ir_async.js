@@ -13,9 +13,9 @@ export class IrAsync extends models.Model {
     state = fields.Selection({
         selection: [
             ["waiting", "Waiting"],
-            ["created", "Created"],
-            ["processing", "Processing"],
-            ["succeeded", "Succeeded"],
+            ["created", "Queued"],
+            ["processing", "Running"],
+            ["succeeded", "Ready"],
             ["done", "Done"],
             ["failed", "Failed"],
             ["cancelled", "Cancelled"],
