@@ -2,6 +2,8 @@
 import contextlib
 from collections import defaultdict
 
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR
+
 from odoo import api, models
 from odoo.tools import SQL
 
@@ -115,11 +117,14 @@ class IrAsync(models.Model):
 
     @contextlib.contextmanager
     def _local_settings(self, **settings):
-        """Change settings of the transaction for a while. An error needs no care: it ends in a rollback."""
+        """Change settings of the transaction for a while. A rollback, after an error of PostgreSQL, undoes it as well."""
         before = {name: self.env.execute_query(SQL("SELECT current_setting(%s)", name))[0][0] for name in settings}
         self._set_local(settings)
-        yield
-        self._set_local(before)
+        try:
+            yield
+        finally:
+            if self.env.cr._cnx.get_transaction_status() != TRANSACTION_STATUS_INERROR:
+                self._set_local(before)
 
     def _set_local(self, settings):
         for name, value in settings.items():

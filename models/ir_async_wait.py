@@ -63,17 +63,19 @@ class IrAsync(models.Model):
 
     def _why_parents(self, states, parents):
         names = ", ".join(f"{parent.display_name} ({parent.id})" for parent in parents if parent.state == 'failed')
-        if failed := states.count('failed'):
+        hidden = self.env._("another user's")
+        failed = states.count('failed')
+        if failed > 1:
             return self.env._(
                 "%(count)s of the jobs it waits for failed: %(jobs)s. It starts once they are retried and end well.",
-                count=failed, jobs=names or self.env._("another user's")
-            ) if failed > 1 else self.env._(
-                "The job it waits for failed: %(job)s. It starts once that one is retried and ends well.",
-                job=names or self.env._("another user's"))
+                count=failed, jobs=names or hidden)
+        if failed:
+            return self.env._(
+                "The job it waits for failed: %(job)s. It starts once that one is retried and ends well.", job=names or hidden)
         if len(states) > 1:
             return self.env._("It waits for %(count)s other jobs to end.", count=len(states))
         return self.env._("It waits for another job to end: %(job)s.", job=", ".join(
-            f"{parent.display_name} ({parent.id})" for parent in parents) or self.env._("another user's"))
+            f"{parent.display_name} ({parent.id})" for parent in parents) or hidden)
 
     def _why_queued(self, queue):
         self.ensure_one()
