@@ -55,7 +55,7 @@ class IrAsync(models.Model):
             reasons += [
                 ('ids', f"{used:.0%} of the ids of {table} are used up.")
                 for table, used in self._used_ids().items() if used >= ID_LIMIT]
-            if self._has_copied(heads):
+            if self._has_copied():
                 reasons.append(('copied', "Queued jobs came with a copy of a database, and do not run by themselves."))
         return {
             'status': 'unhealthy' if reasons else 'ok',
@@ -202,8 +202,9 @@ class IrAsync(models.Model):
 
         The oldest one is among them. An index leads from one to the next, however many there are behind each.
         """
-        columns = SQL("channel, priority, id, create_date AS since, database")
-        ready = SQL("state = 'created' AND date_scheduled IS NULL")
+        columns = SQL("channel, priority, id, create_date AS since")
+        here = SQL("origin = %s AND", self._origin_sql()) if self._has_origin() else SQL()
+        ready = SQL("%s state = 'created' AND date_scheduled IS NULL", here)
         return self.env.execute_query_dict(SQL(
             """
             WITH RECURSIVE plain AS (
@@ -224,16 +225,16 @@ class IrAsync(models.Model):
                 ) next
             ),
             dated AS (
-                SELECT channel, priority, id, date_scheduled AS since, database
+                SELECT channel, priority, id, date_scheduled AS since
                   FROM ir_async
-                 WHERE state = 'created' AND date_scheduled <= clock_timestamp() AT TIME ZONE 'UTC'
+                 WHERE %(here)s state = 'created' AND date_scheduled <= clock_timestamp() AT TIME ZONE 'UTC'
               ORDER BY date_scheduled LIMIT %(limit)s
             )
-            SELECT channel, database,
+            SELECT channel,
                    greatest(0, extract(epoch FROM clock_timestamp() AT TIME ZONE 'UTC' - since))::float AS age
               FROM ((SELECT * FROM plain LIMIT %(limit)s) UNION ALL (SELECT * FROM limited LIMIT %(limit)s)
                     UNION ALL SELECT * FROM dated) AS head
-            """, columns=columns, ready=ready, limit=HEADS_MAX))
+            """, columns=columns, here=here, ready=ready, limit=HEADS_MAX))
 
     def _oldest_startable(self, heads, paused, limits):
         """Return for how many seconds the oldest job is due that nothing holds back but the workers, and its channel."""
@@ -293,15 +294,21 @@ class IrAsync(models.Model):
           ORDER BY 1
             """, ['ir_async', 'ir_async_progress', 'ir_async_stop']))}
 
-    def _has_copied(self, heads):
-        """Return whether queued jobs came with a copy. They are older than all others, so they come first."""
-        is_copied = self._copied_condition()
-        return any(head['database'] not in (None, self.env.cr.dbname) for head in heads) or self.env.execute_query(SQL(
-            "SELECT EXISTS (SELECT FROM (SELECT * FROM ir_async WHERE state = 'waiting' ORDER BY id LIMIT 100) AS job WHERE %s)",
-            is_copied))[0][0]
+    @api.model
+    def _has_origin(self):
+        return 'origin' in self._fields
 
-    def _copied_condition(self):
-        return SQL("database IS DISTINCT FROM current_database() AND database IS NOT NULL")
+    def _has_copied(self):
+        """Return whether queued jobs came with a copy of a database."""
+        if not self._has_origin():
+            return False
+        # Each is a range of an index, however many jobs there are.
+        conditions = [SQL("state = %s%s", state, condition) for state in LIVE for condition in _index_conditions(state)]
+        others = [SQL("%s %s", SQL(operator), self._origin_sql()) for operator in ('<', '>')] + [SQL("IS NULL")]
+        [[has_copied]] = self.env.execute_query(SQL("SELECT %s", SQL(" OR ").join(
+            SQL("EXISTS (SELECT FROM ir_async WHERE %s AND origin %s)", condition, other)
+            for condition in conditions for other in others)))
+        return has_copied
 
 
 def _root(channel):

@@ -24,7 +24,7 @@ class IrAsync(models.Model):
     worker_id = fields.Many2one(
         'ir.async.worker', "Worker", compute='_compute_worker_id', groups='ir_async.ir_async_group_manager')
 
-    @api.depends('state', 'date_scheduled', 'channel', 'database')
+    @api.depends('state', 'date_scheduled', 'channel')
     def _compute_wait_reason(self):
         self.update({'wait_reason': False, 'is_blocked': False, 'blocking_ids': False})
         waiting = self.filtered(lambda job: job.state == 'waiting')
@@ -32,7 +32,7 @@ class IrAsync(models.Model):
         for job in waiting:
             states, job.blocking_ids = parents_by_job[job.id]
             job.is_blocked = 'failed' in states
-            job.wait_reason = job._why_parents(states, job.blocking_ids)
+            job.wait_reason = job._why_copied() or job._why_parents(states, job.blocking_ids)
         queue = _Queue(self.env)
         for job in self.filtered(lambda job: job.state == 'created'):
             job.wait_reason = job._why_queued(queue)
@@ -72,6 +72,8 @@ class IrAsync(models.Model):
         if failed:
             return self.env._(
                 "The job it waits for failed: %(job)s. It starts once that one is retried and ends well.", job=names or hidden)
+        if not states:
+            return self.env._("The jobs it waited for have ended. It starts in a moment.")
         if len(states) > 1:
             return self.env._("It waits for %(count)s other jobs to end.", count=len(states))
         return self.env._("It waits for another job to end: %(job)s.", job=", ".join(
@@ -80,8 +82,8 @@ class IrAsync(models.Model):
     def _why_queued(self, queue):
         self.ensure_one()
         root = self.channel.split('/', 1)[0]
-        if self._is_copied():
-            return self.env._("It came with a copy of a database, and does not start by itself.")
+        if reason := self._why_copied():
+            return reason
         if self.date_scheduled and self.date_scheduled > queue.now:
             date = format_datetime(self.env, self.date_scheduled)
             if self.attempts:
@@ -108,9 +110,10 @@ class IrAsync(models.Model):
                 "The channel %(channel)s starts a job every %(interval)s seconds.", channel=self.channel, interval=f'{interval:g}')
         return self.env._("It waits for a free worker.")
 
-    def _is_copied(self):
-        # A job of a copy bears the mark of the database it was enqueued in.
-        return bool(self.database and self.database != self.env.cr.dbname)
+    def _why_copied(self):
+        if 'is_elsewhere' in self._fields and self.is_elsewhere:
+            return self.env._("It came with a copy of a database, and does not start by itself.")
+        return False
 
     def run_anyway(self):
         """Start these waiting jobs although the jobs they wait for have not ended well. Managers only.
