@@ -27,3 +27,13 @@ class WorkerDied(RuntimeError):
 
 class JobTimeout(RuntimeError):
     """The error of a job whose method took too long."""
+
+
+class PoolerFound(RuntimeError):
+    """A connection pooler is between a worker and PostgreSQL."""
+
+    def __init__(self, dbname):
+        super().__init__(
+            f"A connection pooler such as PgBouncer is between this job worker and the database {dbname}: advisory locks and"
+            " LISTEN prove nothing there, so no job is run. Set db_host and db_port in the section [ir_async] of Odoo's"
+            " configuration file to PostgreSQL itself; on web servers, too.")

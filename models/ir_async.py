@@ -8,9 +8,17 @@ ENDED = ('succeeded', 'done', 'failed', 'cancelled')
 BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; a larger payload is read on demand
 
 
-class VerbatimJson(fields.Json):
+class Payload(fields.Json):
     """JSON kept as the text it is: jsonb refuses ``\\u0000`` and rewrites numbers."""
     _column_type = ('json', 'json')
+
+    def convert_to_record(self, value, record):
+        # Managers also see who enqueued the job that failed, and from which job: that may be somebody else's code.
+        payload = super().convert_to_record(value, record)
+        if payload and 'error' in payload and record.id and record._is_manager():
+            data = payload['error'].get('data') or {}
+            data['debug'] = record.sudo()._format_chain() + (data.get('debug') or '')
+        return payload
 
 
 class IrAsync(models.Model):
@@ -33,7 +41,7 @@ class IrAsync(models.Model):
             ('cancelled', "Cancelled"),
         ],
         required=True, readonly=True, default='created')
-    payload = VerbatimJson(readonly=True, help="The result or the error", prefetch=False)
+    payload = Payload(readonly=True, help="The result or the error", prefetch=False)
     progress = fields.Json(compute='_compute_progress', help="What the method reported last: done, total and message")
     notify = fields.Boolean(readonly=True, help="Tell the user about every change")
     dismissed = fields.Boolean(readonly=True, help="The user does not want to see it any more")
@@ -74,6 +82,8 @@ class IrAsync(models.Model):
         help="The jobs that must have ended well first")
 
     # What became of it so far.
+    starts = fields.Integer(
+        readonly=True, default=0, aggregator=None, help="How many times the method was begun: also after lost races")
     attempts = fields.Integer(readonly=True, default=0, aggregator=None, help="How many times the method ended")
     deaths = fields.Integer(
         readonly=True, default=0, aggregator=None, help="How many times a worker died while it ran the method")
@@ -107,6 +117,7 @@ class IrAsync(models.Model):
             """
             ALTER TABLE %s
             ALTER revision SET DEFAULT 1,
+            ALTER starts SET DEFAULT 0,
             ALTER attempts SET DEFAULT 0,
             ALTER deaths SET DEFAULT 0,
             ALTER claims SET DEFAULT 0,
@@ -151,6 +162,9 @@ class IrAsync(models.Model):
     def copy(self, default=None):
         raise AccessError(self.env._("Jobs cannot be duplicated."))
 
+    def _is_manager(self):
+        return self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')
+
     def _lock(self):
         """Lock the rows, for the user who owns them or a manager.
 
@@ -167,8 +181,7 @@ class IrAsync(models.Model):
             "SELECT id, user_id FROM ir_async WHERE id IN %s ORDER BY id FOR NO KEY UPDATE", self._ids)))
         if missing := set(self._ids) - rows.keys():
             raise MissingError(self.env._("These jobs do not exist any more: %s", sorted(missing)))
-        is_manager = self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')
-        if not is_manager and any(owner != self.env.uid for owner in rows.values()):
+        if not self._is_manager() and any(owner != self.env.uid for owner in rows.values()):
             raise AccessError(self.env._("Only the user who started a job, or a manager, can do that."))
         return jobs
 

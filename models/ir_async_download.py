@@ -3,8 +3,6 @@ from odoo.modules import module
 from odoo.tools import str2bool
 from odoo.tools.misc import clean_context
 
-from odoo.addons.ir_async.service.pg import workers_alive
-
 
 class IrAsync(models.Model):
     _inherit = 'ir.async'
@@ -30,7 +28,7 @@ class IrAsync(models.Model):
             self.env.user._is_internal()
             and self._get_download_settings()[kind]
             and not module.current_test  # jobs do not run by themselves then
-            and workers_alive(self.env.cr)
+            and self._why_unserved('export') is None
         )
 
     @api.model

@@ -4,11 +4,11 @@ from __future__ import annotations
 import functools
 import io
 
-from odoo import SUPERUSER_ID, api, models
-from odoo.modules.registry import Registry
+from odoo import models
+from odoo.modules import module
 from odoo.tools import SQL, ormcache
 
-from ..service.pg import notifier
+from ..engine.notifier import notifier
 from .ir_async import LIVE
 
 PENDING = 'ir_async.pending'  # key in the hooks' data: the rows that the transaction is about to insert
@@ -78,6 +78,7 @@ class IrAsync(models.Model):
                 lines = '\n'.join(f'{row[0]}\t{row[1]}\t{rest(row[2:])}' for row in rows)
                 self.env.cr.copy_expert(f'COPY ir_async ({columns}) FROM STDIN', io.StringIO(lines))
             self._wake_workers()
+            self._ensure_served({row[COLUMNS.index('channel')] for row in rows})
         if dependencies:
             # A parent that was deleted since had ended, long ago.
             self.env.cr.execute(
@@ -100,6 +101,7 @@ class IrAsync(models.Model):
             """, SQL(', ').join(map(SQL.identifier, COLUMNS)), row))
         if inserted:
             self._wake_workers()
+            self._ensure_served({values['channel']})
             return None
         owner = SQL("notify AND user_id = %s", values['user_id']) if values['notify'] else SQL("NOT notify")
         [[existing_id, state]] = self.env.execute_query(SQL(
@@ -118,18 +120,19 @@ class IrAsync(models.Model):
             data['ir_async.notified'] = True
             self.env.cr.postcommit.add(self._notify_workers)
 
+    def _ensure_served(self, channels):
+        """Have the cron workers run jobs of channels that no live worker serves, in this transaction."""
+        if not module.current_test and any(self._why_unserved(channel) == 'no_worker' for channel in {name.split('/', 1)[0] for name in channels}):
+            self._trigger_fallback()
+
     def _notify_workers(self):
-        """Wake the workers up, now; where there are none, the cron workers."""
+        """Wake the workers up, now."""
         # another hook may enqueue more, and commit
         self.env.cr.postcommit.data.pop('ir_async.notified', None)
         # Odoo signals after these hooks that caches are to be cleared: a job would begin earlier, and not know.
         if self.env.registry.ready:
             self.env.registry.signal_changes()
-        dbname = self.env.cr.dbname
-        if not notifier.notify(dbname):
-            with Registry(dbname).cursor() as cr:
-                env = api.Environment(cr, SUPERUSER_ID, {})
-                env.ref('ir_async.ir_cron_run_jobs')._trigger()
+        notifier.notify(self.env.cr.dbname)
 
     @ormcache()
     def _is_referenced(self):

@@ -17,4 +17,6 @@ class IrAsyncStop(models.Model):
     reason = fields.Selection(
         [('cancel', "Cancelled"), ('timeout', "Took too long")], required=True, readonly=True)
 
+    debug = fields.Text(readonly=True, help="Where the method was")
+
     _job_uniq = models.UniqueIndex('(job_id)')

@@ -3,10 +3,10 @@ from odoo.tools import SQL
 
 
 class IrAsyncWorker(models.Model):
-    """The workers that have business with this database: one row a session, written by the workers themselves.
+    """The workers that serve this database: one row a session, written by the workers themselves.
 
-    The table is UNLOGGED: PostgreSQL empties it when it recovers from a crash. So a row that is still there says
-    that its worker died alone, and the job that it was running may be to blame.
+    A session is alive while its key is locked in this database, a process while its key is locked on ``postgres``. The row
+    of a session that was closed stays as long as its process lives: it says who serves this database.
     """
     _name = 'ir.async.worker'
     _description = "Background Job Worker"
@@ -16,14 +16,14 @@ class IrAsyncWorker(models.Model):
     host = fields.Char(readonly=True)
     pid = fields.Integer(string="Process", readonly=True, aggregator=None)
     process_key = fields.Integer(readonly=True, aggregator=None, help="The lock that its process holds")
-    server_start = fields.Datetime(readonly=True, help="When PostgreSQL had been started")
-    limit_time_real = fields.Float(digits=0, readonly=True, aggregator=None, help="Seconds that it gives a job; 0: no limit")
-    date_ready = fields.Datetime(
-        readonly=True, help="When it had loaded all it needs: if it dies later on, the job that it runs is to blame")
+    channels = fields.Char(readonly=True, help="Only jobs of these channels, all if empty")
+    running_job_id = fields.Integer(readonly=True, aggregator=None, help="The job that a cron worker runs")
+    closed = fields.Boolean(readonly=True, help="It keeps no connection while there is nothing to do")
 
     def init(self):
         sequence = SQL.identifier(f'{self._table}_id_seq')
         self.env.cr.execute(SQL("ALTER TABLE %s SET UNLOGGED", SQL.identifier(self._table)))
+        self.env.cr.execute(SQL("ALTER TABLE %s ALTER closed SET DEFAULT false", SQL.identifier(self._table)))
         # The key of a session is that of an advisory lock, 32 bits: it starts over, where no row is left.
         self.env.cr.execute(SQL("ALTER SEQUENCE %s AS integer CYCLE", sequence))
         if self.env.cr._cnx.server_version >= 150000:

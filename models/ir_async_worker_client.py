@@ -1,7 +1,7 @@
 from odoo import api, fields, models
 from odoo.fields import Domain
 
-from odoo.addons.ir_async.service.session import ALIVE
+from ..engine.session import LIVE_PROCESSES, LIVE_SESSIONS
 
 
 class IrAsyncWorker(models.Model):
@@ -20,7 +20,8 @@ class IrAsyncWorker(models.Model):
             worker.display_name = f"{worker.host} ({worker.pid})"
 
     def _alive_ids(self):
-        self.env.cr.execute(ALIVE)
+        self.env.cr.execute(
+            f"SELECT id FROM ir_async_worker WHERE process_key IN ({LIVE_PROCESSES}) OR id IN ({LIVE_SESSIONS})")
         return {key for key, in self.env.cr.fetchall()}
 
     def _compute_is_alive(self):

@@ -4,18 +4,19 @@ from contextlib import contextmanager
 from datetime import timedelta
 from unittest.mock import patch
 
-from odoo.addons.ir_async.service.session import OPTIONS, Session
-from odoo.addons.ir_async.tests.common import AsyncCase
+from odoo.addons.ir_async.engine.job import Outcome
+from odoo.addons.ir_async.engine.session import PLANNER, Session
+from odoo.addons.ir_async.tests.common import AsyncCase, _finish
 
 
 class InnerSession(Session):
     """A session whose connection is that of the test."""
 
-    def _execute_prepared(self, name, *args):
+    def execute_prepared(self, name, *args):
         # Statements that were prepared are the connection's, and hold the key of the session.
-        self._execute("DEALLOCATE ALL")
+        self.execute("DEALLOCATE ALL")
         self._prepared.clear()
-        return super()._execute_prepared(name, *args)
+        return super().execute_prepared(name, *args)
 
 
 class QueueCase(AsyncCase):
@@ -34,11 +35,11 @@ class QueueCase(AsyncCase):
     def open_session(self):
         """Return the session of one more worker."""
         with self.env.cr._cnx.cursor() as cr:
-            for name, value in OPTIONS.items():
+            for name, value in PLANNER.items():
                 cr.execute(f"SET LOCAL {name} = '{value}'")  # pylint: disable=sql-injection
             session = InnerSession(self.env.cr.dbname, self.env.cr._cnx, Session._register(cr))
-        self.addCleanup(session._execute, "SELECT pg_advisory_unlock_all()")
-        self.addCleanup(session._execute, "DEALLOCATE ALL")
+        self.addCleanup(session.execute, "SELECT pg_advisory_unlock_all()")
+        self.addCleanup(session.execute, "DEALLOCATE ALL")
         return session
 
     def call(self, name="x", **options):
@@ -53,7 +54,7 @@ class QueueCase(AsyncCase):
         session = session or self.session
         jobs = session.claim(limit)
         for _i in range(10):
-            if jobs or session.watch() != 0:
+            if jobs or session.maintain() != 0:
                 break
             jobs = session.claim(limit)
         self.env.invalidate_all()
@@ -65,7 +66,7 @@ class QueueCase(AsyncCase):
 
     def finish(self, job, state='done', **kwargs):
         """End a claimed job."""
-        self.env['ir.async'].sudo()._finish(job, state, **kwargs)
+        _finish(self.env.cr, job, Outcome(state, **kwargs), 1)
         self.env.invalidate_all()
 
     def assertDelay(self, delay, expected):
@@ -76,7 +77,7 @@ class QueueCase(AsyncCase):
 
     def watch(self):
         self.env['ir.async'].flush_model()
-        delay = self.session.watch()
+        delay = self.session.maintain()
         self.env.invalidate_all()
         return delay
 
@@ -92,13 +93,13 @@ class QueueCase(AsyncCase):
     def statements(self):
         """Record what sessions execute."""
         statements = []
-        execute = Session._execute
+        execute = Session.execute
 
         def record(session, query, params=()):
             statements.append(query)
             return execute(session, query, params)
 
-        with patch.object(Session, '_execute', record):
+        with patch.object(Session, 'execute', record):
             yield statements
 
     def method(self, function):

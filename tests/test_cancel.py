@@ -183,7 +183,7 @@ class TestCancel(QueueCase):
         self.call(after=job)
         self.env['ir.async'].flush_model()
         self.env.cr.postcommit.clear()
-        with patch('odoo.addons.ir_async.service.pg.Notifier.notify') as notify:
+        with patch('odoo.addons.ir_async.engine.notifier.Notifier.notify') as notify:
             job.cancel()
             self.env.cr.postcommit.run()
         notify.assert_called_once_with(self.env.cr.dbname)

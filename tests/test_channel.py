@@ -7,7 +7,7 @@ from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
 from odoo.addons.ir_async.service import session as session_module
-from odoo.addons.ir_async.service.config import settings
+from odoo.addons.ir_async.tools.config import settings
 
 
 class TestChannel(QueueCase):
@@ -256,7 +256,7 @@ class TestChannel(QueueCase):
         channel = self.channel('c', capacity=1)
         for change in (lambda: channel.write({'capacity': 2}), channel.action_pause, channel.action_resume, channel.unlink):
             self.env.cr.postcommit.clear()
-            with patch('odoo.addons.ir_async.service.pg.Notifier.notify') as notify:
+            with patch('odoo.addons.ir_async.engine.notifier.Notifier.notify') as notify:
                 change()
                 self.env.cr.postcommit.run()
             notify.assert_called_with(self.env.cr.dbname)

@@ -201,7 +201,7 @@ class TestRetry(QueueCase):
         if ready:
             session.set_ready(True)
         jobs = self.claim(limit, session=session)
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        session.execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
         self.watch()
         return jobs
 
@@ -232,7 +232,7 @@ class TestRetry(QueueCase):
         session = self.open_session()
         session.set_ready(True)
         self.claim(2, session=session)
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        session.execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
         self.watch()
         self.assertEqual(jobs.mapped('deaths'), [1, 0])
         # as if somebody had had it locked
@@ -246,8 +246,8 @@ class TestRetry(QueueCase):
         session = self.open_session()
         session.set_ready(True)
         self.claim(session=session)
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
-        session._execute("DELETE FROM ir_async_worker")
+        session.execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        session.execute("DELETE FROM ir_async_worker")
         self.watch()
         self.assertRecordValues(job, [{'state': 'created', 'deaths': 0}])
 
@@ -273,7 +273,7 @@ class TestRetry(QueueCase):
                 session.set_ready(True)
                 [claimed] = self.claim(session=session)
                 self.env.cr.execute("INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, %s)", [job.id, reason])
-                session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+                session.execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
                 [claimed] = self.claim()
                 self.assertEqual((claimed.id, claimed.stop, claimed.deaths), (job.id, reason, 0))
                 self.finish(claimed, 'cancelled')
@@ -287,7 +287,7 @@ class TestRetry(QueueCase):
                 self.claim(session=session)
                 self.shift(job, date_start=-seconds)
                 self.env.cr.execute("UPDATE ir_async_worker SET date_ready = date_ready - interval '1 minute'")
-                session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+                session.execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
                 [claimed] = self.claim()
                 self.assertEqual((claimed.id, claimed.stop, claimed.deaths), (job.id, stop, deaths))
                 self.finish(claimed)
@@ -300,7 +300,7 @@ class TestRetry(QueueCase):
         self.claim(2, session=session)
         self.shift(jobs, date_start=-6)
         self.env.cr.execute("UPDATE ir_async_worker SET server_start = server_start - interval '1 hour', date_ready = date_ready - interval '1 hour'")
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        session.execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
         self.watch()
         self.assertRecordValues(jobs, [{'state': 'created', 'deaths': 0}] * 2)
         self.assertEqual([job.stop for job in self.claim(2)], [None, None])
@@ -311,7 +311,7 @@ class TestRetry(QueueCase):
         session.set_ready(True)
         self.claim(session=session)
         session.set_ready(False)
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        session.execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
         self.watch()
         self.assertRecordValues(job, [{'state': 'created', 'deaths': 0}])
 
@@ -322,7 +322,7 @@ class TestRetry(QueueCase):
         session.set_ready(True)
         self.shift(job, date_start=-20)  # it took long to load the modules
         self.env.cr.execute("UPDATE ir_async_worker SET date_ready = date_ready - interval '6 seconds' WHERE id = %s", [session.key])
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        session.execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
         [claimed] = self.claim()
         self.assertEqual((claimed.id, claimed.stop, claimed.deaths), (job.id, 'timeout', 0))
 
@@ -448,7 +448,7 @@ class TestRetry(QueueCase):
     def test_retry_wakes_the_workers(self):
         job = self.failed()
         self.env.cr.postcommit.clear()
-        with patch('odoo.addons.ir_async.service.pg.Notifier.notify') as notify:
+        with patch('odoo.addons.ir_async.engine.notifier.Notifier.notify') as notify:
             job.retry()
             self.env.cr.postcommit.run()
         notify.assert_called_once_with(self.env.cr.dbname)

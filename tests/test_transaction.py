@@ -8,8 +8,8 @@ import psycopg2
 from odoo.tests import tagged
 
 from .method_case import MethodCase
+from odoo.addons.ir_async.engine import notifier as pg
 from odoo.addons.ir_async.models.ir_async_insert import COLUMNS, COPY_MIN
-from odoo.addons.ir_async.service import pg
 
 
 class TestTransaction(MethodCase):
@@ -177,7 +177,7 @@ class TestTransaction(MethodCase):
         notifier = pg.Notifier()
         self.woken.side_effect = notifier.notify
         with patch.object(pg, 'connect', side_effect=psycopg2.OperationalError("down")), \
-                self.assertLogs('odoo.addons.ir_async.service.pg', 'WARNING') as log:
+                self.assertLogs('odoo.addons.ir_async.engine.notifier', 'WARNING') as log:
             job = self.call()
             self.commit()
         self.assertIn("Could not wake the job workers: down", log.output[0])

@@ -60,6 +60,6 @@ def test_notification_lost(cluster, database, server):
 def test_notification_not_sent(database, server, monkeypatch):
     with server(database, settings={'poll_interval': 2}):
         # not even by this process
-        monkeypatch.setattr('odoo.addons.ir_async.service.pg.notifier.notify', lambda dbname: None)
+        monkeypatch.setattr('odoo.addons.ir_async.engine.notifier.notifier.notify', lambda dbname: None)
         job_id = database.enqueue('effect', 'nobody is told')
         assert database.wait_for(job_id).state == 'done'
