@@ -31,13 +31,14 @@ class IrAsync(models.Model):
             job.duration = job.date_start and end and max(0, (end - job.date_start).total_seconds())
             job.wait_duration = job.date_start and max(0, (job.date_start - job.create_date).total_seconds())
 
-    @api.depends('state', 'payload')
+    @api.depends('state', 'attempts', 'payload')
     def _compute_error_message(self):
+        # Results may be large: only the payloads of those that can have an error are read.
+        with_error = self.filtered(lambda job: job.state == 'failed' or (job.state in LIVE and job.attempts))
+        payloads = dict(self.env.execute_query(SQL("SELECT id, payload FROM ir_async WHERE id IN %s", with_error._ids or (0,))))
         for job in self:
-            # Results may be large: only the payloads of those that can have an error are read.
-            may_have_error = job.state == 'failed' or (job.state in LIVE and job.attempts)
-            error = (job.payload or {}).get('error') if may_have_error else None
-            job.error_message = error and (error.get('data', {}).get('message') or error.get('message'))
+            error = (payloads.get(job.id) or {}).get('error') or {}
+            job.error_message = error.get('data', {}).get('message') or error.get('message')
 
     def _field_to_sql(self, alias, field_expr, query=None):
         # They are not columns, but can be measured and sorted as if they were.

@@ -7,7 +7,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 from odoo import api, models
 from odoo.tools import SQL
 
-from ..service import pg
+from ..engine.session import LIVE_PROCESSES
 from .ir_async import ENDED, LIVE
 from .ir_async_channel import EVERYTHING
 
@@ -256,17 +256,12 @@ class IrAsync(models.Model):
 
     @api.model
     def _count_workers(self):
-        """Return how many worker processes are alive: those that listen for jobs.
+        """Return how many worker processes that serve this database are alive.
 
         :rtype: int
         """
         [[count]] = self.env.execute_query(SQL(
-            """
-            SELECT count(*)
-              FROM pg_locks
-             WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND granted
-               AND database = (SELECT oid FROM pg_database WHERE datname = 'postgres')
-            """, pg.LOCK_CLASS, pg.LISTENER_KEY))
+            f"SELECT count(DISTINCT process_key) FROM ir_async_worker WHERE process_key IN ({LIVE_PROCESSES})"))
         return count
 
     def _modules_in_flux(self):
