@@ -1,14 +1,12 @@
 {
     'name': 'Background Jobs',
-    'version': '19.0.1.0.0',
+    'version': '19.0.1.1.0',
     'summary': 'Run any model method in the background, right now, and tell the user',
     'category': 'Hidden/Tools',
     'author': 'The ir_async authors',
     'license': 'LGPL-3',
     'depends': ['bus'],
     'data': [
-        'data/ir_async_channel_data.xml',
-        'data/ir_config_parameter_data.xml',
         'data/ir_cron_data.xml',
         'security/ir_async_groups.xml',
         'security/ir_async_security.xml',
@@ -33,4 +31,6 @@
         ],
     },
     'post_load': 'post_load',
+    'post_init_hook': 'post_init_hook',
+    'uninstall_hook': 'uninstall_hook',
 }

@@ -1,3 +1,6 @@
+from psycopg2 import errorcodes, errors
+
+
 class RetryJob(Exception):
     """Raise it in a job that is to be tried again later. What it did is rolled back; it costs no attempt.
 
@@ -37,3 +40,15 @@ class PoolerFound(RuntimeError):
             f"A connection pooler such as PgBouncer is between this job worker and the database {dbname}: advisory locks and"
             " LISTEN prove nothing there, so no job is run. Set db_host and db_port in the section [ir_async] of Odoo's"
             " configuration file to PostgreSQL itself; on web servers, too.")
+
+
+class KeyTaken(errors.SerializationFailure):
+    """Another transaction enqueued a job of the same key, or began it, while this one was about to do so.
+
+    Odoo runs the transaction again, as after every serialization failure: then it finds that job.
+    """
+
+    pgcode = errorcodes.SERIALIZATION_FAILURE
+
+    def __init__(self, *keys):
+        super().__init__(f"Another transaction has enqueued or begun a job of the same key meanwhile: {', '.join(keys)}")

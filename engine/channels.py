@@ -4,13 +4,14 @@ The rows of limited channels are marked ``limited`` and in indexes of their own,
 """
 from __future__ import annotations
 
-from .claim import IS_LIMITED, IS_UPGRADING, NOW, READY, SERVED, TAKE, in_order
+from .claim import HERE, IS_LIMITED, IS_UPGRADING, NOW, READY, SERVED, TAKE, in_order
 from .job import PUBLISHED, Job
 
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # of advisory locks, while a job of a limited channel is claimed
 
-RUNNING = """
-    running AS MATERIALIZED (SELECT channel, count(*) AS jobs FROM ir_async WHERE state = 'processing' GROUP BY channel)
+RUNNING = f"""
+    running AS MATERIALIZED (
+        SELECT channel, count(*) AS jobs FROM ir_async WHERE state = 'processing' AND {HERE} GROUP BY channel)
 """
 # How long the channel has to wait for a slot: 0 for not at all, NULL for until something changes.
 SLOT_DELAY = f"""
@@ -102,7 +103,7 @@ RECLASSIFY = f"""
           FROM ir_async
          WHERE id IN (
                SELECT id
-                 FROM (SELECT id, channel FROM ir_async WHERE {READY} AND NOT limited ORDER BY priority, id LIMIT 1000) first
+                 FROM (SELECT id, channel FROM ir_async WHERE {READY} AND NOT limited AND {HERE} ORDER BY priority, id LIMIT 1000) first
                 WHERE {IS_LIMITED})
     FOR NO KEY UPDATE SKIP LOCKED
     )

@@ -16,7 +16,8 @@ IS_LIMITED = f"split_part(channel, '/', 1) IN ({LIMITED})"
 IS_PAUSED = "EXISTS (SELECT FROM ir_async_channel WHERE name = '*' AND paused)"
 IS_UPGRADING = "EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove'))"
 READY = f"state = 'created' AND date_scheduled IS NULL AND NOT {IS_PAUSED}"
-SERVED = "(%(channels)s = '{}' OR split_part(channel, '/', 1) = ANY(%(channels)s))"
+HERE = "origin = %(origin)s"  # not what came with a copy of another database
+SERVED = f"{HERE} AND (%(channels)s = '{{}}' OR split_part(channel, '/', 1) = ANY(%(channels)s))"
 TAKE = """
     state = 'processing',
     session = %(key)s,
@@ -49,7 +50,7 @@ CLAIM = f"""
 CLAIM_ONE = f"""
     UPDATE ir_async job
        SET {TAKE}
-     WHERE job.id = %(job_id)s AND job.state = 'created'
+     WHERE job.id = %(job_id)s AND job.state = 'created' AND {HERE}
  RETURNING """
 
 

@@ -1,6 +1,7 @@
 """Children: put them into the queue once their parents ended well, or cancel them with a parent."""
 from __future__ import annotations
 
+from .claim import HERE
 from .job import PUBLISHED
 
 # Rows are locked in no certain order by several workers, or by somebody who cancels them: whatever is locked is left to the
@@ -19,19 +20,20 @@ MET = """
      WHERE rel.job_id = met.job_id AND rel.after_id = met.after_id;
 """
 # not NOT EXISTS: an anti join may read all that is unmet
-UNBLOCK = """
+UNBLOCK = f"""
     WITH ready AS (
         SELECT id
           FROM ir_async child
-         WHERE state = 'waiting'
-           AND (SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND unmet LIMIT 1) IS NULL {children}
+         WHERE state = 'waiting' AND {HERE}
+           AND (SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND unmet LIMIT 1) IS NULL {{children}}
     FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job
        SET state = 'created', revision = revision + 1
       FROM ready
      WHERE job.id = ready.id
- RETURNING """ + PUBLISHED
+ RETURNING {PUBLISHED}
+"""
 UNBLOCK_ALL = MET.format(parents="") + UNBLOCK.format(children="")
 UNBLOCK_OF = MET.format(parents="AND rel.after_id = ANY(%(parents)s::int[])") + UNBLOCK.format(
     children="AND id IN (SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s::int[]))")
@@ -39,7 +41,7 @@ CANCEL = f"""
     WITH orphan AS (
         SELECT id
           FROM ir_async child
-         WHERE state = 'waiting' AND EXISTS (
+         WHERE state = 'waiting' AND {HERE} AND EXISTS (
                SELECT
                  FROM ir_async_after_rel rel
                  JOIN ir_async parent ON parent.id = rel.after_id
@@ -75,8 +77,8 @@ class Dependencies:
         :rtype: set[int]
         """
         if parents is None:
-            return self._session.change(UNBLOCK_ALL)
-        return self._session.change(UNBLOCK_OF, {'parents': '{%s}' % ','.join(map(str, parents))})
+            return self._session.change(UNBLOCK_ALL, self._session.params())
+        return self._session.change(UNBLOCK_OF, self._session.params(parents='{%s}' % ','.join(map(str, parents))))
 
     def cancel(self):
         """Cancel the children of cancelled jobs, and theirs.
@@ -85,6 +87,6 @@ class Dependencies:
         :rtype: set[int]
         """
         changed = set()
-        while cancelled := self._session.change(CANCEL):
+        while cancelled := self._session.change(CANCEL, self._session.params()):
             changed |= cancelled
         return changed

@@ -6,7 +6,7 @@ import time
 
 from odoo.modules.loading import reset_modules_state
 
-from .claim import IS_UPGRADING, LIMITED, NOW, READY, SERVED
+from .claim import HERE, IS_UPGRADING, LIMITED, NOW, READY, SERVED
 from .connection import LOCK_CLASS
 from .job import PUBLISHED
 from .notifier import notifier
@@ -20,25 +20,25 @@ WARNING_INTERVAL = 60  # seconds between two warnings about modules
 STUCK_TIME = 5 * 3600  # seconds after which Odoo's crons take modules in flux for left over, too
 
 LOOK = f"""
-    SELECT ARRAY(SELECT id FROM ir_async_worker WHERE NOT closed AND id NOT IN (
+    SELECT ARRAY(SELECT id FROM ir_async_worker WHERE closed IS NOT TRUE AND id NOT IN (
                SELECT objid::int8
                  FROM pg_locks
                 WHERE locktype = 'advisory' AND classid = {LOCK_CLASS} AND objsubid = 2 AND granted
                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))),
-           $1 OR EXISTS (SELECT FROM ir_async WHERE state = 'processing'),
-           EXISTS (SELECT FROM ir_async WHERE state = 'waiting'),
+           $1 OR EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND {HERE}),
+           EXISTS (SELECT FROM ir_async WHERE state = 'waiting' AND {HERE}),
            EXISTS (SELECT FROM ir_async WHERE {READY} AND limited AND {SERVED}),
            EXISTS ({LIMITED}),
            $1 OR EXISTS (SELECT FROM ir_async WHERE {READY} AND NOT limited AND {SERVED}),
            (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
-             WHERE state = 'created' AND date_scheduled IS NOT NULL),
+             WHERE state = 'created' AND date_scheduled IS NOT NULL AND {HERE}),
            {IS_UPGRADING}
 """
 STAGE = f"""
     WITH due AS (
         SELECT id
           FROM ir_async
-         WHERE state = 'created' AND date_scheduled <= {NOW}
+         WHERE state = 'created' AND date_scheduled <= {NOW} AND {HERE}
       ORDER BY date_scheduled
          LIMIT 1000
     FOR NO KEY UPDATE SKIP LOCKED
@@ -46,7 +46,7 @@ STAGE = f"""
     UPDATE ir_async job SET date_scheduled = NULL FROM due WHERE job.id = due.id
  RETURNING {PUBLISHED.replace('job.notify', 'false')}
 """
-OLDEST = f"SELECT EXTRACT(EPOCH FROM {NOW} - min(create_date)) FROM ir_async WHERE {READY}"
+OLDEST = f"SELECT EXTRACT(EPOCH FROM {NOW} - min(create_date)) FROM ir_async WHERE {READY} AND {HERE}"
 
 
 class Maintenance:
@@ -92,7 +92,7 @@ class Maintenance:
             swept, sweep_delay = self._sweep(processing)
             changed |= swept
         if due is not None and due <= 0:
-            changed |= self._session.change(STAGE)
+            changed |= self._session.change(STAGE, self._session.params())
         if ready and has_limits and not is_busy and not upgrading:
             changed |= self._channels.reclassify()  # a job could be claimed, and was not
         if upgrading and ready:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from .claim import TAKE
+from .claim import HERE, TAKE
 from .connection import LOCK_CLASS
 from .job import BEGUN, PUBLISHED, Job
 
@@ -28,7 +28,7 @@ RESCUE = f"""
         SELECT job.id, worker.id IS NOT NULL AS is_charged
           FROM ir_async job
      LEFT JOIN ir_async_worker worker ON worker.id = job.session AND worker.running_job_id = job.id
-         WHERE {IS_ORPHAN} AND (%(sessions)s::int[] IS NULL OR job.session = ANY(%(sessions)s))
+         WHERE {IS_ORPHAN} AND job.{HERE} AND (%(sessions)s::int[] IS NULL OR job.session = ANY(%(sessions)s))
     FOR NO KEY UPDATE OF job SKIP LOCKED
     )
     UPDATE ir_async job
@@ -90,7 +90,7 @@ class Rescue:
         # PostgreSQL forgets the rows of workers when it crashes: also look for jobs of sessions that have none.
         is_full = now >= self._next_full and not (dead and not due)
         if due or is_full:
-            changed = self._session.change(RESCUE, {'sessions': None if is_full else due})
+            changed = self._session.change(RESCUE, self._session.params(sessions=None if is_full else due))
             if is_full:
                 self._next_full = now + FULL_INTERVAL
         young = [seen + GRACE - now for key, seen in self._seen.items() if key not in due]

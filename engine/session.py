@@ -18,23 +18,27 @@ import threading
 
 import psycopg2
 
-from odoo.modules import Manifest
-
 from ..exceptions import PoolerFound
 from ..tools.config import settings
 from .channels import Channels
-from .claim import READY, Claim
+from .claim import HERE, NOW, READY, Claim
 from .connection import LOCK_CLASS, PROCESS_LOCK_CLASS, connect_worker
 from .dependencies import Dependencies
 from .fence import RAISE, token
 from .job import CLAIMED, PUBLISHED, StateChange
 from .maintenance import Maintenance
 from .notifier import notifier
+from .origin import (
+    EXPRESSIONS,
+    IS_PERMITTED,
+    is_same_version,
+    read_origin,
+    warn_of_copies,
+)
 from .rescue import Rescue
 
 _logger = logging.getLogger(__name__)
 
-VERSIONS = {name: Manifest.for_addon(name)['version'] for name in ('base', 'ir_async')}
 STOP_CHANNEL = 'ir_async_stop'  # NOTIFYed in the database of the job, with its id: a hint, the row decides
 
 # A claim may be lost in a crash: its session is gone then, too. So it need not wait for the disk. An outcome must.
@@ -60,14 +64,12 @@ LIVE_PROCESSES = f"""
 """
 
 LOOK = f"""
-    SELECT (SELECT latest_version FROM ir_module_module WHERE name = 'base'),
-           (SELECT latest_version FROM ir_module_module WHERE name = 'ir_async'),
-           EXISTS (SELECT FROM ir_async WHERE {READY}),
-           EXISTS (SELECT FROM ir_async WHERE state IN ('waiting', 'processing')),
-           EXTRACT(EPOCH FROM min(date_scheduled) - clock_timestamp() AT TIME ZONE 'UTC'),
-           EXISTS (SELECT FROM ir_async_worker WHERE process_key = %s)
-      FROM ir_async
-     WHERE state = 'created' AND date_scheduled IS NOT NULL
+    SELECT EXISTS (SELECT FROM ir_async WHERE {READY} AND {HERE}),
+           EXISTS (SELECT FROM ir_async WHERE state = 'waiting' AND {HERE}),
+           EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND {HERE}),
+           (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
+             WHERE state = 'created' AND date_scheduled IS NOT NULL AND {HERE}),
+           EXISTS (SELECT FROM ir_async_worker WHERE process_key = %(process_key)s)
 """
 
 # A row whose lock is gone is that of a session that ended: the lock is taken first. Rows of processes that live stay,
@@ -124,10 +126,9 @@ SIGNALS = """
 class Session:
     """The presence of a worker in a database, from :meth:`open` to :meth:`close`."""
 
-    def __init__(self, dbname, connection, key, process_key=None):
+    def __init__(self, dbname, connection, key):
         self.dbname = dbname
         self.key = key
-        self.process_key = process_key
         self.changes = []  # to be published to the users
         self._connection = connection
         self._lock = threading.Lock()  # the worker's two threads share the connection
@@ -154,32 +155,36 @@ class Session:
         except PoolerFound as exc:
             _logger.error("%s", exc)
             return None, None
-        session = delay = None
+        session = None
         try:
             with connection.cursor() as cr:
-                cr.execute(LOOK, [process_key])
-                base, own, is_ready, is_live, delay, is_known = cr.fetchone()
-                if (base, own) != tuple(VERSIONS.values()):
-                    if own:
-                        _logger.info("Jobs of %s are not run: it is not upgraded to this version yet", dbname)
+                cr.execute("SELECT name, latest_version FROM ir_module_module WHERE name IN ('base', 'ir_async')")
+                if not is_same_version(dbname, dict(cr.fetchall())):
                     return None, None
+                origin = read_origin(cr)
+                warn_of_copies(cr, dbname, origin)
+                cr.execute(LOOK, {'process_key': process_key, 'origin': origin})
+                is_ready, is_waiting, is_processing, delay, is_known = cr.fetchone()
                 delay = None if delay is None else float(delay)
-                is_due = is_ready or is_live or (delay is not None and delay <= 0)
+                is_due = is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
                 if is_due or (process_key and not is_known):  # also without jobs: others ask whether anybody serves this database
-                    key = cls._register(cr, process_key)
-                    session = cls(dbname, connection, key, process_key)
+                    session = cls(dbname, connection, cls._register(cr, process_key))
                 if not is_due and session:
                     session.close()
                     return None, delay
-        except psycopg2.errors.UndefinedTable:
-            return None, None
-        except psycopg2.errors.UndefinedColumn:
-            _logger.info("Jobs of %s are not run: it is not upgraded to this version yet", dbname)
-            return None, None
+        except (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn):
+            return None, None  # not, or not yet, a database with this module
         finally:
             if not session:
                 connection.close()
         return session, delay
+
+    @functools.cached_property
+    def origin(self):
+        """The identity of the database, as in the rows of its jobs."""
+        [[is_permitted]] = self.execute(IS_PERMITTED)
+        [[origin]] = self.execute(f"SELECT {EXPRESSIONS[is_permitted]}")
+        return origin
 
     @staticmethod
     def _register(cr, process_key=None):
@@ -240,7 +245,7 @@ class Session:
 
     def params(self, **params):
         """Return the parameters that claims have in common, with some more."""
-        return {'key': self.key, 'channels': settings().channels, **params}
+        return {'key': self.key, 'channels': settings().channels, 'origin': self.origin, **params}
 
     @functools.cached_property
     def columns(self):

@@ -1,9 +1,14 @@
 """The row of a job: what is to be run, how, and what became of it so far."""
 from odoo import api, fields, models
 from odoo.exceptions import AccessError, MissingError
-from odoo.tools import SQL
+from odoo.tools import SQL, sql
 
 LIVE = ('waiting', 'created', 'processing')
+MAX_LABELS = 20  # jobs that an error names
+# Which jobs have their key to themselves, and among whose. As in the index, or it would not be used.
+KEY_OWNER = SQL("(CASE WHEN notify THEN user_id ELSE 0 END)")
+TAKES_KEY = SQL(
+    "key IS NOT NULL AND state IN ('waiting', 'created', 'processing') AND (key_until IS DISTINCT FROM 'start' OR claims = 0)")
 ENDED = ('succeeded', 'done', 'failed', 'cancelled')
 BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; a larger payload is read on demand
 
@@ -19,6 +24,26 @@ class Payload(fields.Json):
             data = payload['error'].get('data') or {}
             data['debug'] = record.sudo()._format_chain() + (data.get('debug') or '')
         return payload
+
+
+class WeakMany2one(fields.Many2one):
+    """A reference without a foreign key: PostgreSQL does not write the row when what it refers to is deleted."""
+
+    def update_db_foreign_key(self, model, column):
+        pass
+
+
+# What `_add_rows` leaves out, it leaves to the database.
+DEFAULTS = {
+    'revision': "int4 DEFAULT 1",
+    'starts': "int4 DEFAULT 0",
+    'attempts': "int4 DEFAULT 0",
+    'deaths': "int4 DEFAULT 0",
+    'claims': "int4 DEFAULT 0",
+    'create_date': "timestamp DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')",
+}
+# Each job leaves two dead rows. By default, they would be cleaned up once they are a fifth of all that have ended.
+STORAGE = {'autovacuum_vacuum_scale_factor': '0.02', 'autovacuum_vacuum_threshold': '1000'}
 
 
 class IrAsync(models.Model):
@@ -64,9 +89,9 @@ class IrAsync(models.Model):
     stack = fields.Text(
         readonly=True, prefetch=False, groups='ir_async.ir_async_group_manager',
         help="Where it was enqueued: JSON, innermost frame last")
-    parent_id = fields.Many2one(
-        'ir.async', "Enqueued by", readonly=True, index='btree_not_null', ondelete='set null',
-        groups='ir_async.ir_async_group_manager')
+    # A foreign key would have whoever deletes the parent write this row, also while a worker runs the job.
+    parent_id = WeakMany2one(
+        'ir.async', "Enqueued by", readonly=True, index='btree_not_null', groups='ir_async.ir_async_group_manager')
 
     # How: see `with_options`.
     priority = fields.Integer(required=True, readonly=True, default=10, aggregator=None, help="Lower runs first")
@@ -77,6 +102,8 @@ class IrAsync(models.Model):
     channel = fields.Char(required=True, readonly=True, default='default')
     limited = fields.Boolean(readonly=True, help="The channel has limits")
     key = fields.Char(readonly=True, help="While a job of this key is queued or running, there is no second one")
+    key_until = fields.Selection(
+        [('end', "It ends"), ('start', "It begins")], readonly=True, help="How long the job has its key to itself")
     after_ids = fields.Many2many(
         'ir.async', 'ir_async_after_rel', 'job_id', 'after_id', "After", readonly=True,
         help="The jobs that must have ended well first")
@@ -90,50 +117,63 @@ class IrAsync(models.Model):
     # (session, claims) is the fence: the pair is new with every claim, and every outcome must match it.
     claims = fields.Integer(readonly=True, default=0, aggregator=None, help="How many times a worker took it")
     session = fields.Integer(readonly=True, aggregator=None, help="The worker that has it, while processing")
-    database = fields.Char(readonly=True, help="Where it was enqueued: its name differs in a copy of the database")
+    origin = fields.Char(
+        readonly=True, groups='ir_async.ir_async_group_manager',
+        help="The database where the job may run: its PostgreSQL server and its number there. A copy has others.")
     create_date = fields.Datetime("Created on", readonly=True)
     date_start = fields.Datetime("Started on", readonly=True)
     date_done = fields.Datetime("Ended on", readonly=True)
 
-    # What workers look for. Finished jobs, of which there are weeks, are in none of these but the last ones.
-    _claim_idx = models.Index("(priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND NOT limited")
+    # What workers look for, each in its own database: the jobs that came with a copy do not slow it down. Finished jobs, of which there are weeks, are in none of these but the last ones.
+    _claim_idx = models.Index("(origin, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND NOT limited")
     _limited_claim_idx = models.Index(
-        "(priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited")
+        "(origin, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited")
     _limited_channel_idx = models.Index(
-        "(channel, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited")
-    _scheduled_idx = models.Index("(date_scheduled) WHERE state = 'created' AND date_scheduled IS NOT NULL")
-    _waiting_idx = models.Index("(id) WHERE state = 'waiting'")
+        "(origin, channel, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited")
+    _scheduled_idx = models.Index("(origin, date_scheduled) WHERE state = 'created' AND date_scheduled IS NOT NULL")
+    _waiting_idx = models.Index("(origin, id) WHERE state = 'waiting'")
     _session_idx = models.Index("(session) WHERE state = 'processing'")
     _limited_start_idx = models.Index("(channel, date_start) WHERE limited")
     _notified_idx = models.Index("(user_id, id) WHERE notify AND dismissed IS NOT TRUE")
-    _live_key_uniq = models.UniqueIndex(
-        "(key, (CASE WHEN notify THEN user_id ELSE 0 END))"
-        " WHERE key IS NOT NULL AND state IN ('waiting', 'created', 'processing')",
-        "There is already a job of that key.")
+    _live_key_uniq = models.UniqueIndex(f"(key, {KEY_OWNER.code}, origin) WHERE {TAKES_KEY.code}", "There is already a job of that key.")
 
     def init(self):
-        # What `_enqueue` leaves out, it leaves to the database.
-        self.env.cr.execute(SQL(
-            """
-            ALTER TABLE %s
-            ALTER revision SET DEFAULT 1,
-            ALTER starts SET DEFAULT 0,
-            ALTER attempts SET DEFAULT 0,
-            ALTER deaths SET DEFAULT 0,
-            ALTER claims SET DEFAULT 0,
-            ALTER database SET DEFAULT current_database(),
-            ALTER create_date SET DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')
-            """, SQL.identifier(self._table)))
-        # Each job leaves two dead rows. By default, they would be cleaned up once they are a fifth of all that have ended.
-        self.env.cr.execute("""
-            ALTER TABLE ir_async SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000)
-        """)
+        # Only what differs: each ALTER waits for the jobs that use the table, and everybody else waits behind it.
+        cr = self.env.cr
+        changes = [
+            SQL("ALTER %s SET %s", SQL.identifier(column), SQL(DEFAULTS[column][DEFAULTS[column].index('DEFAULT'):]))
+            for column in self._changed_defaults()]
+        cr.execute("SELECT unnest(reloptions) FROM pg_class WHERE oid = %s::regclass", [self._table])
+        if missing := {f'{name}={value}' for name, value in STORAGE.items()} - {option for option, in cr.fetchall()}:
+            changes.append(SQL("SET (%s)", SQL(', '.join(sorted(missing)))))
+        if changes:
+            cr.execute(SQL("ALTER TABLE %s %s", SQL.identifier(self._table), SQL(', ').join(changes)))
         # A dependency stays for information once it is met; until then it is in these indexes.
-        self.env.cr.execute("""
-            ALTER TABLE ir_async_after_rel ADD COLUMN IF NOT EXISTS unmet boolean NOT NULL DEFAULT true;
-            CREATE INDEX IF NOT EXISTS ir_async_after_rel_unmet_idx ON ir_async_after_rel (job_id) WHERE unmet;
-            CREATE INDEX IF NOT EXISTS ir_async_after_rel_after_idx ON ir_async_after_rel (after_id) WHERE unmet
-        """)
+        if not sql.column_exists(cr, 'ir_async_after_rel', 'unmet'):
+            cr.execute("ALTER TABLE ir_async_after_rel ADD COLUMN unmet boolean NOT NULL DEFAULT true")
+        for index, column in (('ir_async_after_rel_unmet_idx', 'job_id'), ('ir_async_after_rel_after_idx', 'after_id')):
+            if not sql.index_exists(cr, index):
+                cr.execute(SQL("CREATE INDEX %s ON ir_async_after_rel (%s) WHERE unmet", *map(SQL.identifier, (index, column))))
+
+    def _changed_defaults(self):
+        """Return the columns whose default in the database is not that of ``DEFAULTS``, as PostgreSQL understands it."""
+        cr = self.env.cr
+        cr.execute(SQL("CREATE TEMPORARY TABLE ir_async_defaults (%s)", SQL(', '.join(map(' '.join, DEFAULTS.items())))))
+        cr.execute(
+            """
+            SELECT attname, pg_get_expr(adbin, adrelid)
+              FROM pg_attribute
+         LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+             WHERE attrelid = %s::regclass AND attname = ANY(%s)
+            EXCEPT
+            SELECT attname, pg_get_expr(adbin, adrelid)
+              FROM pg_attribute
+              JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+             WHERE attrelid = 'pg_temp.ir_async_defaults'::regclass
+            """, [self._table, list(DEFAULTS)])
+        changed = [column for column, _default in cr.fetchall()]
+        cr.execute("DROP TABLE pg_temp.ir_async_defaults")
+        return changed
 
     def _compute_progress(self):
         self.env.cr.execute(SQL(
@@ -186,7 +226,10 @@ class IrAsync(models.Model):
         return jobs
 
     def _label(self):
-        return ", ".join(f"{job.name or job.method} ({job.id}: {job.state})" for job in self)
+        labels = [f"{job.name or job.method} ({job.id}: {job.state})" for job in self[:MAX_LABELS]]
+        if len(self) > MAX_LABELS:
+            labels.append(self.env._("and %s more", len(self) - MAX_LABELS))
+        return ", ".join(labels)
 
     def _update(self, **values):
         """Set columns of rows that :meth:`_lock` has locked, and tell their users."""

@@ -203,7 +203,7 @@ class IrAsync(models.Model):
         The oldest one is among them. An index leads from one to the next, however many there are behind each.
         """
         columns = SQL("channel, priority, id, create_date AS since")
-        here = SQL("origin = %s AND", self._origin_sql()) if self._has_origin() else SQL()
+        here = SQL("origin = %s AND", self._origin_sql())
         ready = SQL("%s state = 'created' AND date_scheduled IS NULL", here)
         return self.env.execute_query_dict(SQL(
             """
@@ -289,14 +289,8 @@ class IrAsync(models.Model):
           ORDER BY 1
             """, ['ir_async', 'ir_async_progress', 'ir_async_stop']))}
 
-    @api.model
-    def _has_origin(self):
-        return 'origin' in self._fields
-
     def _has_copied(self):
         """Return whether queued jobs came with a copy of a database."""
-        if not self._has_origin():
-            return False
         # Each is a range of an index, however many jobs there are.
         conditions = [SQL("state = %s%s", state, condition) for state in LIVE for condition in _index_conditions(state)]
         others = [SQL("%s %s", SQL(operator), self._origin_sql()) for operator in ('<', '>')] + [SQL("IS NULL")]

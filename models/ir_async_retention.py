@@ -1,12 +1,10 @@
 """Delete jobs that ended long ago, with their files."""
-from datetime import timedelta
-
-from odoo import api, fields, models
+from odoo import api, models
 from odoo.tools import SQL
 from odoo.tools.constants import GC_UNLINK_LIMIT
 from odoo.tools.misc import split_every
 
-from .ir_async import ENDED
+from .ir_async import LIVE
 
 
 class IrAsync(models.Model):
@@ -15,16 +13,38 @@ class IrAsync(models.Model):
     @api.autovacuum
     def _gc_jobs(self):
         days = int(self.env['ir.config_parameter'].sudo().get_param('ir_async.retention_days', 7))
-        now = fields.Datetime.now()
-        ended = [state for state in ENDED if state != 'failed']
-        domain = fields.Domain.OR([
-            [('state', 'in', ended), ('date_done', '<', now - timedelta(days=days))],
-            [('state', '=', 'failed'), ('date_done', '<', now - timedelta(days=max(days, 30)))],
-        ])
-        # a parent stays while children wait for it
-        domain &= fields.Domain.custom(to_sql=lambda model, alias, query: SQL(
-            "NOT EXISTS (SELECT FROM ir_async_after_rel WHERE after_id = %s AND unmet)", SQL.identifier(alias, 'id')))
-        jobs = self.sudo().search(domain, order='id', limit=GC_UNLINK_LIMIT)
+
+        def is_old(alias):
+            return SQL(
+                "(%(job)s.state NOT IN %(live)s AND coalesce(%(job)s.date_done < now() AT TIME ZONE 'UTC' - make_interval("
+                "days => CASE %(job)s.state WHEN 'failed' THEN greatest(%(days)s, 30) ELSE %(days)s END), false))",
+                job=SQL.identifier(alias), live=LIVE, days=days)
+
+        self._insert_pending()
+        # A job stays as long as one that waits for it, directly or through others, or that it has enqueued and that did
+        # not end. So a chain that was cancelled goes as a whole. The last ones go first: what is left is still a chain.
+        jobs = self.sudo().browse(job_id for job_id, in self.env.execute_query(SQL(
+            """
+            WITH RECURSIVE kept AS (
+                SELECT rel.after_id AS id
+                  FROM ir_async_after_rel rel
+                  JOIN ir_async child ON child.id = rel.job_id
+                 WHERE rel.unmet AND NOT %(is_child_old)s
+                 UNION
+                SELECT rel.after_id
+                  FROM kept
+                  JOIN ir_async_after_rel rel ON rel.job_id = kept.id
+                 WHERE rel.unmet
+            )
+            SELECT id
+              FROM ir_async job
+             WHERE %(is_job_old)s
+               AND NOT EXISTS (SELECT FROM kept WHERE id = job.id)
+               AND NOT EXISTS (SELECT FROM ir_async child WHERE child.parent_id = job.id AND child.state IN %(live)s)
+          ORDER BY id DESC
+             LIMIT %(limit)s
+        FOR UPDATE OF job SKIP LOCKED
+            """, is_child_old=is_old('child'), is_job_old=is_old('job'), live=LIVE, limit=GC_UNLINK_LIMIT)))
         jobs._delete()
         return len(jobs), len(jobs) == GC_UNLINK_LIMIT  # done, remaining
 
@@ -32,5 +52,12 @@ class IrAsync(models.Model):
         """Delete jobs and the files that belong to them."""
         for ids in split_every(self.env.cr.IN_MAX, self._ids):
             self.env['ir.attachment'].sudo().search([('res_model', '=', self._name), ('res_id', 'in', ids)]).unlink()
+            # There is no foreign key: the row of a running job belongs to its worker.
+            self.env.cr.execute(SQL(
+                """
+                UPDATE ir_async
+                   SET parent_id = NULL
+                 WHERE id IN (SELECT id FROM ir_async WHERE parent_id IN %s AND state NOT IN %s FOR UPDATE SKIP LOCKED)
+                """, ids, LIVE))
             self.env.cr.execute(SQL("DELETE FROM ir_async WHERE id IN %s", ids))
         self.env.invalidate_all()

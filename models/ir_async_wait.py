@@ -111,8 +111,8 @@ class IrAsync(models.Model):
         return self.env._("It waits for a free worker.")
 
     def _why_copied(self):
-        if 'is_elsewhere' in self._fields and self.is_elsewhere:
-            return self.env._("It came with a copy of a database, and does not start by itself.")
+        if self.is_elsewhere:
+            return self.env._("It came with a copy of another database, and does not run in this one unless a manager has it run.")
         return False
 
     def run_anyway(self):

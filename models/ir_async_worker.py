@@ -21,11 +21,21 @@ class IrAsyncWorker(models.Model):
     closed = fields.Boolean(readonly=True, help="It keeps no connection while there is nothing to do")
 
     def init(self):
+        # Only what differs: each ALTER waits for the workers, and holds them up until the upgrade has ended.
+        cr = self.env.cr
         sequence = SQL.identifier(f'{self._table}_id_seq')
-        self.env.cr.execute(SQL("ALTER TABLE %s SET UNLOGGED", SQL.identifier(self._table)))
-        self.env.cr.execute(SQL("ALTER TABLE %s ALTER closed SET DEFAULT false", SQL.identifier(self._table)))
+        cr.execute(SQL(
+            """
+            SELECT (SELECT relpersistence FROM pg_class WHERE oid = %(table)s::regclass),
+                   (SELECT relpersistence FROM pg_class WHERE oid = %(sequence)s::regclass),
+                   (SELECT seqcycle AND seqtypid = 'int4'::regtype FROM pg_sequence WHERE seqrelid = %(sequence)s::regclass)
+            """, table=self._table, sequence=f'{self._table}_id_seq'))
+        table_persistence, sequence_persistence, is_cycle = cr.fetchone()
+        if table_persistence != 'u':
+            cr.execute(SQL("ALTER TABLE %s SET UNLOGGED", SQL.identifier(self._table)))
         # The key of a session is that of an advisory lock, 32 bits: it starts over, where no row is left.
-        self.env.cr.execute(SQL("ALTER SEQUENCE %s AS integer CYCLE", sequence))
-        if self.env.cr._cnx.server_version >= 150000:
+        if not is_cycle:
+            cr.execute(SQL("ALTER SEQUENCE %s AS integer CYCLE", sequence))
+        if cr._cnx.server_version >= 150000 and (table_persistence, sequence_persistence) != ('u', 'p'):
             # There it follows the table. But after a crash, new sessions must not have the keys of the old ones.
-            self.env.cr.execute(SQL("ALTER SEQUENCE %s SET LOGGED", sequence))
+            cr.execute(SQL("ALTER SEQUENCE %s SET LOGGED", sequence))

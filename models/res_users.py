@@ -7,4 +7,7 @@ class ResUsers(models.Model):
     @api.ondelete(at_uninstall=True)
     def _unlink_async_jobs(self):
         # The database deletes the rows (ondelete cascade), but not their files.
-        self.env['ir.async'].sudo().search([('user_id', 'in', self.ids)])._delete()
+        jobs = self.env['ir.async'].sudo().search([('user_id', 'in', self.ids)])
+        if jobs:
+            jobs._delete()
+            jobs._wake_workers()  # jobs of other users may have waited for them

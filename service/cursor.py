@@ -73,13 +73,15 @@ class JobPool:
         connection = self._connection
         if connection.status != STATUS_READY:
             connection.rollback()
-        connection.autocommit = False
+        connection.set_session(isolation_level='DEFAULT', readonly='DEFAULT', deferrable='DEFAULT', autocommit=False)
         if connection.encoding not in ('UTF8', 'UNICODE'):
             connection.set_client_encoding('UTF8')
         connection.cursor_factory = None
         connection.string_types.clear()
         connection.binary_types.clear()
         connection.notifies.clear()
+        connection.notices.clear()
+        vars(connection).clear()
 
     def give_back(self, connection, keep_in_pool=True):
         """Keep it."""
@@ -144,6 +146,17 @@ class JobCursor(sql_db.Cursor):
         if not row:
             raise ClaimLost
         return job._replace(**dict(zip(job._fields[-len(row):], row)))
+
+    def commit(self):
+        try:
+            super().commit()
+        finally:
+            self.note_invalidated()
+
+    def note_invalidated(self):
+        """Remember which caches the job invalidated: after a rollback they may have been filled with what it wrote."""
+        if self._execution and self.transaction:
+            self._execution.invalidated |= self.transaction.registry.cache_invalidated
 
     def execute(self, query, params=None, log_exceptions=True):
         if self._execution and self._execution.interrupted:

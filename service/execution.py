@@ -18,6 +18,7 @@ class Execution:
         self.dbname = None
         self.starts = 0  # how often its method was begun since it was claimed
         self.ended = False  # its outcome is committed; only hooks run
+        self.invalidated = set()  # the caches of the registry that it invalidated
         self.interrupted = False  # its next statement raises
         self.fenced = None  # its new claim, and why, once it was taken from its method
         self.progress = None

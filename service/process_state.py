@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 _logger = logging.getLogger(__name__)
@@ -64,6 +65,16 @@ def _set_environ(values):
     os.environ.update(values)
 
 
+def _get_timers():
+    # The job's own limit is ITIMER_REAL, which each job sets anew.
+    return [signal.getitimer(timer) for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)]
+
+
+def _set_timers(values):
+    for timer, value in zip((signal.ITIMER_VIRTUAL, signal.ITIMER_PROF), values):
+        signal.setitimer(timer, *value)
+
+
 def _get_umask():
     # It cannot be read without being set; no other thread of a worker makes files meanwhile.
     os.umask(mask := os.umask(0o077))
@@ -81,6 +92,8 @@ def _get_signal_mask():
 PARTS = {
     'environment': (lambda: dict(os.environ), _set_environ),
     'working directory': (os.getcwd, os.chdir),
+    'time zone': (lambda: (time.tzname, time.timezone, time.altzone), lambda _value: time.tzset()),
+    'timers': (_get_timers, _set_timers),
     'umask': (_get_umask, os.umask),
     'locale': (lambda: locale.setlocale(locale.LC_ALL), lambda value: locale.setlocale(locale.LC_ALL, value)),
     'signal mask': (_get_signal_mask, _set_signal_mask),

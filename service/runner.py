@@ -79,7 +79,7 @@ class Runner:
             # All that Python keeps for the current context, such as the request, is the job's own.
             contextvars.Context().run(self._run, execution)
         finally:
-            self._leave()
+            self._leave(execution)
 
     def _run(self, execution):
         thread = threading.current_thread()
@@ -206,11 +206,13 @@ class Runner:
         else:
             _logger.error("Job %s failed after %.3fs\n%s", job, duration, safe_traceback(exc))
 
-    def _leave(self):
+    def _leave(self, execution):
         """Leave nothing of a job to the next one."""
-        # `retrying` does it for an Exception alone.
-        with contextlib.suppress(KeyError):
-            Registry.registries[self.session.dbname].reset_changes()
+        registry = Registry.registries.get(self.session.dbname)
+        if registry:
+            # `retrying` does it for an Exception alone; nor does it know what was cached before a rollback.
+            registry.cache_invalidated.update(execution.invalidated)
+            registry.reset_changes()
         if self._process_state and self._process_state.restore():
             self.must_end = True
 
@@ -257,6 +259,7 @@ def _once(function, env, execution):
     try:
         function(env, execution)
         env.cr.flush()
+        execution.invalidated |= env.registry.cache_invalidated
     except Exception as exc:
         if kind_of(exc) is Kind.RACE:
             raise _Raced from exc

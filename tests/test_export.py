@@ -226,7 +226,7 @@ class TestExport(AsyncCase, HttpCase):
     def test_job(self):
         job = self.start_export('xlsx', self.params(['name'], context={'default_type': 'url', 'default_name': "no"}))
         self.assertEqual((job.name, job.channel, job.user_id), ("Contact (XLSX)", 'export', self.user))
-        self.assertEqual(self.env.ref('ir_async.ir_async_channel_export').mapped('capacity'), [1])
+        self.assertEqual(self.env['ir.async.channel'].search([('name', '=', 'export')]).mapped('capacity'), [1])
         self.run_jobs()
         attachment = self.env['ir.attachment'].search([('res_model', '=', 'ir.async'), ('res_id', '=', job.id)])
         self.assertEqual(attachment.name, "Contact (res.partner).xlsx")

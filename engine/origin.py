@@ -1,0 +1,94 @@
+"""Where a job belongs: the identity of its database, which a copy does not share.
+
+The name of a database says little: a dump restored under the same name has it, too. PostgreSQL gives each cluster an
+identifier and each database of it a number; both stay when the database is renamed.
+"""
+from __future__ import annotations
+
+import logging
+
+from odoo.modules import Manifest
+from odoo.modules.module import adapt_version
+
+_logger = logging.getLogger(__name__)
+
+VERSIONS = {name: adapt_version(Manifest.for_addon(name)['version']) for name in ('base', 'ir_async')}
+COUNT_MAX = 10_000  # of foreign jobs: more are not worth the time
+
+_DATABASE = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+# Everybody may call `pg_control_system()`, unless the administrator of the cluster has revoked that.
+IS_PERMITTED = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+EXPRESSIONS = {
+    True: f"(SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || {_DATABASE})",
+    # Two clusters often number their databases alike. With the name they seldom agree, but a renamed database is another.
+    False: f"(SELECT 'unknown/' || {_DATABASE} || '/' || current_database())",
+}
+
+_skipped = set()  # databases of another version that were reported
+_reported = set()  # databases with foreign jobs that were reported
+
+
+def origin_expression(cr):
+    """Return the SQL expression of the identity of the database that executes it.
+
+    :param cr: a cursor on the database
+    :rtype: str
+    """
+    cr.execute(IS_PERMITTED)
+    [is_permitted] = cr.fetchone()
+    return EXPRESSIONS[is_permitted]
+
+
+def read_origin(cr):
+    """Return the identity of a database.
+
+    :param cr: a cursor on the database
+    :rtype: str
+    """
+    cr.execute(f"SELECT {origin_expression(cr)}")
+    [origin] = cr.fetchone()
+    return origin
+
+
+def is_same_version(dbname, versions):
+    """Return whether a database was installed or upgraded by the code of this server. Log it once when it was not.
+
+    :param str dbname: the database
+    :param dict versions: ``latest_version`` of the modules ``base`` and ``ir_async`` there
+    :rtype: bool
+    """
+    if versions == VERSIONS:
+        _skipped.discard(dbname)
+        return True
+    if versions.get('ir_async') and dbname not in _skipped:
+        _skipped.add(dbname)
+        _logger.info(
+            "Database %s is left alone until its modules are upgraded: it has %s, this server %s",
+            dbname, *(', '.join(f'{name} {found.get(name)}' for name in VERSIONS) for found in (versions, VERSIONS)))
+    return False
+
+
+def warn_of_copies(cr, dbname, origin):
+    """Log, once for each process, that queued jobs came with a copy of another database and do not run.
+
+    :param cr: a cursor on the database
+    :param str dbname: its name
+    :param str origin: its identity
+    """
+    if (dbname, origin) in _reported:
+        return
+    cr.execute("""
+        SELECT count(*)
+          FROM (SELECT
+                  FROM ir_async
+                 WHERE state IN ('waiting', 'created', 'processing') AND origin IS DISTINCT FROM %s
+                 LIMIT %s) job
+    """, [origin, COUNT_MAX])
+    [count] = cr.fetchone()
+    if count:
+        _reported.add((dbname, origin))
+        _logger.warning(
+            "Database %s: %s%s queued jobs came with a copy of another database and do not run here. To run them all the"
+            " same, use the button \"Run in this database\" in the list of jobs, or env['ir.async'].search("
+            "[('is_elsewhere', '=', True)]).adopt() and env.cr.commit() in odoo-bin shell.",
+            dbname, "at least " if count == COUNT_MAX else "", count)

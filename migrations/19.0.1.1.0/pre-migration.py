@@ -1,0 +1,94 @@
+"""The column ``database``, the name of the database where a job was enqueued, becomes ``origin``, its identity."""
+import logging
+import time
+
+from psycopg2.errors import LockNotAvailable
+
+from odoo.tools import SQL, sql
+
+_logger = logging.getLogger(__name__)
+
+WAIT_TIME = 600  # seconds to wait for jobs that use the table
+TRY_TIME = '200ms'  # for which whoever reads the table may have to wait behind us, each time
+ALIVE = """
+    SELECT objid::int8
+      FROM pg_locks
+     WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2 AND granted
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+def migrate(cr, version):
+    if not sql.column_exists(cr, 'ir_async', 'database'):
+        return
+    lock(cr)
+    # A default fills a column without writing the rows: those of running jobs belong to their workers.
+    add_column(cr, 'origin', 'varchar', read_origin(cr))
+    add_column(cr, 'starts', 'int4', 0)
+    # A row whose worker is alive runs here, whatever its name says.
+    cr.execute(SQL(
+        """
+        UPDATE ir_async
+           SET origin = NULL
+         WHERE database IS DISTINCT FROM current_database()
+           AND (state IN ('waiting', 'created') OR state = 'processing' AND session NOT IN (%s))
+        """, SQL(ALIVE, int.from_bytes(b'iras', 'big'))))
+    if cr.rowcount:
+        _logger.warning("%s queued jobs came with a copy of another database, they do not run until they are adopted", cr.rowcount)
+    cr.execute("ALTER TABLE ir_async DROP COLUMN database, DROP CONSTRAINT IF EXISTS ir_async_parent_id_fkey")
+    cr.execute("""
+        WITH gone AS (DELETE FROM ir_model_constraint WHERE name = 'ir_async_parent_id_fkey' RETURNING id)
+        DELETE FROM ir_model_data WHERE model = 'ir.model.constraint' AND res_id IN (SELECT id FROM gone)
+    """)
+    # These records are the user's now.
+    cr.execute("""
+        DELETE FROM ir_model_data
+         WHERE module = 'ir_async'
+           AND name IN ('ir_async_channel_export', 'ir_config_parameter_export', 'ir_config_parameter_report')
+    """)
+
+
+def lock(cr):
+    """Lock the table as soon as no transaction uses it, without having others wait behind this one meanwhile."""
+    [[lock_timeout]] = execute_query(cr, "SELECT current_setting('lock_timeout')")
+    end = time.monotonic() + WAIT_TIME
+    is_logged = False
+    while True:
+        try:
+            with cr.savepoint(flush=False):
+                cr.execute(SQL("SET LOCAL lock_timeout = %s", TRY_TIME))
+                cr.execute("LOCK TABLE ir_async IN ACCESS EXCLUSIVE MODE", log_exceptions=False)
+                cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
+        except LockNotAvailable:
+            jobs = ', '.join(f"{job_id} ({model}.{method})" for job_id, model, method in execute_query(
+                cr, "SELECT id, res_model, method FROM ir_async WHERE state = 'processing' ORDER BY id LIMIT 10"))
+            if time.monotonic() > end:
+                msg = f"The table of jobs is in use. Stop these jobs or wait for them, then upgrade ir_async again: {jobs}"
+                raise RuntimeError(msg) from None
+            if not is_logged:
+                _logger.info("Waiting for the jobs that use their table: %s", jobs)
+                is_logged = True
+            time.sleep(0.5)
+        else:
+            return
+
+
+def add_column(cr, name, column_type, value):
+    if not sql.column_exists(cr, 'ir_async', name):
+        cr.execute(SQL(
+            "ALTER TABLE ir_async ADD COLUMN %s %s DEFAULT %s", SQL.identifier(name), SQL(column_type), value))
+        cr.execute(SQL("ALTER TABLE ir_async ALTER %s DROP DEFAULT", SQL.identifier(name)))
+
+
+def read_origin(cr):
+    database = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    [[is_permitted]] = execute_query(cr, "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')")
+    [[origin]] = execute_query(
+        cr, f"SELECT system_identifier || '/' || {database} FROM pg_control_system()" if is_permitted
+        else f"SELECT 'unknown/' || {database} || '/' || current_database()")
+    return origin
+
+
+def execute_query(cr, query):
+    cr.execute(query)
+    return cr.fetchall()

@@ -1,0 +1,78 @@
+"""Jobs that came with a copy of another database: they do not run, unless a manager adopts them."""
+import logging
+
+import psycopg2.errors
+
+from odoo import api, fields, models
+from odoo.exceptions import AccessError, UserError
+from odoo.fields import Domain
+from odoo.tools import SQL, ormcache
+
+from ..engine.origin import origin_expression
+from .ir_async import LIVE
+
+_logger = logging.getLogger(__name__)
+
+
+class IrAsync(models.Model):
+    _inherit = 'ir.async'
+
+    is_elsewhere = fields.Boolean(
+        "From Another Database", compute='_compute_is_elsewhere', search='_search_is_elsewhere',
+        help="It is queued, but came with a copy of another database. It does not run in this one.")
+
+    def _compute_is_elsewhere(self):
+        self._insert_pending()
+        foreign = {job_id for job_id, in self.env.execute_query(SQL(
+            "SELECT id FROM ir_async AS job WHERE id IN %s AND %s", self._ids or (0,), self._is_foreign(SQL("job"))))}
+        for job in self:
+            job.is_elsewhere = job.id in foreign
+
+    @api.model
+    def _search_is_elsewhere(self, operator, value):
+        if operator != 'in':
+            return NotImplemented
+        foreign = Domain.custom(to_sql=lambda model, alias, query: self._is_foreign(SQL.identifier(alias)))
+        return foreign if True in value else ~foreign
+
+    def _is_foreign(self, alias):
+        return SQL(
+            "(%(job)s.state IN %(live)s AND %(job)s.origin IS DISTINCT FROM %(here)s)",
+            job=alias, live=LIVE, here=self._origin_sql())
+
+    @api.model
+    def _origin_sql(self):
+        """Return the expression of the identity of this database. It is evaluated by the transaction that uses it.
+
+        :rtype: SQL
+        """
+        return SQL(self._get_origin_expression())
+
+    @ormcache()
+    def _get_origin_expression(self):
+        return origin_expression(self.env.cr)
+
+    def adopt(self):
+        """Have these jobs, which came with a copy of another database, run in this one. The others stay as they are.
+
+        :return: True
+        :raises odoo.exceptions.AccessError: when the user is no manager of jobs
+        :raises odoo.exceptions.UserError: when a job of the same key is queued or running here; none is changed then
+        """
+        if not (self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')):
+            raise AccessError(self.env._("Only managers of jobs can have jobs of another database run in this one."))
+        jobs = self._lock().filtered('is_elsewhere')
+        here = self._origin_sql()
+        running = jobs.filtered(lambda job: job.state == 'processing')  # there, when the copy was made
+        try:
+            with self.env.cr.savepoint():
+                running._update(origin=here, state='created', session=None)
+                (jobs - running)._update(origin=here)
+        except psycopg2.errors.UniqueViolation as exc:
+            raise UserError(self.env._(
+                "There is already a queued or running job of the same key: %(detail)s",
+                detail=exc.diag.message_detail)) from None
+        if jobs:
+            _logger.info("User %s has %s jobs of another database run in this one: %s", self.env.uid, len(jobs), jobs.ids)
+            self._wake_workers()
+        return True
