@@ -1,16 +1,23 @@
 from psycopg2 import errorcodes, errors
 
+from .tools.options import to_seconds
+
 
 class RetryJob(Exception):
     """Raise it in a job that is to be tried again later. What it did is rolled back; it costs no attempt.
 
     :param str reason: shown as the job's error meanwhile
-    :param float delay: seconds from now; by default, as after a failure: the option ``retry_delay``
+    :param delay: seconds from now, a number or a ``timedelta``; by default, as after a failure: the option ``retry_delay``
+    :raises TypeError: when the delay is no such thing: then the job fails with this error
     """
 
     def __init__(self, reason, delay=None):
         super().__init__(reason)
-        self.delay = delay
+        try:
+            self.delay = None if delay is None else to_seconds(delay)
+        except (TypeError, ValueError, OverflowError):
+            msg = f"RetryJob takes a delay in seconds or a timedelta, not negative, not {delay!r}"
+            raise TypeError(msg) from None
 
 
 class ClaimLost(BaseException):

@@ -64,7 +64,13 @@ def _integer(minimum):
     return check
 
 
-def _seconds(value):
+def to_seconds(value):
+    """Return a duration in seconds.
+
+    :param value: seconds, or a ``timedelta``
+    :rtype: int | float
+    :raises ValueError: when it is no duration, negative or infinite
+    """
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= MAX_INT:
@@ -73,9 +79,9 @@ def _seconds(value):
 
 
 def _positive_seconds(value):
-    if not _seconds(value):
+    if not to_seconds(value):
         raise ValueError
-    return _seconds(value)
+    return to_seconds(value)
 
 
 def _text(value):
@@ -112,8 +118,8 @@ def _delays(value):
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError
-        return [_seconds(delay) for delay in value]
-    return _seconds(value)
+        return [to_seconds(delay) for delay in value]
+    return to_seconds(value)
 
 
 def _jobs(value):
@@ -129,7 +135,7 @@ def _or_none(check):
 CHECKS = {
     'priority': (_integer(-MAX_INT), "a whole number"),
     'at': (_or_none(_date), "a datetime in UTC, without time zone,"),
-    'delay': (_or_none(_seconds), "a number of seconds or a timedelta, not negative,"),
+    'delay': (_or_none(to_seconds), "a number of seconds or a timedelta, not negative,"),
     'max_attempts': (_integer(1), "a whole number of at least 1"),
     'retry_delay': (_or_none(_delays), "a number of seconds, a list of them, or None"),
     'timeout': (_or_none(_positive_seconds), "a positive number of seconds"),
