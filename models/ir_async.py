@@ -49,7 +49,7 @@ STORAGE = {'autovacuum_vacuum_scale_factor': '0.02', 'autovacuum_vacuum_threshol
 class IrAsync(models.Model):
     """A call of a model's method that is run by a worker process, soon, with the same user, context and records."""
     _name = 'ir.async'
-    _description = "Async Job"
+    _description = "Background Job"
     _order = 'id DESC'
     _log_access = False  # jobs are written in bulk, by SQL
     _allow_sudo_commands = False

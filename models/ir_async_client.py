@@ -3,7 +3,7 @@ import json
 from odoo import api, fields, models
 from odoo.tools import SQL
 
-from .ir_async import BUS_PAYLOAD_MAX_SIZE
+from .ir_async import BUS_PAYLOAD_MAX_SIZE, LIVE
 
 LISTED_MAX = 100  # jobs in the list of a user: the others are in the views
 ACTION_MAX_SIZE = 1024 * 1024  # characters of JSON; whatever is larger is data, no action
@@ -22,19 +22,34 @@ class IrAsync(models.Model):
     before_ids = fields.Many2many(
         'ir.async', 'ir_async_after_rel', 'after_id', 'job_id', "Before", readonly=True, help="The jobs that wait for it")
 
-    @api.depends('date_start', 'date_done')
+    error_message = fields.Char("Error", compute='_compute_error_message', help="What went wrong, last time")
+
+    @api.depends('state', 'create_date', 'date_start', 'date_done')
     def _compute_duration(self):
-        now = fields.Datetime.now()
+        # The dates are those of the database's clock.
+        [[now]] = self.env.execute_query(SQL("SELECT clock_timestamp() AT TIME ZONE 'UTC'"))
         for job in self:
-            job.duration = job.date_start and ((job.date_done or now) - job.date_start).total_seconds()
-            job.wait_duration = job.date_start and (job.date_start - job.create_date).total_seconds()
+            # A job that is tried again later is over for now. Nobody knows when: its last end is not kept.
+            end = now if job.state == 'processing' else job.date_done
+            job.duration = job.date_start and end and max(0, (end - job.date_start).total_seconds())
+            job.wait_duration = job.date_start and max(0, (job.date_start - job.create_date).total_seconds())
+
+    @api.depends('state', 'attempts', 'payload')
+    def _compute_error_message(self):
+        # Results may be large: only the payloads of those that can have an error are read.
+        with_error = self.filtered(lambda job: job.state == 'failed' or (job.state in LIVE and job.attempts))
+        payloads = dict(self.env.execute_query(SQL("SELECT id, payload FROM ir_async WHERE id IN %s", with_error._ids or (0,))))
+        for job in self:
+            error = (payloads.get(job.id) or {}).get('error') or {}
+            job.error_message = error.get('data', {}).get('message') or error.get('message')
 
     def _field_to_sql(self, alias, field_expr, query=None):
         # They are not columns, but can be measured and sorted as if they were.
         if field_expr == 'duration':
             return SQL(
-                "extract(epoch FROM coalesce(%s, now() AT TIME ZONE 'UTC') - %s)",
-                super()._field_to_sql(alias, 'date_done', query), super()._field_to_sql(alias, 'date_start', query))
+                "extract(epoch FROM CASE WHEN %s = 'processing' THEN clock_timestamp() AT TIME ZONE 'UTC' ELSE %s END - %s)",
+                super()._field_to_sql(alias, 'state', query), super()._field_to_sql(alias, 'date_done', query),
+                super()._field_to_sql(alias, 'date_start', query))
         if field_expr == 'wait_duration':
             return SQL(
                 "extract(epoch FROM %s - %s)",

@@ -4,7 +4,7 @@ from odoo import fields, models
 class IrAsyncProgress(models.Model):
     """How far a job is. Not in the job's row: nobody may write that one while the job runs, or its end would fail."""
     _name = 'ir.async.progress'
-    _description = "Async Job Progress"
+    _description = "Background Job Progress"
     _log_access = False
     _rec_name = 'job_id'
 

@@ -14,6 +14,7 @@ from . import (
     test_cookbook,
     test_encoding,
     test_export,
+    test_health,
     test_js,
     test_key,
     test_options,
@@ -25,5 +26,7 @@ from . import (
     test_retry,
     test_run,
     test_transaction,
+    test_views,
+    test_wait,
     test_with_options,
 )

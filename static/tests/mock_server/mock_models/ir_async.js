@@ -26,7 +26,7 @@ export class IrAsync extends models.Model {
     });
     payload = fields.Json();
     progress = fields.Json();
-    duration = fields.Float();
+    duration = fields.Float({ aggregator: "avg" });
     notify = fields.Boolean({ default: true });
     dismissed = fields.Boolean();
     revision = fields.Integer({ default: 1 });
