@@ -67,7 +67,7 @@ class TestResult(MethodCase):
         @self.add_method
         def returning(self):
             self.name = "worked"
-            return result(self) if isinstance(result, FunctionType) else result
+            return result(self) if type(result) is FunctionType else result
 
         self.partner.name = "before"
         job = self.ir_async.call(self.partner.returning)
