@@ -207,6 +207,7 @@ class TestCookbook(AsyncCase):
                 self.env.invalidate_all()  # another transaction
                 partner.name = "fourth"
                 partner.action_sync()
+                self.env.cr.flush()  # as its commit does
             return Mock()
 
         partner.action_sync()
