@@ -47,7 +47,7 @@ class PendingCall:
 
     It stands in for the ids of the record that ``call`` returned, see ``ir.async.__getattr__``.
     """
-    __slots__ = ('values', 'chunks', 'parent_ids', 'mark', 'inserted', 'ids')
+    __slots__ = ('chunks', 'ids', 'inserted', 'mark', 'parent_ids', 'values')
 
     def __init__(self, values, chunks, parent_ids, mark, ids):
         self.values = values
@@ -79,7 +79,7 @@ class PendingCall:
 
 class Pending:
     """What a transaction is about to do for the jobs it enqueued."""
-    __slots__ = ('calls', 'keyed', 'replacements', 'relied', 'mark', 'statements', 'clock', 'is_complete', 'has_waited')
+    __slots__ = ('calls', 'clock', 'has_waited', 'is_complete', 'keyed', 'mark', 'relied', 'replacements', 'statements')
 
     def __init__(self):
         self.calls = []
