@@ -66,8 +66,8 @@ class TestKind(TransactionCase):
     def test_a_real_race(self):
         with mute_logger('odoo.sql_db'), self.registry.cursor() as cr:
             cr.execute("SET LOCAL lock_timeout = '10ms'")
-            self.env.cr.execute("SELECT pg_advisory_xact_lock(0x69726173, 1)")
+            self.env.cr.execute("SELECT pg_advisory_xact_lock(1769103731, 1)")
             with self.assertRaises(errors.LockNotAvailable) as catcher:
-                cr.execute("SELECT pg_advisory_xact_lock(0x69726173, 1)")
+                cr.execute("SELECT pg_advisory_xact_lock(1769103731, 1)")
             cr.rollback()
         self.assertIs(kind_of(catcher.exception), Kind.RACE)

@@ -95,12 +95,12 @@ class TestProcessState(BaseCase):
         self.state = ProcessState(self.folder)
 
     def restore(self):
-        with self.assertLogs('odoo.addons.ir_async.service.process_state', 'INFO') as log:
+        with self.assertLogs('odoo.addons.ir_async.service.process_state', 'DEBUG') as log:
             self.assertEqual(self.state.restore(), [])
         return log.output
 
     def test_nothing_changed(self):
-        with self.assertNoLogs('odoo.addons.ir_async.service.process_state', 'INFO'):
+        with self.assertNoLogs('odoo.addons.ir_async.service.process_state', 'DEBUG'):
             self.assertEqual(self.state.restore(), [])
 
     def test_each_part(self):
@@ -173,5 +173,5 @@ class TestProcessState(BaseCase):
         state = ProcessState()
         os.chdir('/')
         os.rmdir(gone)
-        with self.assertLogs('odoo.addons.ir_async.service.process_state', 'INFO'):
+        with self.assertLogs('odoo.addons.ir_async.service.process_state', 'DEBUG'):
             self.assertEqual(state.restore(), ['working directory'])
