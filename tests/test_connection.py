@@ -80,8 +80,6 @@ class TestForget(ConnectionCase):
             'function': lambda cr: (cr.execute(function), cr.execute("SELECT pg_temp.f()")),
             'isolation': lambda cr: cr.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE"),
             'read only': lambda cr: cr.execute("SET default_transaction_read_only = on"),
-            'role': lambda cr: cr.execute("SET ROLE pg_monitor"),
-            'session authorization': lambda cr: cr.execute("SET SESSION AUTHORIZATION pg_monitor"),
             'temporary table': lambda cr: cr.execute("CREATE TEMP TABLE left_over (a int)"),
             'prepared': lambda cr: cr.execute("PREPARE claim AS SELECT 1"),
             'cursor': lambda cr: cr.execute("DECLARE c CURSOR WITH HOLD FOR SELECT 1"),
