@@ -3,6 +3,7 @@ from unittest.mock import Mock, patch
 
 from odoo.tests import BaseCase
 
+from .queue_common import Clock
 from odoo.addons.ir_async.service import databases as databases_module
 from odoo.addons.ir_async.service.databases import (
     FIRST_BACK_OFF,
@@ -14,8 +15,6 @@ from odoo.addons.ir_async.service.databases import (
     Databases,
 )
 from odoo.addons.ir_async.tools.config import Settings
-
-from .queue_common import Clock
 
 
 class TestDatabases(BaseCase):

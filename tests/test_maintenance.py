@@ -1,5 +1,6 @@
 from unittest.mock import patch
 
+from .queue_common import QueueCase
 from odoo.addons.ir_async.engine import maintenance
 from odoo.addons.ir_async.engine.maintenance import (
     BUSY_SWEEP_INTERVAL,
@@ -8,8 +9,6 @@ from odoo.addons.ir_async.engine.maintenance import (
     SWEEP_INTERVAL,
     WARNING_INTERVAL,
 )
-
-from .queue_common import QueueCase
 
 
 class TestMaintenance(QueueCase):

@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 from odoo.tests import BaseCase
 
+from .queue_common import Clock
 from odoo.addons.ir_async.service import obituary as obituary_module
 from odoo.addons.ir_async.service.obituary import Mark, Obituary
 from odoo.addons.ir_async.service.process_state import (
@@ -21,8 +22,6 @@ from odoo.addons.ir_async.service.process_state import (
     job_folder,
     remove_folder,
 )
-
-from .queue_common import Clock
 
 
 class TestMark(BaseCase):

@@ -1,6 +1,5 @@
-from odoo.addons.ir_async.engine.connection import PROCESS_LOCK_CLASS, connect
-
 from .queue_common import QueueCase
+from odoo.addons.ir_async.engine.connection import PROCESS_LOCK_CLASS, connect
 
 
 class TestServed(QueueCase):
