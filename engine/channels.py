@@ -122,6 +122,7 @@ class Channels:
         self._session = session
         self.has_jobs = True  # whether any job of a limited channel is ready, lately
         self.slot_delay = None  # seconds until a channel with an interval has its next slot
+        self.is_held_up = False  # a job could be claimed, and was not
 
     def claim(self, limit, even_after_plain=False):
         """Claim the next job of each channel with limits.
@@ -132,6 +133,7 @@ class Channels:
         :rtype: list[Job]
         """
         self.slot_delay = None
+        self.is_held_up = False
         if not self.has_jobs:
             return []
         free = self._free(FIRST_HEADS) or self._free(ALL_HEADS)
@@ -143,6 +145,7 @@ class Channels:
             jobs += [Job(*row) for row in self._session.execute(query, self._session.params(channel=channel))]
             if has_interval and jobs:
                 break  # a claimed job that has to wait for another one must not use the interval up
+        self.is_held_up = bool(free) and not jobs
         return in_order(jobs)
 
     def _free(self, heads):

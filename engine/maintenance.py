@@ -103,7 +103,7 @@ class Maintenance:
             return 0
         scan_delay = self._claim.next_scan and max(0.01, self._claim.next_scan - time.monotonic())
         delays = [due, self._channels.slot_delay, rescue_delay, sweep_delay, scan_delay]
-        if processing or ready or limited:
+        if processing or ready or self._channels.is_held_up:
             # Some job could be claimed, and was not: somebody has it locked, or modules are being upgraded.
             delays.append(LOOK_INTERVAL)
         return min((float(delay) for delay in delays if delay is not None), default=None)

@@ -6,6 +6,7 @@ from odoo.tests import mute_logger, tagged
 from .method_case import RUNNER, MethodCase
 from odoo.addons.bus.tests.common import WebsocketCase
 from odoo.addons.ir_async.models.ir_async import BUS_PAYLOAD_MAX_SIZE
+from odoo.addons.ir_async.service.execution import Execution
 
 
 class BusCase(MethodCase):
@@ -69,7 +70,7 @@ class TestMessages(BusCase):
         with mute_logger(RUNNER):
             self.run_jobs()
         self.assertEqual(job.payload['error']['data']['message'], "Bad luck")
-        self.assertTold(job, 'created', 'processing', 'created', 'processing', 'failed', payload=job.payload)
+        self.assertTold(job, 'created', 'processing', 'created', 'processing', 'failed', payload=job.with_user(self.user).payload)
         job.retry()
         self.assertTold(job, 'created')
         job.cancel()
@@ -123,6 +124,9 @@ class TestMessages(BusCase):
         @self.add_method
         def async_bar(self):
             self.env['ir.async'].report_progress(1, 2, "Half")
+            # as the worker's other thread does meanwhile
+            execution = Execution.get(self.env.cr)
+            self.env['ir.async'].sudo()._save_progress(execution.job, execution.progress)
 
         job = self.ir_async.call_notify("Export", self.partner_of(self.user).async_bar)
         self.run_jobs()
@@ -141,7 +145,7 @@ class TestMessages(BusCase):
         job = self.ir_async.call_notify("Outer", self.partner_of(self.user).async_bar)
         with mute_logger(RUNNER):
             self.run_jobs()
-        self.assertTold(job, 'created', 'processing', 'failed', payload=job.payload)
+        self.assertTold(job, 'created', 'processing', 'failed', payload=job.with_user(self.user).payload)
 
 
 @tagged('post_install', '-at_install')

@@ -48,7 +48,7 @@ class TestClaimPlan(QueueCase):
                 self.watch()
                 self.assertEqual(len(self.session.claim(20)), 20)
                 execute = self.session.execute
-                with patch.object(self.session, 'execute', lambda *args: execute(*args) and executed.append(args)):
+                with patch.object(self.session, 'execute', lambda *args: executed.append(args) or execute(*args)):
                     self.session.claim(20)
                 [query, params] = executed.pop()
                 self.assertEqual(self.scans(self.env.cr.mogrify(query, params).decode()), expected)

@@ -1,149 +1,236 @@
 """The connection and the cursor of the jobs."""
 from types import SimpleNamespace
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS
+from psycopg2 import sql
+from psycopg2.extensions import (
+    ISOLATION_LEVEL_READ_COMMITTED,
+    TRANSACTION_STATUS_IDLE,
+)
 
 from odoo.modules.registry import Registry
-from odoo.tests import TransactionCase
-from odoo.tools import SQL
+from odoo.tests import TransactionCase, mute_logger
 
-from odoo.addons.ir_async.exceptions import ClaimLost
+from odoo.addons.ir_async.engine.job import Job, Outcome
+from odoo.addons.ir_async.exceptions import ClaimLost, JobInterrupted
 from odoo.addons.ir_async.service.cursor import JobCursor, JobPool
 from odoo.addons.ir_async.service.runner import Runner
 
 
-class TestJobConnection(TransactionCase):
+class ConnectionCase(TransactionCase):
 
     def setUp(self):
         super().setUp()
-        self.pool = JobPool(SimpleNamespace(dbname=self.env.cr.dbname, server_version=self.env.cr._cnx.server_version))
+        self.pool = JobPool(self.env.cr.dbname)
         self.addCleanup(self.pool.close)
         self.cursor = self.open()
-        self.cursor.execute("CREATE TEMP TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
-        self.cursor.commit()
 
     def open(self):
         cursor = JobCursor(self.pool)
         self.addCleanup(cursor.close)
+        cursor.begin()
         return cursor
+
+    def next(self):
+        """Have the next job begin."""
+        self.cursor.close()
+        self.cursor = self.open()
 
     def value(self, query):
         self.cursor.execute(query)
         return self.cursor.fetchone()[0]
 
-    def test_nothing_is_left_to_the_next_one(self):
-        self.cursor.execute("SET lock_timeout = '1s'; PREPARE p AS SELECT 1; SELECT pg_advisory_lock(1)")
+
+class TestForget(ConnectionCase):
+    """Each job begins as on a new connection."""
+
+    def state(self):
+        """Return all that there is of a session."""
+        self.cursor.execute("SELECT name, setting FROM pg_settings")
+        state = dict(self.cursor.fetchall())
+        for name, query in {
+            'temporary': "SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relnamespace = pg_my_temp_schema()",
+            'prepared': "SELECT count(*) FROM pg_prepared_statements",
+            'cursors': "SELECT count(*) FROM pg_cursors WHERE is_holdable",
+            'channels': "SELECT count(*) FROM pg_listening_channels()",
+            'locks': "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+            'users': "SELECT session_user || '/' || current_user",
+            'own': "SELECT coalesce(current_setting('app.company', true), '')",
+        }.items():
+            state[name] = self.value(query)
+        connection = self.cursor._cnx
+        return state | {'python': (
+            connection.autocommit, connection.isolation_level, connection.encoding, connection.cursor_factory, connection.readonly)}
+
+    def test_whatever_a_job_did(self):
+        backend, before = self.value("SELECT pg_backend_pid()"), self.state()
+        self.assertEqual(before['client_connection_check_interval'], '500')
+        self.assertEqual(before['transaction_isolation'], 'repeatable read')
+        cnx = self.cursor._cnx
+        function = "CREATE FUNCTION pg_temp.f() RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.company', '1', false) $$"
+        for name, leave in {
+            'text': lambda cr: cr.execute("SET lock_timeout = '1s'"),
+            'sql': lambda cr: cr.execute(sql.SQL("SET app.company = '1'")),
+            'comment': lambda cr: cr.execute("-- x\n/* y */ SET app.company = '1'"),
+            'bytes': lambda cr: cr._obj.execute(b"SET app.company = '1'"),
+            'below': lambda cr: cr._obj.execute("SET search_path = pg_catalog"),
+            'callproc': lambda cr: cr._obj.callproc('set_config', ['work_mem', '1MB', False]),
+            'executemany': lambda cr: cr._obj.executemany("SELECT set_config(%s, '1', false)", [['app.company']]),
+            'function': lambda cr: (cr.execute(function), cr.execute("SELECT pg_temp.f()")),
+            'isolation': lambda cr: cr.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE"),
+            'read only': lambda cr: cr.execute("SET default_transaction_read_only = on"),
+            'temporary table': lambda cr: cr.execute("CREATE TEMP TABLE left_over (a int)"),
+            'prepared': lambda cr: cr.execute("PREPARE claim AS SELECT 1"),
+            'cursor': lambda cr: cr.execute("DECLARE c CURSOR WITH HOLD FOR SELECT 1"),
+            'listen': lambda cr: cr.execute("LISTEN odoo_async"),
+            'lock': lambda cr: cr.execute("SELECT pg_advisory_lock(1), pg_advisory_lock_shared(2)"),
+            'encoding': lambda cr: cnx.set_client_encoding('LATIN1') if not cr.commit() else None,
+            'psycopg2': lambda cr: cnx.set_isolation_level(ISOLATION_LEVEL_READ_COMMITTED) if not cr.commit() else None,
+            'autocommit': lambda cr: setattr(cnx, 'autocommit', True) if not cr.commit() else None,
+            'factory': lambda cr: setattr(cnx, 'cursor_factory', psycopg2.extensions.cursor),
+        }.items():
+            with self.subTest(name=name):
+                leave(self.cursor)
+                cnx.commit()
+                self.next()
+                self.assertEqual(self.value("SELECT pg_backend_pid()"), backend)
+                after = self.state()
+                self.assertEqual({key: after[key] for key in after if after[key] != before.get(key)}, {})
+
+    def test_what_a_hook_left_open_is_rolled_back(self):
+        self.env.cr.execute("SELECT id FROM res_partner LIMIT 1")
         self.cursor.commit()
-        backend, interval = self.value("SELECT pg_backend_pid()"), self.value("SHOW client_connection_check_interval")
+        self.cursor._obj.execute("CREATE TABLE ir_async_left_over (a int)")
+        self.next()
+        self.assertIsNone(self.value("SELECT to_regclass('ir_async_left_over')"))
+
+    def test_forget_now(self):
+        """When no other job follows at once: neither locks nor a snapshot are kept."""
+        self.cursor.execute("SELECT pg_advisory_lock(1)")
+        self.cursor.commit()
         self.cursor.close()
+        self.pool.forget()
+        self.assertEqual(self.pool._connection.info.transaction_status, TRANSACTION_STATUS_IDLE)
+        self.env.cr.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = %s", [
+            self.pool._connection.get_backend_pid()])
+        self.assertEqual(self.env.cr.fetchone(), (0,))
+
+    @mute_logger('odoo.sql_db')
+    def test_a_connection_that_was_cut(self):
+        """It is not used again; the next job has another one."""
+        backend = self.value("SELECT pg_backend_pid()")
+        self.cursor.close()
+        self.env.cr.execute("SELECT pg_terminate_backend(%s, 10000)", [backend])
+        with self.assertRaises(psycopg2.Error):
+            self.open()
         self.cursor = self.open()
-        self.assertEqual(self.value("SELECT pg_backend_pid()"), backend)
-        self.assertEqual(self.value("SHOW client_connection_check_interval"), interval)
-        self.assertEqual(interval, '500ms')
-        self.assertEqual(self.value("SHOW lock_timeout"), '0')
-        self.assertEqual(self.value("SHOW transaction_isolation"), 'repeatable read')
-        self.assertFalse(self.value("SELECT to_regclass('t')"))
-        self.assertFalse(self.value("SELECT count(*) FROM pg_prepared_statements"))
-        self.assertFalse(self.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"))
-
-    def finish(self, query="INSERT INTO t VALUES (%(a)s) RETURNING a", **values):
-        self.cursor.finish(query, values)
-
-    def test_a_chain_of_transactions(self):
-        for i in range(2):
-            self.finish(a=i)
-            self.cursor.commit()
-            self.assertTrue(self.cursor.is_clean())
-            self.assertEqual(self.cursor._cnx.info.transaction_status, TRANSACTION_STATUS_INTRANS)
-        self.assertEqual(self.value("SHOW transaction_isolation"), 'repeatable read')
-        self.cursor.execute("INSERT INTO t VALUES (3)")
-        self.cursor.rollback()
-        self.assertEqual(self.value("SELECT count(*) FROM t"), 2)
-        self.cursor.commit()
-        self.assertEqual(self.cursor._cnx.info.transaction_status, TRANSACTION_STATUS_IDLE)
-
-    def test_a_rollback_forgets_the_end(self):
-        self.finish(a=1)
-        self.cursor.rollback()
-        self.finish(a=2)
-        self.cursor.commit()
-        self.assertEqual(self.value("SELECT sum(a) FROM t"), 2)
-
-    def test_a_job_that_is_lost(self):
-        """Nothing is committed if the statement that ends the job finds nothing."""
-        for _i in range(2):
-            self.cursor.execute("INSERT INTO t VALUES (1)")
-            self.finish("UPDATE t SET a = a WHERE a = %(a)s RETURNING a", a=2)
-            with self.assertRaises(ClaimLost):
-                self.cursor.commit()
-            self.assertFalse(self.value("SELECT count(*) FROM t"))
-
-    def test_a_commit_that_fails(self):
-        """What follows is in a transaction again."""
-        for finish in (lambda: None, lambda: self.finish(a=2)):
-            self.cursor.execute("INSERT INTO t VALUES (1), (1)")
-            finish()
-            with self.assertRaises(psycopg2.errors.UniqueViolation):
-                self.cursor.commit()
-            self.cursor.execute("INSERT INTO t VALUES (1)")
-            self.cursor.rollback()
-            self.assertFalse(self.value("SELECT count(*) FROM t"))
-            self.cursor.rollback()
-
-    def test_a_constraint_is_not_mistaken_for_a_lost_job(self):
-        """A deferred trigger fails with the very errors that tell that a job is lost."""
-        self.cursor.execute("""
-            CREATE FUNCTION pg_temp.fail() RETURNS trigger AS 'BEGIN PERFORM 1 / 0; END' LANGUAGE plpgsql;
-            CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
-                FOR EACH ROW EXECUTE FUNCTION pg_temp.fail();
-        """)
-        self.cursor.commit()
-        self.finish(a=1)
-        with self.assertRaises(psycopg2.errors.DivisionByZero):
-            self.cursor.commit()
+        self.assertNotEqual(self.value("SELECT pg_backend_pid()"), backend)
 
     def test_to_be_up_to_date_leaves_no_snapshot(self):
-        """The jobs may be given back while the registry is loaded: the connection waits for the next one, then."""
-        session = SimpleNamespace(dbname=self.env.cr.dbname, server_version=self.env.cr._cnx.server_version, set_ready=lambda ready: None)
-        runner = Runner(session)
+        """The registry may be loaded for a while: the connection is idle then."""
+        runner = Runner(SimpleNamespace(dbname=self.env.cr.dbname))
         self.addCleanup(runner.close)
-        with patch.object(Registry, 'check_signaling', lambda registry, cr: cr.execute("SELECT 1")):
-            runner.prepare(SimpleNamespace(signals='(1,2)'))
-        self.assertEqual(runner.cr._cnx.info.transaction_status, TRANSACTION_STATUS_IDLE)
+        with patch.object(Registry, 'check_signaling', side_effect=lambda cr: cr.execute("SELECT 1")) as check:
+            runner.prepare(SimpleNamespace(signals='1 2'))
+            runner.prepare(SimpleNamespace(signals='1 2'))
+            self.assertEqual(check.call_count, 1, "nothing was signaled meanwhile")
+            runner.prepare(SimpleNamespace(signals='1 3'))
+            self.assertEqual(check.call_count, 2)
+        self.assertEqual(runner._pool._connection.info.transaction_status, TRANSACTION_STATUS_IDLE)
 
-    def test_what_outlives_the_transaction_is_noticed(self):
-        for query in (
-            "CREATE TEMP TABLE u (a int)", "select 1 INTO TEMPORARY u", " SET lock_timeout = 0", "LISTEN c", "PREPARE p AS SELECT 1",
-            "SELECT set_config('lock_timeout', '0', false)", "SELECT pg_try_advisory_lock(1)", SQL("SELECT 1; SET jit = on"),
-            "DO $$ BEGIN END $$",
-        ):
-            with self.subTest(query=query):
-                self.cursor.execute(query)
-                self.assertTrue(self.cursor.is_lasting)
-                self.cursor.close()
-                self.cursor = self.open()
-                self.assertFalse(self.cursor.is_lasting)
-        for query in ("SELECT 1 AS template", "SAVEPOINT s", SQL("SELECT pg_advisory_xact_lock(%s)", 1)):
-            self.cursor.execute(query)
-            self.assertFalse(self.cursor.is_lasting, query)
 
-    def test_what_follows_is_noticed(self):
-        self.cursor.execute("INSERT INTO t VALUES (2)")
+class TestFence(ConnectionCase):
+    """Nothing is committed of a job that is not this worker's any more. The table of jobs is one of the session here."""
+
+    def setUp(self):
+        super().setUp()
+        self.cursor.execute("""
+            CREATE TEMP TABLE ir_async (LIKE ir_async INCLUDING DEFAULTS);
+            INSERT INTO ir_async (id, state, session, claims, res_model, res_ids, method, user_id, args, kwargs, context,
+                                  priority, channel, attempts, starts, revision)
+                 VALUES (1, 'processing', 5, 7, 'm', '[]', 'x', 1, '', '', '', 10, 'default', 0, 0, 2);
+            CREATE TEMP TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)
+        """)
         self.cursor.commit()
-        self.assertTrue(self.cursor.is_clean())
-        self.cursor.execute("INSERT INTO t VALUES (3)")
-        self.assertFalse(self.cursor.is_clean())
+        self.job = Job(*[None] * 13)._replace(id=1, session=5, claims=7)
+        self.execution = Mock(job=self.job, ended=False, interrupted=False, invalidated=set())
+        self.cursor._execution = self.execution
 
-    def test_what_a_hook_does_is_noticed(self):
-        self.cursor.postcommit.add(lambda: self.cursor.execute("INSERT INTO t VALUES (1)"))
-        self.cursor.execute("INSERT INTO t VALUES (2)")
+    def lose(self):
+        """Have another worker take the job over."""
+        self.cursor._execution = None
+        self.cursor.execute("UPDATE ir_async SET claims = claims + 1")
         self.cursor.commit()
-        self.assertFalse(self.cursor.is_clean())
+        self.cursor._execution = self.execution
 
-    def test_the_end_of_jobs_is_prepared(self):
-        for i in range(1, 3):
-            self.finish(a=i)
+    def count(self):
+        return self.value("SELECT count(*) FROM t")
+
+    def test_a_commit_in_the_job(self):
+        self.cursor.execute("INSERT INTO t VALUES (1)")
+        self.cursor.commit()
+        self.assertEqual(self.count(), 1)
+        self.assertFalse(self.execution.ended)
+
+    def test_a_commit_of_a_job_that_is_lost(self):
+        """By Odoo's cursor or below it; again and again."""
+        self.lose()
+        for commit in (self.cursor.commit, self.cursor._cnx.commit, self.cursor.commit):
+            self.cursor.execute("INSERT INTO t VALUES (1)")
+            with self.assertRaises(ClaimLost):
+                commit()
+            self.cursor._cnx.rollback()
+            self.assertEqual(self.count(), 0)
+
+    def test_the_end(self):
+        self.cursor.execute("INSERT INTO t VALUES (1)")
+        self.assertEqual(self.cursor.finish(self.job, Outcome('done'), 1), 3)
+        self.assertFalse(self.execution.ended)
+        self.cursor.commit()
+        self.assertTrue(self.execution.ended)
+        self.execution.on_end.assert_called_once_with()
+        self.cursor.execute("SELECT state, session, attempts, starts, revision FROM ir_async")
+        self.assertEqual(self.cursor.fetchone(), ('done', None, 1, 1, 3))
+
+    def test_the_end_of_a_job_that_is_lost(self):
+        self.lose()
+        self.cursor.execute("INSERT INTO t VALUES (1)")
+        with self.assertRaises(ClaimLost):
+            self.cursor.finish(self.job, Outcome('done'), 1)
+        self.cursor.rollback()
+        self.assertEqual(self.count(), 0)
+        self.assertFalse(self.execution.ended)
+
+    def test_an_end_that_is_rolled_back(self):
+        self.cursor.finish(self.job, Outcome('done'), 1)
+        self.cursor.rollback()
+        self.cursor.execute("INSERT INTO t VALUES (1)")
+        self.cursor.commit()
+        self.assertFalse(self.execution.ended)
+        self.assertEqual(self.value("SELECT state FROM ir_async"), 'processing')
+
+    def test_an_end_whose_commit_fails(self):
+        """A deferred constraint: the job has not ended, and what follows is fenced."""
+        self.cursor.execute("INSERT INTO t VALUES (1), (1)")
+        self.cursor.finish(self.job, Outcome('done'), 1)
+        with self.assertRaises(psycopg2.errors.UniqueViolation):
             self.cursor.commit()
-        self.assertEqual(self.value("SELECT sum(generic_plans + custom_plans)::int FROM pg_prepared_statements"), 2)
+        self.cursor.rollback()
+        self.assertFalse(self.execution.ended)
+        self.lose()
+        self.cursor.execute("INSERT INTO t VALUES (1)")
+        with self.assertRaises(ClaimLost):
+            self.cursor.commit()
+
+    def test_hooks_after_the_end_may_commit(self):
+        self.cursor.finish(self.job, Outcome('done'), 1)
+        self.cursor.commit()
+        self.cursor.execute("INSERT INTO t VALUES (1)")
+        self.cursor.commit()
+        self.assertEqual(self.count(), 1)
+
+    def test_an_interrupted_job_executes_nothing_more(self):
+        self.execution.interrupted = True
+        with self.assertRaises(JobInterrupted):
+            self.cursor.execute("INSERT INTO t VALUES (1)")

@@ -573,13 +573,6 @@ class TestRetry(QueueCase):
         self.assertEqual(job.state, 'created')
         self.assertEqual(self.call(key='k'), job)
 
-    @mute_logger('odoo.sql_db')
-    def test_retry_of_two_jobs_of_one_key(self):
-        jobs = self.failed(key='k') + self.failed(key='k')
-        with self.assertRaisesRegex(UserError, "key"):
-            jobs.retry()
-        self.assertEqual(jobs.mapped('state'), ['failed', 'failed'])
-
     def test_failed_attempts_and_rescues_keep_the_key(self):
         """A job that comes back into the queue has never left it: there cannot be another one of its key."""
         job = self.call(key='k', max_attempts=2, retry_delay=0)

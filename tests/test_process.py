@@ -1,0 +1,176 @@
+"""What a worker process leaves to its next job, and to its parent."""
+import gc
+import locale
+import os
+import signal
+import socket
+import stat
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from unittest.mock import patch
+
+from odoo.tests import BaseCase
+
+from .queue_common import Clock
+from odoo.addons.ir_async.service import obituary as obituary_module
+from odoo.addons.ir_async.service.obituary import Mark, Obituary
+from odoo.addons.ir_async.service.process_state import (
+    ProcessState,
+    clear_folder,
+    job_folder,
+    remove_folder,
+)
+
+
+class TestMark(BaseCase):
+    """The memory by which a parent learns what its worker was doing when it ended."""
+
+    def setUp(self):
+        super().setUp()
+        self.clock = Clock()
+        self.startPatcher(patch.object(obituary_module, 'time', self.clock))
+        self.mark = Mark()
+        self.addCleanup(self.mark.close)
+        self.deadline = self.clock.monotonic() + 5
+        self.obituary = Obituary('prod', 7, 3, 2, self.deadline)
+
+    def test_nothing(self):
+        self.assertIsNone(self.mark.read())
+        self.mark.clear()
+        self.assertIsNone(self.mark.read())
+
+    def test_what_was_running(self):
+        for obituary in (self.obituary, self.obituary._replace(job_id=8, deadline=None), self.obituary._replace(cause='cancel')):
+            self.mark.set(obituary)
+            self.assertEqual(self.mark.read(), obituary)
+        self.mark.clear()
+        self.assertIsNone(self.mark.read())
+
+    def test_any_name_of_a_database(self):
+        for dbname in ("a", 'odd "name" \\', "ß" * 31, "🙂" * 15, "x" * 63):
+            self.mark.set(self.obituary._replace(dbname=dbname, job_id=2**31 - 1, session=2**31 - 1, claims=2**31 - 1))
+            self.assertEqual(self.mark.read().dbname, dbname)
+
+    def test_past_the_deadline_it_is_a_timeout(self):
+        """Code that keeps the GIL is ended by the kernel's alarm."""
+        self.mark.set(self.obituary)
+        self.clock.advance(4)
+        self.assertIsNone(self.mark.read().cause)
+        self.clock.advance(1)
+        self.assertEqual(self.mark.read().cause, 'timeout')
+
+    def test_who_was_cancelled_did_not_time_out(self):
+        self.mark.set(self.obituary._replace(cause='cancel'))
+        self.clock.advance(10)
+        self.assertEqual(self.mark.read().cause, 'cancel')
+
+    def test_without_a_limit_there_is_no_timeout(self):
+        self.mark.set(self.obituary._replace(deadline=None))
+        self.clock.advance(10**9)
+        self.assertIsNone(self.mark.read().cause)
+
+    def test_it_outlives_the_process(self):
+        pid = os.fork()
+        if not pid:
+            self.mark.set(self.obituary)
+            os.kill(os.getpid(), signal.SIGKILL)
+        _pid, status = os.waitpid(pid, 0)
+        self.assertEqual(os.WTERMSIG(status), signal.SIGKILL)
+        self.assertEqual(self.mark.read(), self.obituary)
+
+
+class TestProcessState(BaseCase):
+    """What a job changes in its process is set back."""
+
+    def setUp(self):
+        super().setUp()
+        base = tempfile.mkdtemp()
+        self.addCleanup(remove_folder, base)
+        self.startPatcher(patch.dict(os.environ))
+        self.startPatcher(patch.object(tempfile, 'tempdir', tempfile.tempdir))
+        self.folder = job_folder(os.getpid(), base)
+        self.state = ProcessState(self.folder)
+
+    def restore(self):
+        with self.assertLogs('odoo.addons.ir_async.service.process_state', 'DEBUG') as log:
+            self.assertEqual(self.state.restore(), [])
+        return log.output
+
+    def test_nothing_changed(self):
+        with self.assertNoLogs('odoo.addons.ir_async.service.process_state', 'DEBUG'):
+            self.assertEqual(self.state.restore(), [])
+
+    def test_each_part(self):
+        self.addCleanup(os.chdir, os.getcwd())
+        self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        environment, folder, limit = dict(os.environ), os.getcwd(), sys.getrecursionlimit()
+        number_format = 'C' if locale.setlocale(locale.LC_NUMERIC) != 'C' else 'C.UTF-8'
+
+        def get_umask():
+            os.umask(mask := os.umask(0))
+            return mask
+
+        def change_environment():
+            os.environ['IR_ASYNC_LEFT'] = '1'
+            os.environ.pop('PATH', None)
+            os.environ['HOME'] = '/nowhere'
+
+        for part, change, read, expected in (
+            ('environment', change_environment, lambda: dict(os.environ), environment | {'TMPDIR': str(self.folder)}),
+            ('working directory', lambda: os.chdir('/'), os.getcwd, folder),
+            ('umask', lambda: os.umask(0o123), get_umask, get_umask()),
+            ('locale', lambda: locale.setlocale(locale.LC_NUMERIC, number_format), lambda: locale.setlocale(locale.LC_ALL),
+             locale.setlocale(locale.LC_ALL)),
+            ('signal mask', lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2}),
+             lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+            ('recursion limit', lambda: sys.setrecursionlimit(limit + 1), sys.getrecursionlimit, limit),
+            ('time-out of sockets', lambda: socket.setdefaulttimeout(3), socket.getdefaulttimeout, None),
+            ('garbage collection', gc.disable, gc.isenabled, True),
+            ('temporary folder', lambda: setattr(tempfile, 'tempdir', '/'), tempfile.gettempdir, str(self.folder)),
+        ):
+            with self.subTest(part=part):
+                change()
+                self.assertNotEqual(read(), expected)
+                self.assertIn(part, ''.join(self.restore()))
+                self.assertEqual(read(), expected)
+
+    def test_attributes_of_the_thread(self):
+        thread = threading.current_thread()
+        name = thread.name
+        thread.ir_async_left, thread.name = 1, "Renamed"
+        self.addCleanup(setattr, thread, 'name', name)
+        self.assertEqual(self.state.restore(), [])
+        self.assertFalse(hasattr(thread, 'ir_async_left'))
+        self.assertEqual(thread.name, name)
+
+    def test_temporary_files(self):
+        """Files, folders and links of a job are gone; what they point to is not."""
+        self.assertEqual(stat.S_IMODE(self.folder.stat().st_mode), 0o700)
+        outside = Path(tempfile.mkdtemp(dir=self.folder.parent))
+        (outside / 'kept').touch()
+        with tempfile.NamedTemporaryFile(delete=False) as file:
+            self.assertEqual(Path(file.name).parent, self.folder)
+        Path(tempfile.mkdtemp(), 'inner').touch()
+        (self.folder / 'link').symlink_to(outside)
+        self.state.restore()
+        self.assertEqual(list(self.folder.iterdir()), [])
+        self.assertTrue((outside / 'kept').exists())
+
+    def test_a_folder_that_the_job_removed(self):
+        remove_folder(self.folder)
+        self.state.restore()
+        clear_folder(self.folder)
+
+    def test_what_cannot_be_restored(self):
+        """The process must end then."""
+        here = os.getcwd()
+        self.addCleanup(os.chdir, here)
+        gone = tempfile.mkdtemp()
+        os.chdir(gone)
+        state = ProcessState()
+        os.chdir('/')
+        os.rmdir(gone)
+        with self.assertLogs('odoo.addons.ir_async.service.process_state', 'DEBUG'):
+            self.assertEqual(state.restore(), ['working directory'])
