@@ -7,6 +7,7 @@ import pytest
 from harness import LIVE, wait_until
 
 ANYTHING = ['']
+SOON = 25  # seconds: before an idle worker leaves the database, and is taken for gone
 LOCK_TIME = 8  # seconds for which a table stays locked
 
 RETRIES = [  # they are put off to a date, or have failed; a date in the past is now
@@ -112,7 +113,7 @@ def test_others_write_the_row(database, server, tmp_path, how):
         else:
             database.sql("BEGIN ISOLATION LEVEL SERIALIZABLE; DELETE FROM ir_async WHERE id = %s; COMMIT", [parent])
         gate.touch()
-        job = database.wait_for(job_id)
+        job = database.wait_for(job_id, timeout=SOON)
         assert (job.state, job.attempts, job.deaths) == ('done', 1, 0)
         assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
     assert database.effects() == {'job before': 1, 'job after': 1, 'next': 1}
@@ -164,7 +165,7 @@ def test_the_table_is_locked_when_a_job_ends(database, server, tmp_path, method,
         database.wait_for_run('job')
         with table_locked_later(database, mode):
             gate.touch()
-        job = database.wait_for(job_id)
+        job = database.wait_for(job_id, timeout=SOON)
         assert job.state == ('failed' if method == 'fail_at_gate' else 'done')
         assert (job.deaths, job.attempts) == (0, 1)
         if job.state == 'failed':

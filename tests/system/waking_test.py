@@ -145,6 +145,7 @@ def test_workers_that_have_gone(database, server, tmp_path, killed):
             queued = database.enqueue('effect', 'queued')
             if killed:
                 odoo.kill()
+                odoo.wait_until_gone()
             else:
                 odoo.stop()
         gate.touch()
