@@ -5,7 +5,7 @@ import time
 from odoo import SUPERUSER_ID, api
 from odoo.tools import SQL
 
-from .service.session import ALIVE
+from .engine.session import LIVE_SESSIONS
 
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def _stop_jobs(registry):
         with registry.cursor() as cr:
             # The sessions of workers hold a lock each: the jobs of those that are gone, nobody runs.
             cr.execute(SQL(
-                "SELECT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND session IN (%s))", SQL(ALIVE)))
+                "SELECT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND session IN (%s))", SQL(LIVE_SESSIONS)))
             [is_running] = cr.fetchone()
     if is_running:
         _logger.warning("Some jobs do not end. If the tables cannot be dropped for it, stop the servers that run them.")

@@ -27,8 +27,8 @@ class IrAsync(Command):
         cli_server.check_postgres_user()
         cli_server.report_configuration()
         # Not at the top: a command is loaded before the addons path is known.
-        from odoo.addons.ir_async.service import config as async_config  # noqa: PLC0415
         from odoo.addons.ir_async.service.server import AsyncServer  # noqa: PLC0415
+        from odoo.addons.ir_async.tools import config as async_config  # noqa: PLC0415
         try:
             workers = async_config.settings().workers if opt.workers is None else opt.workers
         except ValueError as exc:
@@ -52,19 +52,10 @@ class IrAsync(Command):
         sys.exit(code or 0)
 
     def _run_job(self, job_id):
-        from odoo.addons.ir_async.service.execution import Execution  # noqa: PLC0415
-        from odoo.addons.ir_async.service.runner import Runner  # noqa: PLC0415
-        from odoo.addons.ir_async.service.session import Session  # noqa: PLC0415
+        from odoo.addons.ir_async.service.inline import run_one  # noqa: PLC0415
         if len(config['db_name']) != 1:
             return "ir_async: --run needs the database of the job, use -d"
         server.load_server_wide_modules()
-        session, _delay = Session.open(config['db_name'][0])
-        jobs = session.claim_one(job_id) if session else []
-        if not jobs:
+        if not run_one(config['db_name'][0], job_id):
             return f"ir_async: there is no job {job_id} in state 'created'"
-        runner = Runner(session)
-        runner.prepare(jobs[0])
-        runner.run(Execution(jobs[0]))
-        runner.close()
-        session.close()
         return 0

@@ -4,13 +4,26 @@ from odoo.exceptions import AccessError, MissingError
 from odoo.tools import SQL, sql
 
 LIVE = ('waiting', 'created', 'processing')
+MAX_LABELS = 20  # jobs that an error names
+# Which jobs have their key to themselves, and among whose. As in the index, or it would not be used.
+KEY_OWNER = SQL("(CASE WHEN notify THEN user_id ELSE 0 END)")
+TAKES_KEY = SQL(
+    "key IS NOT NULL AND state IN ('waiting', 'created', 'processing') AND (key_until IS DISTINCT FROM 'start' OR claims = 0)")
 ENDED = ('succeeded', 'done', 'failed', 'cancelled')
 BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; a larger payload is read on demand
 
 
-class VerbatimJson(fields.Json):
+class Payload(fields.Json):
     """JSON kept as the text it is: jsonb refuses ``\\u0000`` and rewrites numbers."""
     _column_type = ('json', 'json')
+
+    def convert_to_record(self, value, record):
+        # Managers also see who enqueued the job that failed, and from which job: that may be somebody else's code.
+        payload = super().convert_to_record(value, record)
+        if payload and 'error' in payload and record.id and record._is_manager():
+            data = payload['error'].get('data') or {}
+            data['debug'] = record.sudo()._format_chain() + (data.get('debug') or '')
+        return payload
 
 
 class WeakMany2one(fields.Many2one):
@@ -23,6 +36,7 @@ class WeakMany2one(fields.Many2one):
 # What `_add_rows` leaves out, it leaves to the database.
 DEFAULTS = {
     'revision': "int4 DEFAULT 1",
+    'starts': "int4 DEFAULT 0",
     'attempts': "int4 DEFAULT 0",
     'deaths': "int4 DEFAULT 0",
     'claims': "int4 DEFAULT 0",
@@ -35,7 +49,7 @@ STORAGE = {'autovacuum_vacuum_scale_factor': '0.02', 'autovacuum_vacuum_threshol
 class IrAsync(models.Model):
     """A call of a model's method that is run by a worker process, soon, with the same user, context and records."""
     _name = 'ir.async'
-    _description = "Async Job"
+    _description = "Background Job"
     _order = 'id DESC'
     _log_access = False  # jobs are written in bulk, by SQL
     _allow_sudo_commands = False
@@ -44,15 +58,15 @@ class IrAsync(models.Model):
     state = fields.Selection(
         [
             ('waiting', "Waiting"),
-            ('created', "Created"),
-            ('processing', "Processing"),
-            ('succeeded', "Succeeded"),
+            ('created', "Queued"),
+            ('processing', "Running"),
+            ('succeeded', "Ready"),
             ('done', "Done"),
             ('failed', "Failed"),
             ('cancelled', "Cancelled"),
         ],
         required=True, readonly=True, default='created')
-    payload = VerbatimJson(readonly=True, help="The result or the error", prefetch=False)
+    payload = Payload(readonly=True, help="The result or the error", prefetch=False)
     progress = fields.Json(compute='_compute_progress', help="What the method reported last: done, total and message")
     notify = fields.Boolean(readonly=True, help="Tell the user about every change")
     dismissed = fields.Boolean(readonly=True, help="The user does not want to see it any more")
@@ -88,11 +102,15 @@ class IrAsync(models.Model):
     channel = fields.Char(required=True, readonly=True, default='default')
     limited = fields.Boolean(readonly=True, help="The channel has limits")
     key = fields.Char(readonly=True, help="While a job of this key is queued or running, there is no second one")
+    key_until = fields.Selection(
+        [('end', "It ends"), ('start', "It begins")], readonly=True, help="How long the job has its key to itself")
     after_ids = fields.Many2many(
         'ir.async', 'ir_async_after_rel', 'job_id', 'after_id', "After", readonly=True,
         help="The jobs that must have ended well first")
 
     # What became of it so far.
+    starts = fields.Integer(
+        readonly=True, default=0, aggregator=None, help="How many times the method was begun: also after lost races")
     attempts = fields.Integer(readonly=True, default=0, aggregator=None, help="How many times the method ended")
     deaths = fields.Integer(
         readonly=True, default=0, aggregator=None, help="How many times a worker died while it ran the method")
@@ -117,10 +135,7 @@ class IrAsync(models.Model):
     _session_idx = models.Index("(session) WHERE state = 'processing'")
     _limited_start_idx = models.Index("(channel, date_start) WHERE limited")
     _notified_idx = models.Index("(user_id, id) WHERE notify AND dismissed IS NOT TRUE")
-    _live_key_uniq = models.UniqueIndex(
-        "(key, (CASE WHEN notify THEN user_id ELSE 0 END), origin)"
-        " WHERE key IS NOT NULL AND state IN ('waiting', 'created', 'processing')",
-        "There is already a job of that key.")
+    _live_key_uniq = models.UniqueIndex(f"(key, {KEY_OWNER.code}, origin) WHERE {TAKES_KEY.code}", "There is already a job of that key.")
 
     def init(self):
         # Only what differs: each ALTER waits for the jobs that use the table, and everybody else waits behind it.
@@ -161,8 +176,15 @@ class IrAsync(models.Model):
         return changed
 
     def _compute_progress(self):
+        # What an earlier attempt had reported is not the progress of this one.
         self.env.cr.execute(SQL(
-            "SELECT job_id, done, total, message FROM ir_async_progress WHERE job_id IN %s", self._ids or (0,)))
+            """
+            SELECT job.id, progress.done, progress.total, progress.message
+              FROM ir_async_progress AS progress
+              JOIN ir_async AS job ON job.id = progress.job_id
+             WHERE job.id IN %s AND job.state NOT IN ('waiting', 'created')
+               AND (job.state != 'processing' OR coalesce(progress.revision, job.revision) = job.revision)
+            """, self._ids or (0,)))
         reported = {job_id: _progress(*progress) for job_id, *progress in self.env.cr.fetchall()}
         for job in self:
             job.progress = reported.get(job.id, False)
@@ -187,6 +209,9 @@ class IrAsync(models.Model):
     def copy(self, default=None):
         raise AccessError(self.env._("Jobs cannot be duplicated."))
 
+    def _is_manager(self):
+        return self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')
+
     def _lock(self):
         """Lock the rows, for the user who owns them or a manager.
 
@@ -203,13 +228,15 @@ class IrAsync(models.Model):
             "SELECT id, user_id FROM ir_async WHERE id IN %s ORDER BY id FOR NO KEY UPDATE", self._ids)))
         if missing := set(self._ids) - rows.keys():
             raise MissingError(self.env._("These jobs do not exist any more: %s", sorted(missing)))
-        is_manager = self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')
-        if not is_manager and any(owner != self.env.uid for owner in rows.values()):
+        if not self._is_manager() and any(owner != self.env.uid for owner in rows.values()):
             raise AccessError(self.env._("Only the user who started a job, or a manager, can do that."))
         return jobs
 
     def _label(self):
-        return ", ".join(f"{job.name or job.method} ({job.id}: {job.state})" for job in self)
+        labels = [f"{job.name or job.method} ({job.id}: {job.state})" for job in self[:MAX_LABELS]]
+        if len(self) > MAX_LABELS:
+            labels.append(self.env._("and %s more", len(self) - MAX_LABELS))
+        return ", ".join(labels)
 
     def _update(self, **values):
         """Set columns of rows that :meth:`_lock` has locked, and tell their users."""

@@ -5,7 +5,9 @@ from odoo import fields, models
 from odoo.exceptions import UserError
 from odoo.tools import SQL
 
-from .ir_async import ENDED
+from ..exceptions import KeyTaken
+from .ir_async import ENDED, KEY_OWNER, TAKES_KEY
+from .ir_async_insert import KEY_WAIT
 
 
 class IrAsync(models.Model):
@@ -48,33 +50,86 @@ class IrAsync(models.Model):
     def retry(self):
         """Run these jobs, that failed or were cancelled, again. Their attempts and deaths start from zero.
 
-        :return: True
+        A job stays as it is while there is a live job of the same key. The others are run again.
+
+        :return: True; when some stay as they are, an action that notifies the user which ones
         :raises odoo.exceptions.AccessError: when one of them is not the user's, who is no manager either
-        :raises odoo.exceptions.UserError: when one of them did not fail and is not cancelled, waits for a cancelled
-            job, or there is a live job of the same key; none is changed then
+        :raises odoo.exceptions.UserError: when one of them did not fail and is not cancelled, or waits for a cancelled
+            job; none is changed then. Also when there is a live job of the key of each of them
         """
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state not in ('failed', 'cancelled')):
             raise UserError(self.env._(
                 "Only jobs that failed or were cancelled can be tried again, not %(jobs)s.", jobs=others._label()))
-        if parents := jobs.after_ids.filtered(lambda job: job.state == 'cancelled') - jobs:
+        live_jobs = jobs._find_live_jobs()
+        retried = jobs.filtered(lambda job: job.id not in live_jobs)
+        if parents := retried.after_ids.filtered(lambda job: job.state == 'cancelled') - retried:
             raise UserError(self.env._("First try again what they wait for: %(jobs)s.", jobs=parents._label()))
-        waiting = jobs.filtered(lambda job: any(parent.state not in ('succeeded', 'done') for parent in job.after_ids))
+        refused = [
+            self.env._("%(job)s: job %(live_id)s of the same key is queued or running.", job=job._label(), live_id=live_jobs[job.id])
+            for job in jobs - retried
+        ]
+        if refused and not retried:
+            raise UserError('\n'.join([self.env._("There is already a live job of the same key."), *refused]))
+        retried._restart()
+        if not refused:
+            return True
+        return {
+            'type': 'ir.actions.client',
+            'tag': 'display_notification',
+            'params': {
+                'type': 'warning',
+                'sticky': True,
+                'title': self.env._("%(count)s jobs are run again, %(refused)s are not", count=len(retried), refused=len(refused)),
+                'message': '\n'.join(refused),
+                'next': {'type': 'ir.actions.client', 'tag': 'soft_reload'},
+            },
+        }
+
+    def _find_live_jobs(self):
+        """Return the live job of the same key, of those that have one; of several jobs of one key, the first is retried.
+
+        :return: ids by ids
+        :rtype: dict[int, int]
+        """
+        keyed = self.filtered('key')
+        if not keyed:
+            return {}
+        live_ids = {(key, owner): id_ for key, owner, id_ in self.env.execute_query(SQL(
+            "SELECT key, %s, id FROM ir_async WHERE key IN %s AND %s", KEY_OWNER, tuple(set(keyed.mapped('key'))), TAKES_KEY))}
+        found = {}
+        for job in keyed:
+            live_id = live_ids.setdefault((job.key, job.user_id.id if job.notify else 0), job.id)
+            if live_id != job.id:
+                found[job.id] = live_id
+        return found
+
+    def _restart(self):
+        """Put ended jobs back into the queue.
+
+        :raises KeyTaken: when another transaction has enqueued a job of one of their keys meanwhile
+        :raises odoo.exceptions.UserError: when another transaction is about to do so, and does not end
+        """
+        waiting = self.filtered(lambda job: any(parent.state not in ('succeeded', 'done') for parent in job.after_ids))
         restart = {
             'attempts': 0, 'deaths': 0, 'payload': None, 'date_scheduled': None, 'date_done': None, 'dismissed': False,
             'origin': self._origin_sql(),
         }
+        self.env.cr.execute(SQL("DELETE FROM ir_async_stop WHERE job_id IN %s", self._ids or (0,)))
+        self.env.cr.execute(SQL("DELETE FROM ir_async_progress WHERE job_id IN %s", self._ids or (0,)))
+        keys = ', '.join(sorted(set(self.filtered('key').mapped('key'))))
+        [[lock_timeout]] = self.env.execute_query(SQL("SELECT current_setting('lock_timeout')"))
         try:
             with self.env.cr.savepoint():
-                self.env.cr.execute(SQL("DELETE FROM ir_async_stop WHERE job_id IN %s", self._ids or (0,)))
-                self.env.cr.execute(SQL("DELETE FROM ir_async_progress WHERE job_id IN %s", self._ids or (0,)))
+                self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s", KEY_WAIT))
                 waiting._update(state='waiting', **restart)
-                (jobs - waiting)._update(state='created', **restart)
+                (self - waiting)._update(state='created', **restart)
         except psycopg2.errors.UniqueViolation as exc:
-            raise UserError(self.env._(
-                "There is already a queued or running job of the same key: %(detail)s", detail=exc.diag.message_detail)) from None
+            raise KeyTaken(keys) from exc
+        except psycopg2.errors.LockNotAvailable:
+            raise self._key_busy(keys) from None
+        self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
         self._wake_workers()
-        return True
 
     def dismiss(self):
         """Take these ended jobs off their owner's list, in all tabs. They stay in the job views.

@@ -10,13 +10,45 @@ from odoo.exceptions import UserError
 from odoo.tools.misc import split_every
 
 from ..service.execution import Execution
-from ..tools.encoding import encode
+from ..tools.encoding import describe, encode
 from ..tools.options import Options, clean_text, is_text
 from ..tools.target import caller_stack, check_target
 
 _logger = logging.getLogger(__name__)
 
 OPTIONS = 'ir_async_options'  # key in the context of `ir.async` itself
+
+# Entries of a context that a job does not get. What says how or for whom something is done stays: `lang`, `tz`,
+# `allowed_company_ids`, `active_ids`, `default_…`, `tracking_disable`, and also `cron_id`, without which Odoo's
+# own cleanup refuses to run.
+PROCESS_CONTEXT = frozenset({
+    'async_job_id',  # the job that enqueues; the new one has an id of its own
+    OPTIONS,  # the options of this very call
+    # a run of a scheduled action
+    'cron_end_time',  # a reading of this process's clock
+    'ir_cron_progress_id',  # the run's own progress, which a job must not write
+    # a module that is being installed, upgraded or uninstalled
+    'install_mode',  # checks are left to the end of the installation
+    'install_module', 'install_filename', 'install_xmlid',  # the record of a data file that is being loaded
+    'noupdate',  # the flag of that data file
+    'module',  # the module whose data or translations are being loaded
+    '_force_unlink',  # a module is being uninstalled: what must not be deleted may be
+    # an import
+    'import_file',  # what is created comes from a file, so notifications are left out
+    'import_flush', 'import_cache',  # functions and caches of the import that is running
+    'import_skip_records', 'import_set_empty_fields', 'name_create_enabled_fields', 'import_options',  # how cells are read
+    '_import_current_module',  # the module of the external IDs in the file
+    # a form that is being edited
+    'onchange_self', 'recursive_onchanges', 'foreign_record_to_create',  # the record that is being made up
+    # how the answer to this request is to look
+    'bin_size',  # files are read as their sizes
+    'check_translations', 'edit_translations', 'inherit_branding', 'inherit_branding_auto',  # pages are marked for the website's editor
+    '_qweb_error_path_xml',  # the template that is being rendered
+})
+PROCESS_CONTEXT_PREFIXES = (
+    'bin_size_',  # one file field is read as its size
+    '__',  # what Odoo is in the middle of: a copy, a sort, a template
+)
 
 
 class IrAsync(models.Model):
@@ -34,7 +66,13 @@ class IrAsync(models.Model):
             by default 10 seconds to an hour, doubled each time, with jitter
         :param float timeout: seconds that the method may run, at most the server's ``limit_time_real``
         :param str channel: the channel, whose limits apply, see ``ir.async.channel``
-        :param str key: while a job of this key is waiting, created or processing, ``call`` returns that one
+        :param str key: while a job of this key is waiting, created or processing, ``call`` returns that one; keys of
+            ``call`` are global in the database, those of ``call_notify`` are per user
+        :param str key_until: ``'end'``: the job has its key until it has ended, which is the default; ``'start'``: until
+            it begins, so that a call meanwhile makes a second job
+        :param str on_duplicate: when ``call`` finds a queued job of its key: ``'keep'`` leaves it as it is, which is the
+            default; ``'replace'`` gives it the target, arguments, priority and date of the new call. A job that waits
+            for others or runs is never replaced.
         :param after: jobs, records of ``ir.async``, that must have ended well first
         :param int chunk_size: one job for so many records of the target each, all of which are returned
         :return: the model ``ir.async``
@@ -79,10 +117,10 @@ class IrAsync(models.Model):
         :raises odoo.exceptions.UserError: as :meth:`call`
         """
         if callable(description):
-            msg = f"call_notify() takes a description first, then the method; got {description!r}"
+            msg = f"call_notify() takes a description first, then the method; got {describe(description)}"
             raise TypeError(msg)
         if description and not is_text(str(description)):
-            msg = f"the description cannot be stored: {description!r}"
+            msg = f"the description cannot be stored: {describe(description)}"
             raise TypeError(msg)
         return self._enqueue(target, args, kwargs, name=str(description) if description else None, notify=True)
 
@@ -109,7 +147,7 @@ class IrAsync(models.Model):
         """
         for name, value in (('done', done), ('total', 0 if total is None else total)):
             if not isinstance(value, (int, float)) or not math.isfinite(value):
-                msg = f"{name} must be a finite number, not {value!r}"
+                msg = f"{name} must be a finite number, not {describe(value)}"
                 raise TypeError(msg)
         if running := Execution.get(self.env.cr):
             running.progress = (
@@ -145,21 +183,25 @@ class IrAsync(models.Model):
             'parent_id': running and running.job.id,
             'stack': json.dumps(caller_stack(), separators=(',', ':')),
             'priority': options.priority,
-            'date_scheduled': options.scheduled_date(),
+            'date_scheduled': options.at,
             'max_attempts': options.max_attempts,
             'retry_delay': None if options.retry_delay is None else json.dumps(options.retry_delay),
             'timeout': options.timeout,
             'channel': options.channel,
             'limited': options.channel.split('/', 1)[0] in model.env['ir.async.channel']._limited_names(),
             'key': options.key,
+            'key_until': options.key and options.key_until,
         }
         chunks = split_every(options.chunk_size, records._ids) if options.chunk_size else [records._ids]
-        return model._plain().browse(model._add_rows(values, [json.dumps(chunk) for chunk in chunks], options.after))
+        return model._plain()._add_call(values, [json.dumps(chunk) for chunk in chunks], options)
 
 
 def _encode_context(context):
-    """Return the context as JSON text, without what only means something in this process."""
-    context = {key: value for key, value in context.items() if key not in ('async_job_id', OPTIONS)}
+    """Return the context as JSON text, without what only means something to this process, request or transaction."""
+    context = {
+        key: value for key, value in context.items()
+        if key not in PROCESS_CONTEXT and not str(key).startswith(PROCESS_CONTEXT_PREFIXES)
+    }
     try:
         return encode(context, 'context')
     except TypeError:

@@ -1,86 +1,360 @@
-"""The rows of jobs that a transaction is about to insert, and the wake-up of the workers after its commit."""
+"""The rows that a transaction is about to insert, its signals to other processes, and the wake-up of the workers."""
 from __future__ import annotations
 
 import functools
 import io
+import itertools
+import time
+from datetime import timedelta
 
-from odoo import SUPERUSER_ID, api, models
-from odoo.modules.registry import Registry
+from psycopg2 import errors
+
+from odoo import models
+from odoo.exceptions import UserError
+from odoo.modules import module
 from odoo.tools import SQL, ormcache
 
-from ..service.pg import notifier
-from .ir_async import LIVE
+from ..engine.notifier import notifier
+from ..exceptions import KeyTaken
+from .ir_async import KEY_OWNER, TAKES_KEY
 
-PENDING = 'ir_async.pending'  # key in the hooks' data: the rows that the transaction is about to insert
+PENDING = 'ir_async.pending'  # key in the hooks' data: what the transaction is about to insert
+SIGNALED = 'ir_async.signaled'  # key in the hooks' data: the signals that the transaction sends with its commit
 COLUMNS = (
     'id', 'res_ids', 'state', 'name', 'notify', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context',
     'parent_id', 'stack', 'priority', 'date_scheduled', 'max_attempts', 'retry_delay', 'timeout', 'channel', 'limited',
-    'key', 'origin',
+    'key', 'key_until', 'origin',
+)
+# The call as a whole. Arguments of one call must not meet the method, the records or the rights of another one.
+REPLACED = (
+    'res_ids', 'name', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context', 'parent_id', 'stack',
+    'priority', 'date_scheduled',
 )
 COPY_MIN = 50  # rows from which on COPY, that takes two round trips, but half of the work, is faster
 COPY_ESCAPES = str.maketrans({'\\': r'\\', '\t': r'\t', '\n': r'\n', '\r': r'\r'})
+MAX_MARKS = 200  # from which on rows are inserted before the end: the list of marks is sent with each new one
+KEY_WAIT = '3s'  # how long to wait for a transaction that is about to enqueue a job of the same key
+KEY_PROBE = '100ms'  # the same, when looking for the key that another transaction holds
+
+# What is set LOCAL is rolled back with a savepoint, whoever made it and however: a mark that is still there proves
+# that what was done when it was set still counts.
+MARKS = SQL("coalesce(current_setting('ir_async.marks', true), '')")
+_marks = itertools.count(1)
+
+
+class PendingCall:
+    """The jobs of one call: their ids are taken when somebody asks for them, or they are inserted.
+
+    It stands in for the ids of the record that ``call`` returned, see ``ir.async.__getattr__``.
+    """
+    __slots__ = ('chunks', 'ids', 'inserted', 'mark', 'parent_ids', 'values')
+
+    def __init__(self, values, chunks, parent_ids, mark, ids):
+        self.values = values
+        self.chunks = chunks
+        self.parent_ids = parent_ids
+        self.mark = mark
+        self.inserted = None  # the mark of the insertion
+        self.ids = ids
+
+    def rows(self):
+        values = self.values
+        rest = tuple(values[column] for column in COLUMNS[2:])
+        return [(id_, res_ids, *rest) for id_, res_ids in zip(self.ids, self.chunks, strict=True)]
+
+    def identity(self):
+        return self.values['key'], self.values['user_id'] if self.values['notify'] else 0
+
+    # The ids for the ORM's prefetching, once they are known.
+
+    def __iter__(self):
+        return iter(self.ids or ())
+
+    def __reversed__(self):
+        return reversed(self.ids or ())
+
+    def __len__(self):
+        return len(self.ids or ())
+
+
+class Pending:
+    """What a transaction is about to do for the jobs it enqueued."""
+    __slots__ = ('calls', 'clock', 'has_waited', 'is_complete', 'keyed', 'mark', 'origin', 'relied', 'replacements', 'statements')
+
+    def __init__(self):
+        self.calls = []
+        self.keyed = {}  # (key, owner): the last call of that key
+        self.replacements = []  # (mark, job id, claims, values)
+        self.relied = []  # (mark, job id, claims): queued jobs that must not begin before the commit
+        self.mark = None
+        self.statements = None  # how many the cursor had executed when the mark was known to hold
+        self.clock = None  # that of the database, and of this process at that moment
+        self.origin = None  # the identity of the database, read in this transaction
+        self.is_complete = True  # whether everything was inserted
+        self.has_waited = False
+
+    def now(self):
+        date, reading = self.clock
+        return date + timedelta(seconds=time.monotonic() - reading)
 
 
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def _add_rows(self, values, chunks, after):
-        """Add one row for each chunk of record ids to what the transaction inserts; return the ids of the jobs."""
-        rows = []
-        for job_id, res_ids in zip(self._reserve_ids(len(chunks)), chunks):
-            values['id'], values['res_ids'], values['origin'] = job_id, res_ids, self.env.cr.precommit.data['ir_async.origin']
-            rows.append(tuple(values[column] for column in COLUMNS))
+    # ------------------------------------------------------------
+    # Calls
+    # ------------------------------------------------------------
+
+    def _add_call(self, values, chunks, options):
+        """Add the jobs of one call to what the transaction inserts.
+
+        :param dict values: the columns that all jobs of the call have in common
+        :param list chunks: the record ids of each job, JSON
+        :param Options options: those of the call
+        :return: the jobs, or the live job of the same key
+        """
+        pending = self._pending()
+        if values['key'] and (found := self._find_keyed(pending, values, chunks, options)):
+            return found
+        ids = self._mark(pending, len(chunks))
+        if options.delay is not None:
+            values['date_scheduled'] = pending.now() + timedelta(seconds=options.delay)
+        values['origin'] = pending.origin
+        call = PendingCall(values, chunks, options.after._ids if options.after else (), pending.mark, ids)
+        pending.calls.append(call)
         if values['key']:
-            self._insert_pending()
-            [row] = rows
-            if existing_id := self._insert_keyed(row, values):
-                return [existing_id]
-        self._pending(rows if not values['key'] else [], [
-            (row[0], parent_id) for row in rows for parent_id in after._ids] if after else [])
+            pending.keyed[call.identity()] = call
+        pending.is_complete = False
         if self._is_referenced():
             self._insert_pending()
-        if values['notify']:
-            for row in rows:
-                self._send(row[0], values['user_id'], values['name'], values['state'], 1)
-        return [row[0] for row in rows]
+        return self._of_call(call)
 
-    def _reserve_ids(self, count):
-        """Return ids of the sequence; a transaction takes them in growing numbers."""
-        data = self.env.cr.precommit.data
-        ids, size = data.get('ir_async.ids') or ([], 1)
-        if len(ids) < count:
-            rows = self.env.execute_query(SQL(
-                "SELECT nextval(%s), %s FROM generate_series(1, %s)",
-                f'{self._table}_id_seq', self._origin_sql(), max(size, count - len(ids))))
-            ids += [id_ for id_, _origin in rows]
-            data['ir_async.origin'] = rows[0][1]
-            size = min(size * 4, 256)
-        data['ir_async.ids'] = ids[count:], size
-        return ids[:count]
+    def _of_call(self, call):
+        """Return the jobs of a call; their ids are those that it will have."""
+        if call.ids is not None:
+            return self.browse(call.ids)
+        jobs = object.__new__(type(self))
+        jobs.env, jobs._prefetch_ids = self.env, call
+        return jobs
 
-    def _pending(self, rows, dependencies):
-        """Have rows inserted. They are in the hooks' data, which a savepoint's rollback clears."""
+    def __getattr__(self, name):
+        # Called when an attribute is missing: `_ids`, of a call whose ids were not looked at yet.
+        if name == '_ids' and isinstance(call := self._prefetch_ids, PendingCall):
+            if call.ids is None and self.env.cr._closed:
+                call.ids = ()  # the transaction was rolled back before anybody looked: there is no job
+            if call.ids is None:
+                self._reserve_ids(self._pending(), [call])
+            self._ids = self._prefetch_ids = call.ids
+            return call.ids
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")  # noqa: EM102, TRY003
+
+    def _pending(self):
+        """Return what the transaction is about to insert. It is in the hooks' data, which a rollback clears."""
         data = self.env.cr.precommit.data
         if PENDING not in data:
-            data[PENDING] = [], []
-            self.env.cr.precommit.add(self._insert_pending)
-        data[PENDING][0].extend(rows)
-        data[PENDING][1].extend(dependencies)
+            data[PENDING] = Pending()
+            self.env.cr.precommit.add(self.sudo(False)._before_commit)
+        return data[PENDING]
 
-    def _insert_pending(self):
-        # Taken out, so that whoever calls later, from another hook, registers this one again.
-        rows, dependencies = self.env.cr.precommit.data.pop(PENDING, ((), ()))
-        if rows:
-            columns = ', '.join(COLUMNS)
-            if len(rows) < COPY_MIN:
-                self.env.cr.execute_values(f'INSERT INTO ir_async ({columns}) VALUES %s', rows)
+    def _mark(self, pending, count):
+        """Make sure that the mark of the next call is one that goes if the call is rolled back.
+
+        :param int count: how many jobs the call has
+        :return: their ids, if there was something to ask the database anyway; else None
+        """
+        cr = self.env.cr
+        if pending.mark and cr.sql_log_count == pending.statements:
+            return None  # nothing was executed since, so no savepoint began or ended
+        if len(pending.calls) + len(pending.replacements) >= MAX_MARKS and pending.mark:
+            self._insert_pending()
+        mark = str(next(_marks))
+        marks = SQL("%s || %s", MARKS, f'{mark},') if pending.calls or pending.replacements else SQL("%s", f'{mark},')
+        [[_set, now, pending.origin, ids]] = self.env.execute_query(SQL(
+            """
+            SELECT set_config('ir_async.marks', %s, true), clock_timestamp() AT TIME ZONE 'UTC', %s,
+                   ARRAY(SELECT nextval(%s) FROM generate_series(1, %s))
+            """, marks, self._origin_sql(), f'{self._table}_id_seq', count))
+        pending.mark, pending.clock = mark, (now, time.monotonic())
+        pending.statements = cr.sql_log_count
+        return tuple(ids)
+
+    def _reserve_ids(self, pending, calls):
+        """Take as many ids of the sequence as there are jobs that have none, in the order of their calls."""
+        calls = [call for call in pending.calls if call.ids is None] or calls
+        holds = self.env.cr.sql_log_count == pending.statements
+        ids = iter([id_ for id_, in self.env.execute_query(SQL(
+            "SELECT nextval(%s) FROM generate_series(1, %s)",
+            f'{self._table}_id_seq', sum(len(call.chunks) for call in calls)))])
+        for call in calls:
+            call.ids = tuple(itertools.islice(ids, len(call.chunks)))
+        if holds:
+            pending.statements = self.env.cr.sql_log_count
+
+    # ------------------------------------------------------------
+    # Keys
+    # ------------------------------------------------------------
+
+    def _find_keyed(self, pending, values, chunks, options):
+        """Return the live job that has the key of a call, committed or of this transaction; None if there is none.
+
+        It is looked for in the snapshot: without a lock, which would keep the job from being begun.
+        """
+        identity = values['key'], values['user_id'] if values['notify'] else 0
+        own = pending.keyed.get(identity)
+        job_id = None
+        if not own or own.inserted or self.env.cr.sql_log_count != pending.statements:
+            [[marks, job_id, state, claims]] = self.env.execute_query(SQL(
+                """
+                SELECT %s, id, state, claims
+                  FROM (SELECT) AS nothing
+             LEFT JOIN ir_async ON key = %s AND %s = %s AND %s AND origin = %s
+                """, MARKS, identity[0], KEY_OWNER, identity[1], TAKES_KEY, self._origin_sql()))
+            marks = set(marks.split(','))
+            if own and (own.mark not in marks or own.inserted in marks):
+                own = None  # rolled back with a savepoint, or in the database
+        if not job_id and not own:
+            return None
+        if job_id:
+            job = self.browse(job_id)
+        else:
+            job, state, claims = self._of_call(own), own.values['state'], 0
+        if options.on_duplicate == 'replace' and state == 'created':
+            self._mark(pending, 0)
+            date = pending.now() + timedelta(seconds=options.delay) if options.delay is not None else options.at
+            replaced = {name: values.get(name) for name in REPLACED} | {'res_ids': chunks[0], 'date_scheduled': date}
+            if not job_id and own.mark == pending.mark:
+                own.values.update(replaced)
+                own.chunks = [chunks[0]]
             else:
-                # Jobs that are enqueued together often differ in nothing but their ids, or in little more.
-                text = functools.lru_cache(typed=True)(_copy_text)
-                rest = functools.lru_cache(lambda values: '\t'.join(map(text, values)))
-                lines = '\n'.join(f'{row[0]}\t{row[1]}\t{rest(row[2:])}' for row in rows)
-                self.env.cr.copy_expert(f'COPY ir_async ({columns}) FROM STDIN', io.StringIO(lines))
-            self._wake_workers()
+                pending.replacements.append((pending.mark, job.id, claims, replaced))
+                job.invalidate_recordset(flush=False)
+                pending.is_complete = False
+        elif job_id and options.key_until == 'start' and state == 'created':
+            self._mark(pending, 0)
+            pending.relied.append((pending.mark, job_id, claims))
+        return job
+
+    def _insert_keyed(self, calls, lock_timeout):
+        """Insert the rows of jobs that have keys.
+
+        :raises KeyTaken: when another transaction has enqueued a job of one of the keys meanwhile
+        :raises odoo.exceptions.UserError: when another transaction is about to do so, and does not end
+        """
+        calls = sorted(calls, key=PendingCall.identity)  # always in the same order: no two wait for each other
+        try:
+            self._insert_free_keys(calls, KEY_WAIT)
+        except errors.LockNotAvailable:
+            self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key")
+            for call in calls:
+                try:
+                    self._insert_free_keys([call], KEY_PROBE, 'ir_async_probe')
+                except errors.LockNotAvailable:
+                    self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
+                    raise self._key_busy(call.values['key']) from None
+        self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s; RELEASE SAVEPOINT ir_async_key", lock_timeout))
+
+    def _insert_free_keys(self, calls, wait, savepoint='ir_async_key'):
+        try:
+            self.env.cr.execute(SQL(
+                """
+                SAVEPOINT %s;
+                SET LOCAL lock_timeout = %s;
+                INSERT INTO ir_async (%s) VALUES %s
+                ON CONFLICT (key, (%s), origin) WHERE %s DO NOTHING
+                  RETURNING id
+                """, SQL.identifier(savepoint), wait, SQL(', ').join(map(SQL.identifier, COLUMNS)),
+                SQL(', ').join(SQL("%s", row) for call in calls for row in call.rows()), KEY_OWNER, TAKES_KEY,
+            ), log_exceptions=False)
+        except errors.SerializationFailure as exc:
+            raise KeyTaken(*(call.values['key'] for call in calls)) from exc
+        inserted = {id_ for id_, in self.env.cr.fetchall()}
+        if taken := [call.values['key'] for call in calls if call.ids[0] not in inserted]:
+            raise KeyTaken(*taken)  # at READ COMMITTED, the other transaction's job is not an error but a conflict
+
+    def _key_busy(self, key):
+        return UserError(self.env._(
+            "Another transaction is about to enqueue or change a job of the key \"%s\". Try again.", key))
+
+    def _hold_keyed(self, replacements, relied, lock_timeout):
+        """Change queued jobs, and keep others from beginning, until this transaction is committed.
+
+        Workers pass over locked rows: this is the last thing before the commit.
+
+        :raises KeyTaken: when one of them has begun meanwhile
+        :raises odoo.exceptions.UserError: when another transaction is about to change one of them, and does not end
+        """
+        statements = [(job_id, SQL(
+            "UPDATE ir_async SET %s, revision = revision + 1 WHERE id = %s AND state = 'created' AND claims = %s RETURNING key",
+            SQL(', ').join(SQL("%s = %s", SQL.identifier(name), value) for name, value in values.items()),
+            job_id, claims)) for job_id, (claims, values) in replacements.items()]
+        statements += [(job_id, SQL(
+            "SELECT key FROM ir_async WHERE id = %s AND state = 'created' AND claims = %s FOR SHARE", job_id, claims,
+        )) for job_id, claims in relied.items() if job_id not in replacements]
+        for job_id, statement in sorted(statements, key=lambda item: item[0]):
+            job = self.browse(job_id)
+            try:
+                self.env.cr.execute(
+                    SQL("SAVEPOINT ir_async_key; SET LOCAL lock_timeout = %s; %s", KEY_WAIT, statement), log_exceptions=False)
+            except errors.LockNotAvailable:
+                self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
+                raise self._key_busy(job.sudo().key) from None
+            except errors.SerializationFailure as exc:
+                raise KeyTaken(f"job {job_id}") from exc
+            if not self.env.cr.rowcount:
+                raise KeyTaken(f"job {job_id}")
+            self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s; RELEASE SAVEPOINT ir_async_key", lock_timeout))
+            if job_id in replacements:
+                job.invalidate_recordset(flush=False)
+                job = job.sudo()
+                if job.notify:
+                    self._send(job.id, job.user_id.id, job.name, job.state, job.revision)
+
+    # ------------------------------------------------------------
+    # Rows
+    # ------------------------------------------------------------
+
+    def _insert_pending(self, last=False):
+        """Insert what the transaction has not inserted yet, and what was rolled back with a savepoint it is older than.
+
+        :param bool last: whether this is the end of the transaction
+        """
+        pending = self.env.cr.precommit.data.get(PENDING)
+        if not pending or (pending.is_complete and not (last and pending.calls)):
+            return
+        pending.is_complete = True
+        unnumbered = [call for call in pending.calls if call.ids is None]
+        if unnumbered:
+            self._reserve_ids(pending, unnumbered)
+        inserted_mark = f'i{next(_marks)}'
+        [[marks, lock_timeout, _set]] = self.env.execute_query(SQL(
+            "SELECT %s, current_setting('lock_timeout'), set_config('ir_async.marks', %s || %s, true)",
+            MARKS, MARKS, f'{inserted_mark},'))
+        marks = set(marks.split(','))
+        calls = [call for call in pending.calls if call.mark in marks and call.inserted not in marks]
+        keyed = [call for call in calls if call.values['key']]
+        keyless = [call for call in calls if not call.values['key']]
+        replacements = {job_id: (claims, values) for mark, job_id, claims, values in pending.replacements if mark in marks}
+        relied = {job_id: claims for mark, job_id, claims in pending.relied if mark in marks} if last else {}
+        try:
+            if keyless:
+                self._insert_rows([row for call in keyless for row in call.rows()])
+                self._after_insertion(keyless, inserted_mark)
+            # As late as possible: others wait for whoever inserts a key, and no worker begins a job that is locked.
+            if keyed:
+                self._insert_keyed(keyed, lock_timeout)
+                self._after_insertion(keyed, inserted_mark)
+            if replacements or relied:
+                self._hold_keyed(replacements, relied, lock_timeout)
+                self._wake_workers()  # they passed over the locked rows
+        except BaseException:
+            pending.is_complete = False
+            raise
+        pending.replacements.clear()
+
+    def _after_insertion(self, calls, mark):
+        self._wake_workers()
+        self._ensure_served({call.values['channel'].split('/', 1)[0] for call in calls})
+        dependencies = [(job_id, parent_id) for call in calls for job_id in call.ids for parent_id in call.parent_ids]
         if dependencies:
             # A parent that was deleted since had ended, long ago.
             self.env.cr.execute(
@@ -88,58 +362,102 @@ class IrAsync(models.Model):
                 " SELECT DISTINCT job_id, after_id FROM unnest(%s, %s) AS rel (job_id, after_id)"
                 " WHERE EXISTS (SELECT FROM ir_async WHERE id = after_id)",
                 [list(ids) for ids in zip(*dependencies)])
+        for call in calls:
+            is_new, call.inserted = not call.inserted, mark
+            if is_new and call.values['notify']:
+                for job_id in call.ids:
+                    self._send(job_id, call.values['user_id'], call.values['name'], call.values['state'], 1)
 
-    def _insert_keyed(self, row, values):
-        """Insert one row, unless there is a live job of its key; then return the id of that job."""
-        # At REPEATABLE READ, a job that another transaction inserted since is a serialization failure, that
-        # `retrying` answers with another try, which sees it.
-        inserted = self.env.execute_query(SQL(
-            """
-            INSERT INTO ir_async (%s) VALUES %s
-            ON CONFLICT (key, (CASE WHEN notify THEN user_id ELSE 0 END), origin)
-                  WHERE key IS NOT NULL AND state IN ('waiting', 'created', 'processing')
-             DO NOTHING
-              RETURNING id
-            """, SQL(', ').join(map(SQL.identifier, COLUMNS)), row))
-        if inserted:
-            self._wake_workers()
-            return None
-        owner = SQL("notify AND user_id = %s", values['user_id']) if values['notify'] else SQL("NOT notify")
-        [[existing_id, state]] = self.env.execute_query(SQL(
-            "SELECT id, state FROM ir_async WHERE key = %s AND %s AND state IN %s AND origin = %s",
-            values['key'], owner, LIVE, values['origin']))
-        if state != 'processing':
-            # It must not begin before this transaction is committed, or it would not see what it is called for.
-            # Claims pass over locked rows; if it was claimed since, this is a serialization failure as well.
-            self.env.cr.execute(SQL("SELECT FROM ir_async WHERE id = %s FOR SHARE", existing_id))
-            self._wake_workers()
-        return existing_id
+    def _insert_rows(self, rows):
+        columns = ', '.join(COLUMNS)
+        if len(rows) >= COPY_MIN:
+            # Jobs that are enqueued together often differ in nothing but their ids, or in little more.
+            text = functools.lru_cache(typed=True)(_copy_text)
+            rest = functools.lru_cache(lambda values: '\t'.join(map(text, values)))
+            lines = '\n'.join(f'{row[0]}\t{row[1]}\t{rest(row[2:])}' for row in rows)
+            self.env.cr.copy_expert(f'COPY ir_async ({columns}) FROM STDIN', io.StringIO(lines))
+        elif rows:
+            self.env.cr.execute_values(f'INSERT INTO ir_async ({columns}) VALUES %s', rows)
+
+    # ------------------------------------------------------------
+    # The commit
+    # ------------------------------------------------------------
+
+    def _before_commit(self):
+        """Insert what is pending, and signal what changed, in the last moment before the commit."""
+        hooks = self.env.cr.precommit
+        pending = hooks.data.get(PENDING)
+        if pending is None:
+            return
+        if hooks and not pending.has_waited:
+            pending.has_waited = True
+            hooks.add(self._before_commit)  # the others may enqueue more, or change what is cached
+            return
+        try:
+            self._insert_pending(last=True)
+        except BaseException:
+            # A caller may go on after a savepoint that could not begin. Its commit must fail as well.
+            pending.has_waited = False
+            hooks.add(self._before_commit)
+            raise
+        del hooks.data[PENDING]
+        self._signal_changes()
+
+    def _signal_changes(self):
+        """Signal what other processes have to reload, in this transaction: its jobs must not begin with old values.
+
+        Odoo signals after the commit, when a worker may have begun a job of it already.
+        """
+        registry = self.env.registry
+        if not registry.ready or registry.registry_invalidated:
+            names = ['registry']  # a reloaded registry begins with empty caches
+        else:
+            names = sorted(registry.cache_invalidated)
+        if not names:
+            return
+        self.env.cr.execute(SQL("; ").join(
+            SQL("INSERT INTO %s DEFAULT VALUES", SQL.identifier(f'orm_signaling_{name}')) for name in names))
+        data = self.env.cr.postcommit.data
+        if SIGNALED not in data:
+            data[SIGNALED] = []
+            self.env.cr.postcommit.add(self._count_signals)
+        data[SIGNALED] += names
+
+    def _count_signals(self):
+        """Make this process know its own signals, so that it does not reload what it has."""
+        registry = self.env.registry
+        for name in self.env.cr.postcommit.data.pop(SIGNALED):
+            if name == 'registry':
+                registry.registry_sequence += 1
+            else:
+                registry.cache_sequences[name] += 1
 
     def _wake_workers(self):
         """Wake the workers up after the commit, once."""
+        self._pending()  # what they begin must know what changed
         data = self.env.cr.postcommit.data
         if 'ir_async.notified' not in data:
             data['ir_async.notified'] = True
             self.env.cr.postcommit.add(self._notify_workers)
 
+    def _ensure_served(self, channels):
+        """Have the cron workers run jobs of channels that no live worker serves, in this transaction."""
+        if not module.current_test and any(
+                self._why_unserved(channel) == 'no_worker' for channel in channels):
+            self._trigger_fallback()
+
     def _notify_workers(self):
-        """Wake the workers up, now; where there are none, the cron workers."""
+        """Wake the workers up, now."""
         # another hook may enqueue more, and commit
         self.env.cr.postcommit.data.pop('ir_async.notified', None)
-        # Odoo signals after these hooks that caches are to be cleared: a job would begin earlier, and not know.
+        # What was changed after the last savepoint was not signaled by `_signal_changes`.
         if self.env.registry.ready:
             self.env.registry.signal_changes()
-        dbname = self.env.cr.dbname
-        if not notifier.notify(dbname):
-            with Registry(dbname).cursor() as cr:
-                env = api.Environment(cr, SUPERUSER_ID, {})
-                # Somebody may have deleted it; and it is gone while the module is uninstalled.
-                if cron := env.ref('ir_async.ir_cron_run_jobs', raise_if_not_found=False):
-                    cron._trigger()
+        notifier.notify(self.env.cr.dbname)
 
     @ormcache()
     def _is_referenced(self):
-        """Tell whether another table may refer to a job: then its row must be there at once."""
+        """Return whether another table may refer to a job: then its row must be there at once."""
         return any(
             field.store and field.comodel_name == self._name
             and not field.model_name.startswith(self._name)

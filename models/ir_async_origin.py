@@ -8,7 +8,7 @@ from odoo.exceptions import AccessError, UserError
 from odoo.fields import Domain
 from odoo.tools import SQL, ormcache
 
-from ..service.origin import origin_expression
+from ..engine.origin import origin_expression
 from .ir_async import LIVE
 
 _logger = logging.getLogger(__name__)

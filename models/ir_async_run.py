@@ -1,22 +1,21 @@
-"""Run a job and decide what becomes of it: called by the worker, and by the tests' run_jobs()."""
+"""Run a job's method and decide how it ended: called by the worker, and by the tests' run_jobs()."""
 from __future__ import annotations
 
 import json
 import logging
 import random
-from datetime import datetime, timedelta, timezone
-
-import psycopg2.errors
 
 from odoo import SUPERUSER_ID, models
 from odoo.exceptions import UserError
 from odoo.http import serialize_exception
 from odoo.tools import SQL, json_default
 
-from ..exceptions import ClaimLost, RetryJob, WorkerDied
+from ..engine.errors import Kind, kind_of
+from ..engine.job import Outcome
+from ..exceptions import RetryJob, WorkerDied
 from ..service.execution import Execution
-from ..service.session import IS_HELD
 from ..tools.encoding import decode, encode_result
+from ..tools.options import clean_text
 from ..tools.target import format_stack
 from .ir_async import BUS_PAYLOAD_MAX_SIZE, _progress
 
@@ -26,31 +25,18 @@ MAX_DEATHS = 3
 FIRST_RETRY_DELAY, LAST_RETRY_DELAY = 10, 3600  # seconds
 CHAIN_DEPTH = 20  # jobs that enqueued each other, to explain a failure
 
-FINISH = f"""
-    UPDATE ir_async
-       SET state = %(state)s::varchar,
-           payload = %(payload)s,
-           date_scheduled = %(date_scheduled)s,
-           session = NULL,
-           attempts = attempts + %(attempts)s,
-           revision = revision + 1,
-           date_done = CASE WHEN %(state)s != 'created' THEN clock_timestamp() AT TIME ZONE 'UTC' END
-     WHERE id = %(id)s AND {IS_HELD}
- RETURNING id
-"""
-
 
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def _perform(self, running):
+    def _perform(self, execution):
         """Call the method of a job, in its own environment.
 
-        :param Execution running: the job
-        :return: the state and the payload, JSON text, that the job ends with
-        :rtype: tuple
+        :param Execution execution: the job
+        :return: how it ended
+        :rtype: Outcome
         """
-        job = running.job
+        job = execution.job
         if job.deaths >= MAX_DEATHS:
             msg = f"{job.deaths} workers died, one after the other, while they ran this job"
             raise WorkerDied(msg)
@@ -59,8 +45,8 @@ class IrAsync(models.Model):
         if not job.user_active and job.user_id != SUPERUSER_ID and not env.user._is_public():
             raise UserError(env._("The user %(login)s was archived since.", login=env.user.sudo().login))
         records = env[job.res_model].browse(json.loads(job.res_ids))
-        running.dbname = env.cr.dbname
-        token = Execution.current.set(running)
+        execution.dbname = env.cr.dbname
+        token = Execution.current.set(execution)
         # Odoo recomputes and flushes with the user of the transaction: not root's, as long as the method runs.
         root_env, env.transaction.default_env = env.transaction.default_env, env
         try:
@@ -70,63 +56,52 @@ class IrAsync(models.Model):
         finally:
             env.transaction.default_env = root_env
             Execution.current.reset(token)
-        return 'done' if payload is None else 'succeeded', payload
+        return Outcome('done' if payload is None else 'succeeded', payload)
 
-    def _finish(self, job, state, payload=None, date_scheduled=None, attempts=1, at_commit=False):
-        """Write what became of a job, in the current transaction.
+    def _finish(self, job, outcome, starts=1):
+        """Write how a job ended, in the current transaction, and notify its user once that is committed.
 
-        :param job: a :class:`~odoo.addons.ir_async.service.session.Job`
-        :param str state: the state it ends in; ``created`` when it is to be tried again
-        :param str payload: its result or error, JSON text
-        :param datetime.datetime date_scheduled: when to try again
-        :param int attempts: how many attempts it took
-        :param bool at_commit: write it with the commit: by a :class:`~odoo.addons.ir_async.service.runner.JobCursor`
+        :param Job job: the job
+        :param Outcome outcome: how it ended
+        :param int starts: how often its method was begun since it was claimed
         :raises ClaimLost: when the job is not this worker's any more
         """
-        values = {
-            'state': state, 'payload': payload, 'date_scheduled': date_scheduled, 'attempts': attempts,
-            'id': job.id, 'session': job.session, 'claims': job.claims,
-        }
-        if at_commit:
-            self.env.cr.finish(FINISH, values)
-        else:
-            try:
-                self.env.cr.execute(FINISH, values, log_exceptions=False)
-            except psycopg2.errors.SerializationFailure as exc:
-                raise ClaimLost from exc  # nobody writes the row but who takes the job away
-            if not self.env.cr.rowcount:
-                raise ClaimLost
+        revision = self.env.cr.finish(job, outcome, starts)
         if job.stop:
             self.env.cr.execute(SQL("DELETE FROM ir_async_stop WHERE job_id = %s", job.id))
+        if outcome.state == 'created':
+            self.env.cr.execute(SQL("DELETE FROM ir_async_progress WHERE job_id = %s", job.id))
         if job.notify:
-            small = payload and len(payload) <= BUS_PAYLOAD_MAX_SIZE
+            small = outcome.payload and len(outcome.payload) <= BUS_PAYLOAD_MAX_SIZE
             self._send(
-                job.id, job.user_id, job.name, state, job.revision + 1, **({'payload': json.loads(payload)} if small else {}))
-        if state == 'failed':
+                job.id, job.user_id, job.name, outcome.state, revision,
+                **({'payload': json.loads(outcome.payload)} if small else {}))
+        if outcome.state == 'failed':
             record = self.browse(job.id)
             record.invalidate_recordset(flush=False)
             try:
                 with self.env.cr.savepoint():
                     record._on_failed()
-            except Exception:
+            except Exception as exc:
+                if kind_of(exc) is not Kind.METHOD:
+                    raise  # a lost race, for example: all of this is tried again
                 _logger.exception("_on_failed() of job %s", job.id)
 
-    def _fail(self, job, exc, debug=None):
-        """Write that a job's method raised, in the current transaction: it failed, or is to be tried again.
+    def _outcome_of_error(self, job, exc, debug=None):
+        """Decide what becomes of a job whose method raised: it failed, or is tried again.
 
-        :param job: a :class:`~odoo.addons.ir_async.service.session.Job`
+        :param Job job: the job
         :param BaseException exc: what it raised
-        :param str debug: the traceback, if not that of the exception
-        :raises ClaimLost: when the job is not this worker's any more
+        :param str debug: where it was raised, if the exception does not know
+        :rtype: Outcome
         """
         payload = self._encode_error(job, exc, debug)
-        is_retry = isinstance(exc, RetryJob)
-        if is_retry or (job.attempts + 1 < job.max_attempts and not isinstance(exc, WorkerDied)):
-            delay = exc.delay if is_retry and exc.delay is not None else _retry_delay(job)
-            date = datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(seconds=delay)
-            self._finish(job, 'created', payload, date, attempts=0 if is_retry else 1)
-        else:
-            self._finish(job, 'failed', payload)
+        if isinstance(exc, RetryJob):
+            delay = exc.delay if exc.delay is not None else _retry_delay(job)
+            return Outcome('created', payload, delay=delay, attempts=0)
+        if job.attempts + 1 < job.max_attempts and not isinstance(exc, WorkerDied):
+            return Outcome('created', payload, delay=_retry_delay(job))
+        return Outcome('failed', payload)
 
     def _on_failed(self):
         """Hook: called in sudo when a job has ended ``failed``, in the transaction that says so."""
@@ -137,13 +112,14 @@ class IrAsync(models.Model):
         :rtype: str
         """
         data = serialize_exception(exc)
-        data['debug'] = self.browse(job.id)._format_chain() + (debug or data['debug'])
+        data['debug'] = debug or data['debug']
         error = {'code': 0, 'message': "Odoo Server Error", 'data': data}
         try:
-            return json.dumps({'error': error}, default=json_default, allow_nan=False)
+            text = json.dumps({'error': error}, default=json_default, allow_nan=False)
         except (TypeError, ValueError, RecursionError):
             data.update(arguments=[str(arg) for arg in exc.args], context={})
-            return json.dumps({'error': error})
+            text = json.dumps({'error': error})
+        return clean_text(text)
 
     def _format_chain(self):
         """Return who enqueued the job, from which job, and so on: the outermost first."""
@@ -161,10 +137,10 @@ class IrAsync(models.Model):
         done, total, message = progress
         self.env.cr.execute(SQL(
             """
-            INSERT INTO ir_async_progress (job_id, done, total, message)
-                 SELECT id, %(done)s, %(total)s, %(message)s FROM ir_async WHERE id = %(id)s
-            ON CONFLICT (job_id) DO UPDATE SET done = %(done)s, total = %(total)s, message = %(message)s
-            """, id=job.id, done=done, total=total, message=message))
+            INSERT INTO ir_async_progress (job_id, revision, done, total, message)
+                 SELECT id, %(revision)s, %(done)s, %(total)s, %(message)s FROM ir_async WHERE id = %(id)s
+            ON CONFLICT (job_id) DO UPDATE SET revision = %(revision)s, done = %(done)s, total = %(total)s, message = %(message)s
+            """, id=job.id, revision=job.revision, done=done, total=total, message=message))
         if job.notify:
             self._send(job.id, job.user_id, job.name, 'processing', job.revision, progress=_progress(*progress))
 

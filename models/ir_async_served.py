@@ -2,8 +2,27 @@
 from odoo import api, models
 from odoo.tools import SQL
 
-from ..service.pg import workers_alive
+from ..engine.session import LIVE_PROCESSES
 from .ir_async_channel import EVERYTHING
+
+# A worker process is alive while it holds its lock; its row in this database says that it serves it, and which channels.
+IS_SERVED = f"""
+    EXISTS (
+        SELECT
+          FROM ir_async_worker
+         WHERE process_key IN ({LIVE_PROCESSES})
+           AND (channels IS NULL OR split_part(%s, '/', 1) = ANY(string_to_array(channels, ','))))
+"""
+UNSERVED_CHANNELS = f"""
+    SELECT EXISTS (
+        SELECT
+          FROM (SELECT DISTINCT split_part(channel, '/', 1) AS name FROM ir_async WHERE state IN ('waiting', 'created', 'processing')) queued
+         WHERE NOT EXISTS (
+               SELECT
+                 FROM ir_async_worker
+                WHERE process_key IN ({LIVE_PROCESSES})
+                  AND (channels IS NULL OR queued.name = ANY(string_to_array(channels, ',')))))
+"""
 
 
 class IrAsync(models.Model):
@@ -18,13 +37,23 @@ class IrAsync(models.Model):
             is paused, ``'no_worker'`` when no live worker serves this database and this channel; None when one does
         :rtype: str | None
         """
-        [[is_upgrading, is_paused]] = self.env.execute_query(SQL(
-            """
+        [[is_upgrading, is_paused, is_served]] = self.env.execute_query(SQL(
+            f"""
             SELECT EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove')),
-                   EXISTS (SELECT FROM ir_async_channel WHERE name IN %s AND paused)
-            """, (EVERYTHING, channel.split('/', 1)[0])))
+                   EXISTS (SELECT FROM ir_async_channel WHERE name IN %s AND paused),
+                   {IS_SERVED}
+            """, (EVERYTHING, channel.split('/', 1)[0]), channel))
         if is_upgrading:
             return 'upgrading'
         if is_paused:
             return 'paused'
-        return None if workers_alive(self.env.cr) else 'no_worker'
+        return None if is_served else 'no_worker'
+
+    @api.model
+    def _has_unserved(self):
+        """Return whether any queued job is in a channel that no live worker serves.
+
+        :rtype: bool
+        """
+        [[has_unserved]] = self.env.execute_query(SQL(UNSERVED_CHANNELS))
+        return has_unserved

@@ -8,7 +8,7 @@ class IrAsyncStop(models.Model):
     learns from it how the job ends.
     """
     _name = 'ir.async.stop'
-    _description = "Async Job to Stop"
+    _description = "Background Job to Stop"
     _log_access = False
     _rec_name = 'job_id'
 
@@ -16,5 +16,7 @@ class IrAsyncStop(models.Model):
 
     reason = fields.Selection(
         [('cancel', "Cancelled"), ('timeout', "Took too long")], required=True, readonly=True)
+
+    debug = fields.Text(readonly=True, help="Where the method was")
 
     _job_uniq = models.UniqueIndex('(job_id)')

@@ -3,23 +3,22 @@ from odoo.tools import SQL
 
 
 class IrAsyncWorker(models.Model):
-    """The workers that have business with this database: one row a session, written by the workers themselves.
+    """The workers that serve this database: one row a session, written by the workers themselves.
 
-    The table is UNLOGGED: PostgreSQL empties it when it recovers from a crash. So a row that is still there says
-    that its worker died alone, and the job that it was running may be to blame.
+    A session is alive while its key is locked in this database, a process while its key is locked on ``postgres``. The row
+    of a session that was closed stays as long as its process lives: it says who serves this database.
     """
     _name = 'ir.async.worker'
-    _description = "Async Worker"
+    _description = "Background Job Worker"
     _log_access = False
     _rec_name = 'host'
 
     host = fields.Char(readonly=True)
     pid = fields.Integer(string="Process", readonly=True, aggregator=None)
     process_key = fields.Integer(readonly=True, aggregator=None, help="The lock that its process holds")
-    server_start = fields.Datetime(readonly=True, help="When PostgreSQL had been started")
-    limit_time_real = fields.Float(digits=0, readonly=True, aggregator=None, help="Seconds that it gives a job; 0: no limit")
-    date_ready = fields.Datetime(
-        readonly=True, help="When it had loaded all it needs: if it dies later on, the job that it runs is to blame")
+    channels = fields.Char(readonly=True, help="Only jobs of these channels, all if empty")
+    running_job_id = fields.Integer(readonly=True, aggregator=None, help="The job that a cron worker runs")
+    closed = fields.Boolean(readonly=True, help="It keeps no connection while there is nothing to do")
 
     def init(self):
         # Only what differs: each ALTER waits for the workers, and holds them up until the upgrade has ended.

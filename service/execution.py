@@ -1,23 +1,37 @@
 """What this thread runs."""
-import time
-from contextvars import ContextVar
+from __future__ import annotations
 
-from .session import CLAIM_TIME
+from contextvars import ContextVar
 
 
 class Execution:
     """The job that this thread runs, and what it reported last.
 
     Not the context's ``async_job_id``: a client could forge that one.
+
+    :param Job job: the claimed job
     """
-    current = ContextVar('ir_async.running', default=None)
+    current = ContextVar('ir_async.execution', default=None)
 
     def __init__(self, job):
         self.job = job
-        self.fresh_until = time.monotonic() + CLAIM_TIME  # when its claim has to be looked at again
         self.dbname = None
+        self.starts = 0  # how often its method was begun since it was claimed
+        self.ended = False  # its outcome is committed; only hooks run
+        self.invalidated = set()  # the caches of the registry that it invalidated
+        self.interrupted = False  # its next statement raises
+        self.fenced = None  # its new claim, and why, once it was taken from its method
         self.progress = None
         self.deadline = None  # when its time is over, if it is limited
+
+    def on_begin(self):
+        """Called when the method begins."""
+
+    def on_failure(self):
+        """Called when the method has raised."""
+
+    def on_end(self):
+        """Called when the outcome is committed."""
 
     @classmethod
     def get(cls, cr):
@@ -25,5 +39,5 @@ class Execution:
 
         :rtype: Execution | None
         """
-        running = cls.current.get()
-        return running if running and running.dbname in (None, cr.dbname) else None
+        execution = cls.current.get()
+        return execution if execution and execution.dbname in (None, cr.dbname) else None

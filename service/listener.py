@@ -1,4 +1,4 @@
-"""The connection on which a worker is told that a database has jobs."""
+"""The connection on which a worker is notified that a database has jobs."""
 from __future__ import annotations
 
 import logging
@@ -7,11 +7,18 @@ import time
 
 import psycopg2
 
-from . import pg
+from ..engine.connection import PROCESS_LOCK_CLASS, connect_worker
+from ..exceptions import PoolerFound
 
 _logger = logging.getLogger(__name__)
 
 RECONNECT_DELAY = 1  # seconds
+POOLER_DELAY = 60  # seconds until a setting may have been changed
+
+
+class _InRecovery(psycopg2.OperationalError):
+    def __str__(self):
+        return "PostgreSQL is in recovery"
 
 
 class Listener:
@@ -19,6 +26,7 @@ class Listener:
 
     def __init__(self):
         self.process_key = random.getrandbits(31)  # its lock is held as long as the process lives
+        self.is_refused = False  # a pooler is in between: this worker must not take jobs
         self._connection = None
         self._next_try = 0
 
@@ -35,23 +43,30 @@ class Listener:
         if self._connection or time.monotonic() < self._next_try:
             return False
         try:
-            self._connection = pg.connect('postgres')
+            self._connection = connect_worker('postgres')
+            self.is_refused = False
             with self._connection.cursor() as cr:
-                if self._connection.server_version >= 140000:
-                    cr.execute("SET idle_session_timeout = 0")
-                # for whoever asks pg.workers_alive()
-                cr.execute(
-                    "SELECT pg_advisory_lock_shared(%s, %s), pg_advisory_lock(%s, %s)",
-                    [pg.LOCK_CLASS, pg.LISTENER_KEY, pg.PROCESS_LOCK_CLASS, self.process_key])
                 cr.execute("SELECT pg_is_in_recovery()")
                 if cr.fetchone()[0]:
-                    _logger.warning("PostgreSQL is in recovery mode: jobs wait for the next poll")
-                else:
-                    cr.execute("LISTEN odoo_async")
+                    # It cannot listen, nor run jobs. After a promotion, connections that were made before still could not.
+                    raise _InRecovery
+                cr.execute("SELECT pg_advisory_lock(%s, %s)", [PROCESS_LOCK_CLASS, self.process_key])
+                cr.execute("LISTEN odoo_async")
         except psycopg2.Error as exc:
             self._lose(exc)
             return False
+        except PoolerFound as exc:
+            if not self.is_refused:
+                _logger.error("%s", exc)
+            self.is_refused = True
+            self._next_try = time.monotonic() + POOLER_DELAY
+            return False
         return True
+
+    @property
+    def is_connected(self):
+        """Whether other processes can see that this worker lives."""
+        return bool(self._connection)
 
     def read(self):
         """Return the databases that were notified, without waiting.
@@ -74,4 +89,4 @@ class Listener:
         if self._connection:
             self._connection.close()
         self._connection = None
-        self._next_try = time.monotonic() + RECONNECT_DELAY
+        self._next_try = time.monotonic() + RECONNECT_DELAY * random.uniform(0.3, 1)

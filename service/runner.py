@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import contextvars
+import json
 import logging
+import random
 import sys
 import threading
 import time
@@ -11,310 +13,275 @@ import traceback
 from functools import partial
 
 import psycopg2
-from psycopg2.errors import DivisionByZero, SerializationFailure
-from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 
-from odoo import SUPERUSER_ID, api, sql_db
+from odoo import SUPERUSER_ID, api
 from odoo.exceptions import UserError
 from odoo.modules.registry import Registry
 from odoo.service.model import retrying
-from odoo.tools import SQL
 
+from ..engine.errors import Kind, kind_of
+from ..engine.job import Outcome, StateChange
 from ..exceptions import ClaimLost, JobInterrupted, JobTimeout, RetryJob
-from . import pg
-from .config import settings
-from .session import HELD
+from ..tools.config import settings
+from .cursor import JobCursor, JobPool
+from .execution import Execution
+from .publisher import publish, transact
 
 _logger = logging.getLogger(__name__)
 
-RENEWAL_INTERVAL = 2  # seconds for which short jobs use the connection one after the other
-# Statements that may do something to the connection which outlives the transaction: what they begin with, what they contain.
-LASTING_COMMANDS = ('SET ', 'LISTEN', 'PREPARE', 'DO ', 'CALL ')
-LASTING_WORDS = (';', 'TEMP ', 'TEMPORARY ', 'ADVISORY_LOCK', 'SET_CONFIG')
-
-
-class JobConnection(sql_db.PsycoConnection):
-    """A connection that can say how a job ended, commit, and begin the next transaction in one round trip."""
-    _final_statements = None
-
-    def commit_with(self, statements):
-        """Have the next commit done by some statements, if nothing is rolled back before.
-
-        :param bytes statements: the last one is ``COMMIT AND CHAIN``
-        """
-        self._final_statements = statements
-
-    def commit(self):
-        if not self._final_statements:
-            return super().commit()
-        try:
-            with self.cursor() as cr:
-                cr.execute(self._final_statements)
-        except psycopg2.Error as exc:
-            is_uncommitted = self.info.transaction_status == TRANSACTION_STATUS_INERROR
-            # It may be over, but psycopg2 does not know: without this, what comes next would be in none.
-            super().rollback()
-            if is_uncommitted and isinstance(exc, (DivisionByZero, SerializationFailure)):
-                raise ClaimLost from exc
-            raise
-        finally:
-            self._final_statements = None
-
-    def rollback(self):
-        self._final_statements = None
-        super().rollback()
-
-
-class JobCursor(sql_db.Cursor):
-    """A cursor that commits the work of a job only as long as the job is this worker's."""
-
-    def __init__(self, pool):
-        super().__init__(pool, pool.dbname, {})
-        self.job = None
-        self.is_lasting = False  # whether something may be left on the connection
-        self._commit_count = None  # of statements, when it last committed
-        self._finish_name = None
-        self._finish_names = map('ir_async_finish_{}'.format, itertools.count())
-
-    def execute(self, query, params=None, log_exceptions=True):
-        if not self.is_lasting:
-            statement = (query.code if isinstance(query, SQL) else str(query)).lstrip().upper()
-            self.is_lasting = statement.startswith(LASTING_COMMANDS) or any(word in statement for word in LASTING_WORDS)
-        super().execute(query, params, log_exceptions)
-
-    def finish(self, query, values):
-        """Have a job end with the next commit.
-
-        :param str query: the statement by which jobs end, that returns a row if it does. Planning it takes longer than
-            the rest: once is enough for a batch.
-        :param dict values: of its placeholders, as in ``%(name)s``
-        """
-        name, prepare = self._finish_name, ""
-        if not name:
-            name = next(self._finish_names)
-            query %= {key: f'${i}' for i, key in enumerate(values, 1)}
-            # Without a row, the division fails: then nothing is committed.
-            prepare = f"PREPARE {name} AS WITH ended AS ({query}) SELECT 1 / count(*) FROM ended;"
-        self._cnx.commit_with(self.mogrify(
-            f"{prepare} EXECUTE {name} ({', '.join(['%s'] * len(values))}); COMMIT AND CHAIN", [*values.values()]))
-        self._finish_name = name
-
-    def check(self, lock=SQL()):
-        """See that the job is still ours, in its transaction.
-
-        :raises ClaimLost: when it is not
-        """
-        try:
-            self.execute(SQL("%s %s", SQL(HELD, **self.job._asdict()), lock), log_exceptions=False)
-        except SerializationFailure as exc:
-            raise ClaimLost from exc
-        if not self.rowcount:
-            raise ClaimLost
-
-    def commit(self):
-        if self.job:
-            self.flush()
-            # The lock holds off whoever would give the job to another worker, until the commit is through.
-            self.check(SQL("FOR NO KEY UPDATE"))
-        self._commit_count = self.sql_log_count
-        super().commit()
-
-    def rollback(self):
-        super().rollback()
-        self._finish_name = None  # nobody knows whether it was prepared
-
-    def is_clean(self):
-        """Return whether nothing was executed since the last commit, not even by one of its hooks.
-
-        :rtype: bool
-        """
-        return self.sql_log_count == self._commit_count
-
-
-class JobPool:
-    """The connection of a worker's jobs. For Odoo's cursors a pool, but of one.
-
-    In Odoo's own, a connection takes half a dozen statements each time to have the settings that this one starts with.
-    """
-    readonly = False
-
-    def __init__(self, session):
-        self.dbname = session.dbname
-        # The backend of a killed worker would go on with its statement to the end.
-        self._settings = {
-            'client_connection_check_interval': '500ms', 'idle_session_timeout': 0,
-        } if session.server_version >= 140000 else {}
-        self._connection = None
-
-    def borrow(self, _dsn):
-        """Return the connection, with nothing left of what was done on it before."""
-        if self._connection and not self._connection.closed:
-            self._connection.reset()
-        else:
-            self._connection = pg.connect(self.dbname, JobConnection, **self._settings)
-        return self._connection
-
-    def give_back(self, connection, keep_in_pool=True):
-        """Keep it."""
-
-    def close(self):
-        """Close it."""
-        if self._connection:
-            self._connection.close()
+TRIES = 4  # in place, when a race is lost
+FIRST_PAUSE = 0.05  # seconds before the second try, at most; twice as long before each further one
+MAX_DELAY = 60  # seconds before a job is run again that lost races, or met trouble of the server
 
 
 class Runner:
     """Runs the jobs that a session claimed, one after the other.
 
-    :param session: the session, a :class:`~odoo.addons.ir_async.service.session.Session`
+    :param Session session: the session
+    :param ProcessState process_state: what to set back after each job
     """
 
-    def __init__(self, session):
+    def __init__(self, session, process_state=None):
         self.session = session
+        self.must_end = False  # a job changed the process for good
+        self._process_state = process_state
         self._signals = None
-        self._ended_well = False  # the job whose turn it is
-        self._is_used = False
-        self._next_renewal = 0
-        self._pool = JobPool(session)
-        self.cr = JobCursor(self._pool)
+        self._pool = JobPool(session.dbname)
+        self._cr = None  # of the running job, for who interrupts it
 
     def prepare(self, job):
         """Be up to date with the modules and the caches. Once per claim, as for a request.
 
         :param Job job: one of those that were claimed
         """
-        # The claim has read the sequences. Its snapshot is older than those of the jobs, but by no more than a moment.
+        # The claim has read the sequences. Its snapshot is older than those of the jobs.
         if job.signals != self._signals:
-            self.session.set_ready(False)
-            Registry(self.session.dbname).check_signaling(self.cr)
-            self.cr.rollback()  # loading takes long: the job is not to see the database as it was before
+            with contextlib.closing(self._cursor()) as cr:
+                cr.begin()
+                Registry(self.session.dbname).check_signaling(cr)
             self._signals = job.signals
-        self.session.set_ready(True)
 
-    def renew(self, at_once=True):
-        """Leave nothing of what was done with the connection to other jobs. Done after a claim: before, somebody waits.
-
-        :param bool at_once: otherwise only if the last time is long ago, as it takes as long as a job that is short
-        """
-        now = time.monotonic()
-        if self._is_used and (at_once or now >= self._next_renewal):
-            self._is_used = False
-            self._next_renewal = now + RENEWAL_INTERVAL
-            self.cr.close()
-            self.cr = JobCursor(self._pool)
+    def forget(self):
+        """Leave nothing on the connection; called when no other job follows at once."""
+        self._pool.forget()
 
     def close(self):
-        with contextlib.suppress(psycopg2.Error):
-            self.cr.close()
+        """Close the connection."""
         self._pool.close()
 
-    def run(self, running):
-        """Run a job, and say how it ended. Nothing that its method raises gets out of here.
+    def run(self, execution):
+        """Run a job, and write how it ended. Nothing that its method raises gets out of here.
 
-        :param Execution running: the job
+        :param Execution execution: the job
+        :raises psycopg2.Error: when the session is gone, and the job with it
         """
-        job = running.job
-        self._is_used = True
+        try:
+            # All that Python keeps for the current context, such as the request, is the job's own.
+            contextvars.Context().run(self._run, execution)
+        finally:
+            self._leave(execution)
+
+    def _run(self, execution):
         thread = threading.current_thread()
-        thread.dbname, thread.uid = self.session.dbname, job.user_id  # for the log
-        start = time.monotonic()
+        thread.dbname, thread.uid = self.session.dbname, execution.job.user_id  # for the log
+        begin = time.monotonic()
         try:
-            self._run(running)
-        except ClaimLost:
-            _logger.warning("Job %s was taken away from this worker, nothing of it is committed", job)
-        except JobInterrupted:
-            _logger.info("Job %s was interrupted after %.3fs", job, time.monotonic() - start)
-        except BaseException as exc:  # noqa: BLE001 -- sys.exit() in a job ends the job, not the worker
-            self._fail(job, exc, time.monotonic() - start)
-        else:
-            _logger.info("Job %s done in %.3fs", job, time.monotonic() - start)
-        finally:
-            self._reset()
-
-    def _run(self, running):
-        job = running.job
-        if job.stop:
-            conclude(self.session, job, job.stop)
-            return
-        env = _root(self.cr)
-        if job.notify:
-            env['ir.async']._send(job.id, job.user_id, job.name, 'processing', job.revision)
-            self.cr.commit()
-        retrying(partial(self._attempt, running, env), env)
-        self._ended_well = True
-
-    def _attempt(self, running, env):
-        self.cr.job = running.job
-        try:
-            # Each further try: when the one before failed because somebody else wrote the row, the job is theirs. And when
-            # the claim is not new any more, since others were before it, or the process was suspended.
-            if time.monotonic() > running.fresh_until:
-                self.cr.check()
-            running.fresh_until = 0
-            state, payload = env['ir.async']._perform(running)
-        finally:
-            self.cr.job = None
-            self.save_progress(running)
-        env['ir.async']._finish(running.job, state, payload, at_commit=True)
-
-    def _fail(self, job, exc, duration):
-        try:
-            if self.cr.closed:
-                # Not the fault of the job, maybe: it is run again, but not for ever.
-                _logger.warning("Job %s lost its connection to the database: %s", job, exc)
-                if not self.session.give_back([job], deaths=1):
-                    msg = f"the lost connection still has job {job} locked"  # it is found again without this session
-                    raise psycopg2.OperationalError(msg)
-                self.cr = JobCursor(self._pool)
-                return
-            self._reset()
-            env = _root(self.cr)
-            retrying(partial(self._attempt_failure, job, env, exc), env)
-        except ClaimLost:
-            _logger.warning("Job %s had ended, or was taken away from this worker, before it failed: %s", job, exc)
-        else:
-            if isinstance(exc, RetryJob):
-                _logger.info("Job %s is to be tried again later: %s", job, exc)
-            elif isinstance(exc, UserError):
-                _logger.warning("Job %s failed after %.3fs: %s", job, duration, exc)
+            try:
+                self._run_in_place(execution, self._perform)
+            except Exception as exc:  # noqa: BLE001 -- as any other kind
+                self._handle(execution, exc, begin)
+            except (ClaimLost, JobInterrupted):
+                raise
+            except BaseException as exc:  # noqa: BLE001 -- sys.exit() in a job ends the job, not the worker
+                self._handle(execution, exc, begin)
             else:
-                _logger.error("Job %s failed after %.3fs", job, duration, exc_info=exc)
+                _logger.info("Job %s done in %.3fs", execution.job, time.monotonic() - begin)
+        except ClaimLost:
+            _logger.warning("Job %s was taken away from this worker, nothing of it is committed", execution.job)
+        except JobInterrupted:
+            _logger.info("Job %s was interrupted after %.3fs", execution.job, time.monotonic() - begin)
 
-    def _attempt_failure(self, job, env, exc):
-        # When PostgreSQL goes down, the method fails for it. But the claim is gone with the session, then.
-        self.session.check(job)
-        env['ir.async']._fail(job, exc)
+    def _run_in_place(self, execution, function):
+        """Call a function in a transaction, and again a few times when it loses a race."""
+        for tryno in range(1, TRIES + 1):
+            try:
+                return self._transact(execution, function)
+            except _Raced as raced:
+                exc = raced.__cause__
+                if tryno == TRIES:
+                    raise exc from None
+                _logger.info("Job %s lost a race, trying it again: %s", execution.job, first_line(exc))
+                time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (tryno - 1)))
+        return None
 
-    def _reset(self):
-        """Leave nothing of a job to the next one."""
-        self.cr.job = None
-        if self._ended_well and self.cr.is_clean():
-            self.cr.precommit.clear()
-            self.cr.postcommit.clear()
+    def _transact(self, execution, function):
+        """Call a function in a transaction of the job, and commit it. An error of a hook after the commit is logged only."""
+        with contextlib.closing(self._cursor()) as cr:
+            try:
+                execution.job = cr.begin(execution)
+                env = root(cr)
+                # It flushes, commits, resets the registry's caches, and words the errors of constraints; it tries once.
+                return retrying(partial(_once, function, env, execution), env)
+            except Exception as exc:
+                if execution.ended:
+                    _logger.exception("Job %s is done, but a hook after its commit failed", execution.job)
+                    return None
+                if not isinstance(exc, _Raced) and kind_of(exc) is Kind.RACE:
+                    raise _Raced from exc  # at the commit
+                raise
+            except BaseException:
+                if execution.ended and not isinstance(sys.exc_info()[1], JobInterrupted):
+                    _logger.exception("Job %s is done, but a hook after its commit failed", execution.job)
+                    return None
+                raise
+
+    def _perform(self, env, execution):
+        job = execution.job
+        if job.notify and not job.stop and not execution.starts:
+            # For the user, in a transaction of its own; the job does not depend on it.
+            self.session.changes.append(StateChange(job.id, job.user_id, job.name, 'processing', job.revision))
+            publish(self.session)
+        if job.stop:
+            outcome = self._outcome_of_stop(env, job)
         else:
-            with contextlib.suppress(psycopg2.Error):  # the connection is gone: whoever uses it next notices
-                self.cr.rollback()
-        self._ended_well = False
-        # `retrying` does it for an Exception alone, not when the job was lost, or exits.
-        Registry(self.session.dbname).reset_changes()
-        self.cr.transaction = None
-        self.cr.cache.clear()
-        if self.cr.is_lasting:
-            self.renew()
+            execution.starts += 1
+            execution.on_begin()
+            outcome = env['ir.async']._perform(execution)
+        env['ir.async']._finish(job, outcome, execution.starts)
+
+    def _outcome_of_stop(self, env, job):
+        if job.stop == 'cancel':
+            _logger.info("Job %s is cancelled", job)
+            return Outcome('cancelled', attempts=0)
+        exc = JobTimeout(f"The job took longer than {time_limit(job):g} seconds")
+        _logger.error("Job %s failed: %s", job, exc)
+        return env['ir.async']._outcome_of_error(
+            job, exc, job.stop_debug or "Where it was: in code that did not let anything else run\n")
+
+    def _handle(self, execution, exc, begin):
+        """Decide what becomes of a job whose method, or whose end, raised."""
+        job, kind = execution.job, kind_of(exc)
+        if kind is Kind.METHOD and self._cr and self._cr.closed and not isinstance(exc, RetryJob) and _lost(self._cr):
+            kind = Kind.LOST
+        if kind is Kind.METHOD:
+            try:
+                self._run_in_place(execution, partial(self._fail, exc=exc))
+            except ClaimLost:
+                raise
+            except BaseException as second:  # noqa: BLE001 -- whatever it is, the job ends
+                if kind_of(second) is Kind.METHOD and not isinstance(second, JobInterrupted):
+                    _logger.exception("The failure of job %s could not be recorded in full", job)
+                    self.session.fail(job, minimal_payload(exc))
+                    return
+                if isinstance(second, JobInterrupted):
+                    raise
+                self._send_back(execution, second)
+            else:
+                self._log_failure(job, exc, time.monotonic() - begin)
+        else:
+            self._send_back(execution, exc)
+
+    def _fail(self, env, execution, exc):
+        execution.on_failure()
+        job = execution.job
+        # A cancel that came while the method was raising: the job is not tried again.
+        outcome = self._outcome_of_stop(env, job) if job.stop else env['ir.async']._outcome_of_error(job, exc)
+        env['ir.async']._finish(job, outcome, execution.starts)
+
+    def _send_back(self, execution, exc):
+        """Put a job back into the queue. It is not its fault, so it costs no attempt; the delay grows."""
+        job = execution.job
+        setbacks = (job.starts or 0) + execution.starts - (job.attempts or 0) - (job.deaths or 0)
+        delay = min(MAX_DELAY, 0.5 * 1.3 ** min(setbacks, 40)) * random.uniform(0.2, 1)
+        _logger.info("Job %s goes back into the queue for %.1fs: %s", job, delay, first_line(exc))
+        # The claim is looked up, not concluded from an error.
+        if not self.session.release([job], starts=execution.starts, delay=delay):
+            if not self.session.execute("SELECT FROM ir_async WHERE id = %s AND session = %s", [job.id, self.session.key]):
+                raise ClaimLost from exc
+            msg = f"somebody has job {job} locked"  # it is found again without this session
+            raise psycopg2.OperationalError(msg) from exc
+
+    def _log_failure(self, job, exc, duration):
+        if isinstance(exc, RetryJob):
+            _logger.info("Job %s is tried again later: %s", job, safe_text(exc))
+        elif isinstance(exc, UserError):
+            _logger.warning("Job %s failed after %.3fs: %s", job, duration, safe_text(exc))
+        else:
+            _logger.error("Job %s failed after %.3fs\n%s", job, duration, safe_traceback(exc))
+
+    def _leave(self, execution):
+        """Leave nothing of a job to the next one."""
+        registry = Registry.registries.get(self.session.dbname)
+        if registry:
+            # `retrying` does it for an Exception alone; nor does it know what was cached before a rollback.
+            registry.cache_invalidated.update(execution.invalidated)
+            registry.reset_changes()
+        if self._process_state and self._process_state.restore():
+            self.must_end = True
+
+    def _cursor(self):
+        self._cr = JobCursor(self._pool)
+        return self._cr
 
     def interrupt(self):
         """Cancel the statement that the job is executing; called from another thread."""
         with contextlib.suppress(psycopg2.Error):
-            self.cr._cnx.cancel()
+            self._cr._cnx.cancel()
 
-    def save_progress(self, running):
-        """Save what a job reported, and tell the user; called from both threads."""
-        progress, running.progress = running.progress, None
+    def save_progress(self, execution):
+        """Save what a job reported, and notify the user."""
+        progress, execution.progress = execution.progress, None
         if progress:
             try:
-                transact(self.session.dbname, lambda env: env['ir.async']._save_progress(running.job, progress))
+                transact(self.session.dbname, lambda env: env['ir.async']._save_progress(execution.job, progress))
             except Exception as exc:  # noqa: BLE001 -- whatever it is, the job goes on
-                _logger.info("The progress of job %s could not be saved: %s", running.job, exc)
+                _logger.info("The progress of job %s could not be saved: %s", execution.job, exc)
+
+
+def conclude(session, job, starts=0):
+    """Write the outcome of a job that was stopped: its method is not run.
+
+    :param Session session: the session that took it over
+    :param Job job: the job
+    :param int starts: how often its method was begun since it was claimed
+    """
+    execution = Execution(job)
+    execution.starts = starts
+    runner = Runner(session)
+    try:
+        runner.run(execution)
+    finally:
+        runner.close()
+
+
+class _Raced(Exception):  # noqa: N818 -- no error, but its cause
+    """A race was lost. Not an error of psycopg2, for which Odoo would wait up to half a minute in the worker."""
+
+
+def _once(function, env, execution):
+    try:
+        function(env, execution)
+        env.cr.flush()
+        execution.invalidated |= env.registry.cache_invalidated
+    except Exception as exc:
+        if kind_of(exc) is Kind.RACE:
+            raise _Raced from exc
+        raise
+
+
+def _lost(cr):
+    return bool(cr._cnx.closed)
+
+
+def root(cr):
+    """Return an environment of the superuser with no context.
+
+    :rtype: odoo.api.Environment
+    """
+    env = api.Environment(cr, SUPERUSER_ID, {})
+    # Unset, recomputations would run as the user of the first environment; a job's own sets it while it runs.
+    env.transaction.default_env = env
+    return env
 
 
 def time_limit(job):
@@ -325,51 +292,53 @@ def time_limit(job):
     return min(filter(None, [job.timeout, settings().limit_time_real]), default=0)
 
 
-def conclude(session, job, reason, thread=None):
-    """End a job that is to be stopped: from then on, its method can commit nothing.
+def where_it_is(thread):
+    """Return the text of the stack of a thread.
 
-    :param session: the session that claimed it
-    :param Job job: the job
-    :param str reason: ``cancel`` or ``timeout``
-    :param threading.Thread thread: the one that runs its method, if any does
-    :raises ClaimLost: when it has ended by itself
+    :param threading.Thread thread: the thread
+    :rtype: str
     """
-    def write(env):
-        if reason == 'cancel':
-            env['ir.async']._finish(job, 'cancelled', attempts=0)
-        else:
-            env['ir.async']._fail(job, exc, debug)
-
-    job = job._replace(stop=reason)
-    if reason == 'timeout':
-        exc = JobTimeout(f"The job took longer than {time_limit(job):g} seconds")
-        frame = thread and sys._current_frames().get(thread.ident)
-        debug = "Where it was (most recent call last):\n%s\n%s: %s\n" % (
-            ''.join(traceback.format_stack(frame)) if frame else "  in code that did not let anything else run\n",
-            type(exc).__name__, exc)
-        _logger.error("Job %s failed: %s", job, exc)
-    else:
-        _logger.info("Job %s is cancelled", job)
-    transact(session.dbname, write)
+    frame = sys._current_frames().get(thread.ident)
+    return f"Where it was (most recent call last):\n{''.join(traceback.format_stack(frame))}" if frame else None
 
 
-def tell(session):
-    """Tell the users about the changes that a session made besides running jobs."""
-    changes, session.changes = session.changes, []
-    if changes:
-        transact(session.dbname, lambda env: [
-            env['ir.async']._send(change.id, change.user_id, change.name, change.state, change.revision)
-            for change in changes])
+def safe_text(exc):
+    """Return the text of an exception, even if it has none.
+
+    :param BaseException exc: the exception
+    :rtype: str
+    """
+    try:
+        return str(exc)
+    except BaseException as error:  # noqa: BLE001 -- the code of a method
+        return f"{type(exc).__name__}, whose text raised {type(error).__name__}"
 
 
-def transact(dbname, function):
-    """Call a function with an environment, in a transaction of its own."""
-    with Registry(dbname).cursor() as cr:
-        env = _root(cr)
-        retrying(partial(function, env), env)
+def first_line(exc):
+    """Return the first line of the text of an exception.
+
+    :rtype: str
+    """
+    return next(iter(safe_text(exc).splitlines()), type(exc).__name__)
 
 
-def _root(cr):
-    env = api.Environment(cr, SUPERUSER_ID, {})
-    env.transaction.default_env = env
-    return env
+def safe_traceback(exc):
+    """Return the text of an exception with its traceback, even if the exception does not want to be shown.
+
+    :param BaseException exc: the exception
+    :rtype: str
+    """
+    try:
+        return ''.join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+    except BaseException:  # noqa: BLE001 -- the code of a method
+        return f"{''.join(traceback.format_tb(exc.__traceback__))}{safe_text(exc)}"
+
+
+def minimal_payload(exc):
+    """Return the error of a job, as JSON, when nothing else can be said about it.
+
+    :rtype: str
+    """
+    data = {'name': type(exc).__name__, 'message': safe_text(exc), 'arguments': [], 'context': {}, 'debug': safe_traceback(exc)}
+    text = json.dumps({'error': {'code': 0, 'message': "Odoo Server Error", 'data': data}})
+    return text.encode(errors='replace').decode().replace('\\u0000', '')

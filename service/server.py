@@ -20,7 +20,7 @@ from odoo.service.server import (
 from odoo.tools import config
 from odoo.tools.misc import stripped_sys_argv
 
-from .config import settings
+from ..tools.config import settings
 from .worker import WorkerAsync
 
 _logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """The process that runs jobs: one more kind of worker of Odoo's prefork server."""
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import gc
 import logging
 import os
@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 
 import psutil
 import psycopg2
@@ -24,53 +23,65 @@ from odoo.service.server import (
 )
 from odoo.tools import config
 
-from ..exceptions import ClaimLost, JobInterrupted
-from .agenda import Agenda
-from .config import settings
-from .execution import Execution
+from ..engine.claim import CLAIM_TIME
+from ..engine.errors import Kind, kind_of
+from ..exceptions import JobInterrupted
+from ..tools.config import settings
+from .batch import INTERRUPT_TIME, Batch
+from .databases import Databases
 from .listener import Listener
-from .pg import is_disconnection
-from .runner import conclude, tell, time_limit
-from .session import CLAIM_TIME
+from .obituary import Mark
+from .process_state import ProcessState, job_folder, remove_folder
+from .publisher import publish
+from .runner import conclude
+from .stop import kill_children, stop_job
 
 _logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 50  # jobs in one claim, at most
-INTERRUPT_TIME = 1  # seconds that an interrupted job gets, its `finally` blocks included
-STAND_BY_TIME = CLAIM_TIME  # seconds between two looks at the running job; not longer, so that no claim has to wake up who looks
+# Seconds between two looks at the running job; not longer, so that no claim has to wake up the thread that looks.
+STAND_BY_TIME = CLAIM_TIME
 PROGRESS_INTERVAL = 0.2  # seconds between two messages about it
+STOP_LOOK_INTERVAL = 5  # seconds between two looks whether the job is to be stopped, should the hint be lost
+
+OBITUARIES = []  # of dead workers, in the parent: the next worker reports them
 
 
 class WorkerAsync(Worker):
     """Runs jobs in its work thread: visit the database that is due, claim, run, visit the next one.
 
-    The main thread stands by: it handles the signals, gives back claimed jobs that wait for too long, shows the
+    The main thread stands by: it handles the signals, releases claimed jobs that wait for too long, shows the
     progress of the running one, and stops it when it is cancelled, takes too long, or the server stops.
     """
 
     def __init__(self, multi):
         super().__init__(multi)
-        self.watchdog_timeout = None  # how long a job may take is its own matter, see `_next_job`
+        self.watchdog_timeout = None  # how long a job may take is its own matter, see `Batch.next`
         self.idle_pipe = multi.pipe_new()  # wakes the work thread up
+        self.mark = Mark()
+        self.obituaries, OBITUARIES[:] = OBITUARIES[:], []
         self.alive_time = time.monotonic()
         self.stop_deadline = None
         self.stands_by = False
         self.finished = False
         self.next_progress = 0
+        self.next_stop_look = 0
         self.batch_size = 1
-        # What the work thread has in hand. The lock is for who takes a job out of it.
-        self.lock = threading.Lock()
-        self.batch_start = None
-        self.session = None
-        self.runner = None
-        self.running = None
-        self.unstarted = deque()
-        self.stop_requests = set()
+        self.batch = None  # what the work thread has in hand
+        self.warned_memory = False
 
     def close(self):
+        """Called by the parent when the process has ended."""
         super().close()
         os.close(self.idle_pipe[0])
         os.close(self.idle_pipe[1])
+        if obituary := self.mark.read():
+            OBITUARIES.append(obituary)
+        self.mark.close()
+        # What the job of a killed worker started, and left behind.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        remove_folder(job_folder(self.pid))
 
     # ------------------------------------------------------------
     # Main thread
@@ -78,18 +89,20 @@ class WorkerAsync(Worker):
 
     def start(self):
         os.nice(10)  # as cron workers are: the user in front of the screen comes first
+        os.setpgid(0, 0)  # what jobs start is found by it, even when this process was killed
         super().start()
         if self.multi.socket:
             self.multi.socket.close()
         # A service manager sends SIGTERM to all processes of the server: the running job must not die of it.
         signal.signal(signal.SIGTERM, self.signal_handler)
         signal.signal(signal.SIGHUP, self.signal_handler)
-        # What the server has loaded is to stay, and to stay shared: the garbage collector would copy, and go through, all of it.
+        # What the server has loaded stays shared with it: the garbage collector would copy, and go through, all of it.
         gc.freeze()
         # These must not be created before the fork.
         self.process = psutil.Process()
         self.listener = Listener()
-        self.agenda = Agenda(cron_database_list, self.listener.process_key)
+        self.process_state = ProcessState(job_folder(self.pid))
+        self.databases = Databases(cron_database_list, self.listener.process_key, self.process_state)
         if {signal.SIGINT, signal.SIGTERM} & set(self.multi.queue):
             self.alive = False  # it came after the fork, but was still for the server
 
@@ -115,96 +128,74 @@ class WorkerAsync(Worker):
 
     def _stand_by(self):
         """Sleep until a signal or a job comes, then look after the job once in a while."""
-        # In this order: the work thread, which has a runner first, wakes this one up if it might sleep.
+        # In this order: the work thread, which has a batch first, wakes this one up if it might sleep.
         self.stands_by = False
-        timeout = STAND_BY_TIME if self.runner else None
-        if self.unstarted and (wait := self.batch_start + CLAIM_TIME - time.monotonic()) > 0:
+        batch = self.batch
+        timeout = STAND_BY_TIME if batch else None
+        if batch and (release_time := batch.release_time) and (wait := release_time - time.monotonic()) > 0:
             timeout = wait
         self.stands_by = timeout is not None
         if self.stop_deadline is not None:
             timeout = max(0, min(self.stop_deadline - time.monotonic(), timeout or settings().stop_timeout))
         select.select([self.wakeup_fd_r], [], [], timeout)
         empty_pipe(self.wakeup_fd_r)
-        now = time.monotonic()
         if not self.alive:
             self.multi.pipe_ping(self.idle_pipe)
-        if self.unstarted and now >= self.batch_start + CLAIM_TIME:
-            self._give_back()
-        if (running := self.running) and not running.job.stop:
-            self._look_after(running, now)
+        if batch := self.batch:
+            self._look_after(batch)
+        elif self.stop_deadline is not None and time.monotonic() >= self.stop_deadline + INTERRUPT_TIME:
+            kill_children()
+            logging.shutdown()
+            os._exit(0)  # the work thread hangs between two jobs
+
+    def _look_after(self, batch):
+        now = time.monotonic()
+        if (release_time := batch.release_time) and now >= release_time:
+            self._release_prefetched(batch)
+        if execution := batch.running:
+            if execution.progress and now >= self.next_progress:
+                self.next_progress = now + PROGRESS_INTERVAL
+                batch.runner.save_progress(execution)
+            if reason := self._reason_to_stop(batch, execution, now):
+                stop_job(batch, execution, reason, self.thread)
         if self.stop_deadline is not None and now >= self.stop_deadline:
-            self._stop('interrupt')
+            self._release_prefetched(batch)
+            if execution := batch.running:
+                stop_job(batch, execution, 'shutdown', self.thread)
 
-    def _look_after(self, running, now):
-        if running.progress and now >= self.next_progress:
-            self.next_progress = now + PROGRESS_INTERVAL
-            self.runner.save_progress(running)
+    def _reason_to_stop(self, batch, execution, now):
+        if execution.deadline and now >= execution.deadline:
+            return 'timeout'
+        if execution.ended:
+            return None
         try:
-            self.stop_requests |= self.session.stop_requests()
-        except psycopg2.Error:
-            self._stop('lost', running)
-        if running.job.id in self.stop_requests:
-            self._stop('cancel', running)
-        elif running.deadline and now >= running.deadline:
-            self._stop('timeout', running)
+            if batch.session.has_stop_hint() or now >= self.next_stop_look:
+                self.next_stop_look = now + STOP_LOOK_INTERVAL
+                return batch.session.stop_reason(execution.job)
+        except psycopg2.Error as exc:
+            return 'lost' if kind_of(exc) is Kind.LOST else None
+        return None
 
-    def _stop(self, reason, running=None):
-        """Stop the running job: say what becomes of it, from where on it can commit nothing, then end the process."""
-        self._give_back()
-        with self.lock:  # no other job can begin
-            if running and self.running is not running:
-                return
-            # Should this very code hang, say for a lock that the job holds: the kernel ends the process,
-            # and whoever finds the job learns from `ir.async.stop`, or from the deadline, what was to be done.
-            signal.setitimer(signal.ITIMER_REAL, INTERRUPT_TIME)
-            try:
-                if reason == 'lost':
-                    _logger.warning("Worker (%s) lost the claim of job %s with its connection", self.pid, running.job)
-                elif running:
-                    conclude(self.session, running.job, reason, self.thread)
-                elif self.running:
-                    _logger.warning("Worker (%s) has to stop: job %s will be run again", self.pid, self.running.job)
-                    self.session.give_back([self.running.job])
-            except ClaimLost:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                return  # it has ended by itself
-            except psycopg2.Error as exc:  # it is free as soon as the session is over
-                _logger.info("Worker (%s) could not tell what becomes of its job: %s", self.pid, exc)
-        self.alive = False
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(JobInterrupted))
-        if self.runner:
-            self.runner.interrupt()
-        self.thread.join(INTERRUPT_TIME)
-        # An exception out of nowhere may have left locks held: this process does nothing more.
-        logging.shutdown()
-        os._exit(0)
-
-    def _give_back(self):
-        """Put the jobs that were claimed but not started back into the queue."""
-        with self.lock:
-            if self.unstarted:
-                try:
-                    given_back = self.session.give_back([running.job for running in self.unstarted])
-                except psycopg2.Error as exc:  # they are free once the session is over, see `_run_batch`
-                    _logger.info("Worker (%s) could not give back %d jobs: %s", self.pid, len(self.unstarted), exc)
-                else:  # but for those that somebody has locked
-                    self.unstarted = deque(running for running in self.unstarted if running.job.id not in given_back)
+    @staticmethod
+    def _release_prefetched(batch):
+        try:
+            batch.release_prefetched()
+        except psycopg2.Error as exc:  # they are free once the session is over, see `_run_batch`
+            _logger.info("Claimed jobs could not be released yet: %s", exc)
 
     # ------------------------------------------------------------
     # Work thread
     # ------------------------------------------------------------
 
     def _runloop(self):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {
-            signal.SIGXCPU, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
-        })
         try:
             while self.alive:
                 self.check_limits()
-                self.sleep()
+                if self.alive:
+                    self.sleep()
                 if self.alive:
                     self.process_work()
-            for database in self.agenda:
+            for database in self.databases:
                 database.leave()
         except JobInterrupted:
             pass  # it came when the job had just ended
@@ -226,91 +217,117 @@ class WorkerAsync(Worker):
             _logger.info("Worker (%d) max age (%ss) reached.", self.pid, config['limit_time_worker_cron'])
             self.alive = False
         if 0 < config['limit_memory_soft'] < (memory := memory_info(self.process)):
-            _logger.info("Worker (%d) virtual memory limit (%s) reached.", self.pid, memory)
-            self.alive = False
+            if self.request_count:
+                _logger.info("Worker (%d) virtual memory limit (%s) reached.", self.pid, memory)
+                self.alive = False
+            elif not self.warned_memory:
+                # Recycled before its first job, it would never run any.
+                self.warned_memory = True
+                _logger.warning(
+                    "Worker (%d) has used %d MB before its first job: raise limit_memory_soft (%d MB)."
+                    " Each worker runs one batch of jobs until then.",
+                    self.pid, memory >> 20, config['limit_memory_soft'] >> 20)
         set_limit_memory_hard()
 
     def sleep(self):
         """Wait until a database is due."""
         if self.listener.connect():
-            self.agenda.wake_all()
+            self.databases.wake_all()
         try:
-            self.agenda.refresh()
+            self.databases.refresh()
         except psycopg2.Error as exc:
             _logger.info("Worker (%s) cannot list the databases: %s", self.pid, exc)
-        for database in self.agenda:
+        for database in self.databases:
             database.leave_if_idle()
-        due = (database := self.agenda.next()) and database.due - time.monotonic()
-        # Not for longer than `beat`, to notice that the parent is gone.
-        timeout = self.multi.beat if due is None else max(0, min(due, self.multi.beat))
+        due = (database := self.databases.next()) and database.due - time.monotonic()
+        # Not for longer than `beat`, to notice that the parent is gone; a second, to connect again.
+        beat = self.multi.beat if self.listener.is_connected else 1
+        timeout = beat if due is None else max(0, min(due, beat))
         select.select([self.idle_pipe[0], *self.listener.fds()], [], [], timeout)
         empty_pipe(self.idle_pipe[0])
         for name in self.listener.read():
             if not config['db_name'] or name in config['db_name']:
-                self.agenda.wake(name)
+                self.databases.wake(name)
 
     def process_work(self):
         """Visit the database that is due, and run what one claim gives."""
-        database = self.agenda.next()
+        if not self.listener.is_connected:
+            return  # nobody could see that this process lives
+        self._report_deaths()
+        database = self.databases.next()
         if not database or database.due > time.monotonic():
             return
-        self.stop_requests = set()  # before the claim: a request may follow it at once
         try:
+            self.databases.make_room(database)
             if jobs := database.claim(self.batch_size):
                 self.setproctitle(database.name)
                 self._run_batch(database, jobs)
             else:
                 self.batch_size = 1
-                if database.runner:
-                    database.runner.renew()
             if database.session:
-                tell(database.session)
+                publish(database.session)
         except Exception as exc:
             # It was dropped, is being copied, or PostgreSQL restarts: nothing to worry about.
-            is_gone = isinstance(exc, psycopg2.Error) and is_disconnection(exc)
+            is_expected = kind_of(exc) is not Kind.METHOD
             _logger.log(
-                logging.INFO if is_gone else logging.WARNING, "Worker (%s) keeps away from %s for a while: %s",
-                self.pid, database.name, exc, exc_info=not is_gone)
-            database.shun()
+                logging.INFO if is_expected else logging.WARNING, "Worker (%s) keeps away from %s for a while: %s",
+                self.pid, database.name, exc, exc_info=not is_expected)
+            database.back_off()
+
+    def _report_deaths(self):
+        """Report the deaths of earlier workers, that the parent has seen."""
+        for obituary in self.obituaries[:]:
+            database = self.databases.get(obituary.dbname)
+            if not database:
+                self.obituaries.remove(obituary)  # dropped since
+                continue
+            try:
+                if not database.session:
+                    database.open()
+                if database.session:
+                    self._report(database, obituary)
+                self.obituaries.remove(obituary)
+                database.wake()
+            except psycopg2.Error as exc:
+                _logger.info("A death cannot be reported yet: %s", exc)
+                database.back_off()
+
+    @staticmethod
+    def _report(database, obituary):
+        claim = obituary.job_id, obituary.session, obituary.claims
+        if not obituary.cause:
+            _logger.info("A worker died while it ran job %s of %s", obituary.job_id, obituary.dbname)
+            database.session.charge(*claim)
+        elif jobs := database.session.take_over(*claim, obituary.cause):
+            conclude(database.session, jobs[0], starts=1)
 
     def _run_batch(self, database, jobs):
-        self.batch_start = time.monotonic()
-        with self.lock:
-            self.session = database.session
-            self.unstarted.extend(map(Execution, jobs))
+        batch = Batch(database.session, database.runner, self.mark, jobs)
+        self.batch = batch
+        self.next_stop_look = batch.begin + STOP_LOOK_INTERVAL
         try:
-            self.runner = database.runner
-            self.runner.prepare(jobs[0])
+            database.runner.prepare(jobs[0])
             if not self.stands_by:
                 self.multi.pipe_ping(self.eintr_pipe)
-            count = 0
-            while running := self._next_job():
-                self.runner.run(running)
-                count += 1
-            self.request_count += count
+            while execution := batch.next(self.alive and not database.runner.must_end):
+                database.runner.run(execution)
+                batch.end()
+                batch.count += 1
         finally:
-            with self.lock:
-                self.running = self.runner = None
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            self._give_back()
+            batch.end()
+            self.batch = None
+            self._release_prefetched(batch)
+        self.request_count += batch.count
+        if database.runner.must_end:
+            _logger.warning("Worker (%s) is replaced: a job changed its process for good", self.pid)
+            self.alive = False
         # As many as are begun in most of the time that the last one of them may wait, if there are as many: where the
         # queue is short, the others are for those workers that are idle. It may be longer now: step by step.
-        elapsed = time.monotonic() - self.batch_start
-        self.batch_size = min(BATCH_SIZE, 1 + int(count * CLAIM_TIME * 0.9 / elapsed), max(1, count * 2))
+        elapsed = time.monotonic() - batch.begin
+        self.batch_size = min(BATCH_SIZE, 1 + int(batch.count * CLAIM_TIME * 0.9 / elapsed), max(1, batch.count * 2))
         if database.session.has_waiting or any(job.has_children for job in jobs):
-            database.session.release([job.id for job in jobs])
-        if self.unstarted:  # somebody has them locked: without this session, they are found again
-            self.unstarted.clear()
+            database.session.unblock([job.id for job in jobs])
+        if batch.release_time:  # somebody has them locked: without this session, they are found again
             database.leave()
         else:
-            database.runner.renew(at_once=len(jobs) == 1 or self.agenda.next() is not database)
-
-    def _next_job(self):
-        with self.lock:
-            self.running = self.unstarted.popleft() if self.alive and self.unstarted else None
-            if self.running:
-                limit = time_limit(self.running.job)
-                self.running.deadline = limit and time.monotonic() + limit
-                # The kernel's alarm ends the process when nothing else can, as when C code keeps the GIL.
-                signal.setitimer(signal.ITIMER_REAL, limit and limit + INTERRUPT_TIME)
-            return self.running
+            database.runner.forget()

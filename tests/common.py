@@ -2,13 +2,17 @@
 import contextlib
 import inspect
 import threading
+from functools import partial
 from unittest.mock import patch
 
 from odoo.tests import RecordCapturer, TransactionCase
 
-from odoo.addons.ir_async.service import runner
+from odoo.addons.ir_async.engine import fence
+from odoo.addons.ir_async.engine.session import Session
+from odoo.addons.ir_async.exceptions import ClaimLost
 from odoo.addons.ir_async.service.execution import Execution
-from odoo.addons.ir_async.service.session import Session
+from odoo.addons.ir_async.service.publisher import publish
+from odoo.addons.ir_async.service.runner import Runner
 from odoo.addons.ir_async.tools.encoding import decode
 from odoo.addons.ir_async.tools.target import check_target
 
@@ -49,9 +53,7 @@ class AsyncCase(TransactionCase):
         self.env.cr.flush()  # as the commit would
         with self._in_place_of_worker() as session:
             while job := session.claim_next(self._last_foreign_job_id, aside):
-                worker = runner.Runner(session)
-                worker.run(Execution(job))
-                worker.close()
+                _TestRunner(session, self.registry).run(Execution(job))
                 ids.append(job.id)
                 if not job.attempts < session.attempts(job) < job.max_attempts:
                     aside.add(job.id)
@@ -66,16 +68,7 @@ class AsyncCase(TransactionCase):
                 stack.enter_context(self.enter_registry_test_mode())
             # a WebsocketCase allows the cursors of its requests only
             stack.enter_context(patch.object(self, 'assertCanOpenTestCursor'))
-            stack.enter_context(patch.object(runner, 'JobCursor', lambda pool: self._job_cursor()))
             yield _TestSession(self.env.cr)
-
-    def _job_cursor(self):
-        cr = self.registry.cursor()
-        cr.check = lambda: None  # nobody can take a job away
-        cr.is_clean = lambda: False
-        cr.is_lasting = False
-        cr.finish = cr.execute
-        return cr
 
     def queued_jobs(self):
         """Return the jobs that the test enqueued and that did not run yet.
@@ -151,24 +144,16 @@ class _TestSession(Session):
         super().__init__(cr.dbname, None, 0)
         self.cr = cr
 
-    def _execute(self, query, params=()):
+    def execute(self, query, params=()):
         self.cr.execute(query, params)
         return self.cr.fetchall() if self.cr.description else self.cr.rowcount
 
-    server_version = 0
-
-    def set_ready(self, is_ready):
-        pass  # if this worker dies, so does the test
-
-    def check(self, job):
-        pass
-
     def claim_next(self, after_id, aside):
         """Return the next job that is later than a given one, and not among others; None if there is none."""
-        self.release()
-        self._cancel_children()
-        runner.tell(self)
-        rows = self._execute("""
+        self.unblock()
+        self._dependencies.cancel()
+        publish(self)
+        rows = self.execute("""
             SELECT id
               FROM ir_async
              WHERE state = 'created' AND origin = %s AND id > %s AND id NOT IN %s
@@ -178,8 +163,29 @@ class _TestSession(Session):
         return self.claim_one(*rows[0])[0] if rows else None
 
     def attempts(self, job):
-        [[attempts]] = self._execute("SELECT attempts FROM ir_async WHERE id = %s", [job.id])
+        [[attempts]] = self.execute("SELECT attempts FROM ir_async WHERE id = %s", [job.id])
         return attempts
+
+
+class _TestRunner(Runner):
+    """A worker's runner whose cursors are those of the test."""
+
+    def __init__(self, session, registry):
+        super().__init__(session)
+        self._registry = registry
+
+    def _cursor(self):
+        cr = self._cr = self._registry.cursor()
+        cr.begin = lambda execution: execution.job  # nobody can take a job away
+        cr.finish = partial(_finish, cr)
+        return cr
+
+
+def _finish(cr, job, outcome, starts):
+    cr.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts})
+    if not cr.rowcount:
+        raise ClaimLost
+    return cr.fetchone()[0]
 
 
 def _call(records, method, args, kwargs):

@@ -4,18 +4,37 @@ from contextlib import contextmanager
 from datetime import timedelta
 from unittest.mock import patch
 
-from odoo.addons.ir_async.service.session import OPTIONS, Session
-from odoo.addons.ir_async.tests.common import AsyncCase
+from odoo.addons.ir_async.engine import claim, fence, maintenance, rescue
+from odoo.addons.ir_async.engine.connection import LOCK_CLASS
+from odoo.addons.ir_async.engine.job import Outcome
+from odoo.addons.ir_async.engine.session import PLANNER, Session
+from odoo.addons.ir_async.exceptions import ClaimLost
+from odoo.addons.ir_async.service.execution import Execution
+from odoo.addons.ir_async.service.runner import Runner
+from odoo.addons.ir_async.tests.common import AsyncCase, _finish
+
+
+class Clock:
+    """Takes the place of the module ``time`` in the engine: it stands still until the test says so."""
+
+    def __init__(self):
+        self._now = 1000
+
+    def monotonic(self):
+        return self._now
+
+    def advance(self, seconds):
+        self._now += seconds
 
 
 class InnerSession(Session):
     """A session whose connection is that of the test."""
 
-    def _execute_prepared(self, name, *args):
+    def execute_prepared(self, name, *args):
         # Statements that were prepared are the connection's, and hold the key of the session.
-        self._execute("DEALLOCATE ALL")
+        self.execute("DEALLOCATE ALL")
         self._prepared.clear()
-        return super()._execute_prepared(name, *args)
+        return super().execute_prepared(name, *args)
 
 
 class QueueCase(AsyncCase):
@@ -28,32 +47,38 @@ class QueueCase(AsyncCase):
 
     def setUp(self):
         super().setUp()
+        self.clock = Clock()
+        for module in (claim, maintenance, rescue):
+            self.startPatcher(patch.object(module, 'time', self.clock))
+        self.startPatcher(patch.object(self.env.cr, 'finish', self._finish, create=True))
         self.session = self.open_session()
-        self.begin = time.monotonic()
+        self.start = time.monotonic()
 
     def open_session(self):
         """Return the session of one more worker."""
         with self.env.cr._cnx.cursor() as cr:
-            for name, value in OPTIONS.items():
+            for name, value in PLANNER.items():
                 cr.execute(f"SET LOCAL {name} = '{value}'")  # pylint: disable=sql-injection
             session = InnerSession(self.env.cr.dbname, self.env.cr._cnx, Session._register(cr))
-        self.addCleanup(session._execute, "SELECT pg_advisory_unlock_all()")
-        self.addCleanup(session._execute, "DEALLOCATE ALL")
+        self.addCleanup(session.execute, "SELECT pg_advisory_unlock_all()")
+        self.addCleanup(session.execute, "DEALLOCATE ALL")
         return session
 
     def call(self, name="x", **options):
         return self.env['ir.async'].with_options(**options).call(self.partner.name_create, name)
 
     def claim(self, limit=1, session=None):
-        """Claim as a worker does, that looks after the queue when there is nothing to claim.
+        """Claim as a worker does that was notified some time after its last claim, and has time to look after the queue.
 
         :return: the jobs as workers know them
         """
         self.env['ir.async'].flush_model()
         session = session or self.session
+        self.clock.advance(claim.SCAN_INTERVAL)
+        session.wake()
         jobs = session.claim(limit)
         for _i in range(10):
-            if jobs or session.watch() != 0:
+            if jobs or session.maintain() != 0:
                 break
             jobs = session.claim(limit)
         self.env.invalidate_all()
@@ -63,20 +88,57 @@ class QueueCase(AsyncCase):
         """Claim; return the records."""
         return self.env['ir.async'].browse([job.id for job in self.claim(*args, **kwargs)])
 
+    def begin(self, job):
+        """Read what running a claimed job takes, as its worker does; return the job.
+
+        :raises ClaimLost: when it is not this worker's any more
+        """
+        self.env.cr.execute(fence.BEGIN, fence.token(job))
+        if not self.env.cr.rowcount:
+            raise ClaimLost
+        row = self.env.cr.fetchone()
+        return job._replace(**dict(zip(job._fields[-len(row):], row)))
+
     def finish(self, job, state='done', **kwargs):
         """End a claimed job."""
-        self.env['ir.async'].sudo()._finish(job, state, **kwargs)
+        self.env['ir.async'].sudo()._finish(self.begin(job), Outcome(state, **kwargs))
         self.env.invalidate_all()
+
+    def end_with(self, job, exc):
+        """Have the method of a claimed job raise; return how that ended the job.
+
+        :rtype: Outcome
+        """
+        execution = Execution(self.begin(job))
+        execution.starts = 1
+        Runner(self.session)._fail(self.env(su=True), execution, exc)
+        self.env.invalidate_all()
+        return self._last_outcome
+
+    def _finish(self, job, outcome, starts):
+        self._last_outcome = outcome
+        return _finish(self.env.cr, job, outcome, starts)
+
+    def cut(self, session):
+        """End a session without a word: its lock is gone."""
+        session.execute("SELECT pg_advisory_unlock(%s, %s)", [LOCK_CLASS, session.key])
+
+    def rescue(self):
+        """Have another worker find the jobs of sessions that ended."""
+        self.watch()  # it sees that they ended
+        self.clock.advance(rescue.GRACE)
+        return self.watch()
 
     def assertDelay(self, delay, expected):
         """Check when to look again, but for the time that the test has taken so far."""
-        elapsed = time.monotonic() - self.begin
+        elapsed = time.monotonic() - self.start
         self.assertLessEqual(delay, expected)
         self.assertGreaterEqual(delay, expected - elapsed)
 
     def watch(self):
+        """Have the session look after the queue; return when it does again."""
         self.env['ir.async'].flush_model()
-        delay = self.session.watch()
+        delay = self.session.maintain()
         self.env.invalidate_all()
         return delay
 
@@ -92,13 +154,13 @@ class QueueCase(AsyncCase):
     def statements(self):
         """Record what sessions execute."""
         statements = []
-        execute = Session._execute
+        execute = Session.execute
 
         def record(session, query, params=()):
             statements.append(query)
             return execute(session, query, params)
 
-        with patch.object(Session, '_execute', record):
+        with patch.object(Session, 'execute', record):
             yield statements
 
     def method(self, function):

@@ -17,7 +17,7 @@ class TestAfter(QueueCase):
         [claimed] = self.session.claim_one(job.id)
         self.finish(claimed, state, **kwargs)
         if claimed.has_children:
-            self.session.release([claimed.id])
+            self.session.unblock([claimed.id])
         self.env.invalidate_all()
 
     def end(self, job, state):
@@ -39,7 +39,7 @@ class TestAfter(QueueCase):
             [claimed] = self.claim(50)
             self.assertEqual(claimed.id, job.id)
             self.finish(claimed)
-            self.session.release([job.id])
+            self.session.unblock([job.id])
         self.assertFalse(self.claim())
 
     def test_succeeded_is_ended_well_too(self):
@@ -211,8 +211,8 @@ class TestAfter(QueueCase):
         parent = self.call(max_attempts=2)
         child = self.call(after=parent)
         [claimed] = self.claim()
-        self.env['ir.async'].sudo()._fail(claimed, ValueError("x"))
-        self.session.release([parent.id])
+        self.end_with(claimed, ValueError("x"))
+        self.session.unblock([parent.id])
         self.watch()
         self.assertEqual(child.state, 'waiting')
 
@@ -302,9 +302,9 @@ class TestAfter(QueueCase):
         parent = self.call()
         child = self.call(after=parent)
         self.end(parent, 'done')
-        self.assertEqual(len(self.session.release([parent.id])), 1)
-        self.assertEqual(len(self.session.release([parent.id])), 0)
-        self.assertEqual(len(self.session.release()), 0)
+        self.assertEqual(len(self.session.unblock([parent.id])), 1)
+        self.assertEqual(len(self.session.unblock([parent.id])), 0)
+        self.assertEqual(len(self.session.unblock()), 0)
         self.env.invalidate_all()
         self.assertEqual((child.state, child.revision), ('created', 2))
 
@@ -366,6 +366,6 @@ class TestAfter(QueueCase):
             self.env.cr.execute("UPDATE ir_async SET state = 'done' WHERE id IN %s", [parents._ids[:10]])
             self.env.cr.execute("ANALYZE ir_async, ir_async_after_rel")
             before = self.rows_read()
-            self.assertEqual(len(self.session.release(list(parents._ids[:10]))), 0)
+            self.assertEqual(len(self.session.unblock(list(parents._ids[:10]))), 0)
             costs.append(self.rows_read() - before)
         self.assertLess(costs[1], 2 * costs[0] + 50, costs)

@@ -91,19 +91,71 @@ class TestCall(MethodCase):
         def copy_data(self, default=None):
             return super(self.registry['res.partner'], self).copy_data(default)
 
-        self.add_method(lambda self: None, 'by_lambda')
-        self.add_method(wrapper, 'wrapped')
         self.add_method(functools.partialmethod(copy_data), 'partial')
         for target in (
             None, 'async_foo', 42, partner, print, 'text'.upper, self.env.ref,
             type(partner).async_foo, type(partner).browse, Plain().method, Plain.method,
-            lambda: None, (lambda self: None).__get__(partner), partner.by_lambda,
+            lambda: None, (lambda self: None).__get__(partner),
             wrapper, wrapper.__get__(partner),
             functools.partial(partner.async_foo, 1), partner.partial,
             super(type(partner), partner).copy_data, copy_data.__get__(Plain()),
         ):
             with self.subTest(target=target):
                 self.assertRefused(TypeError, "method.*bound to a recordset|looks it up by its name", target)
+
+    def test_target_under_another_name(self):
+        """A method in the place of another one keeps the name it was defined with, as those of automation rules do."""
+        def _message_post(self, body):
+            return f"{self.name}: {body}"
+
+        def set_name(self):
+            return "taken over"
+
+        @functools.wraps(self.partner.async_foo.__func__)
+        def wrapper(self):
+            return "wrapped"
+
+        self.add_method(_message_post, 'message_post')
+        self.add_method(lambda self: None, 'set_name')
+        self.add_method(set_name, 'set_name_in_place')
+        self.add_method(wrapper, 'wrapped')
+        for target, args, result in (
+            (self.partner.message_post, ("Hello",), "Azure Interior: Hello"),
+            (self.partner.set_name_in_place, (), "taken over"),
+            (self.partner.wrapped, (), "wrapped"),
+        ):
+            with self.subTest(target=target):
+                job = self.ir_async.call(target, *args)
+                self.run_jobs()
+                self.assertEqual(job.payload, {'result': result})
+
+    def test_target_that_was_replaced(self):
+        """A function that the class had, and has no more under any name."""
+        old = self.partner.async_foo
+
+        @self.add_method
+        def async_foo(self):
+            pass
+
+        self.assertRefused(TypeError, "looks it up by its name", old)
+
+    def test_targets_that_cannot_be_shown(self):
+        class Rude:
+            def __repr__(self):
+                raise ZeroDivisionError
+
+            def method(self):
+                pass
+
+        for call in (
+            lambda: self.ir_async.call(Rude()),
+            lambda: self.ir_async.call(Rude().method),
+            lambda: self.ir_async.call(self.partner.async_foo, [Rude()]),
+            lambda: self.ir_async.call_notify(Rude().method, self.partner.async_foo),
+            lambda: self.ir_async.with_options(priority=Rude()),
+        ):
+            with self.assertRaisesRegex(TypeError, 'Rude|method instance'):
+                call()
 
     def test_unsaved_records(self):
         new = self.env['res.partner'].new({'name': "Nobody"})

@@ -5,6 +5,7 @@ from odoo.tests import new_test_user
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
+from odoo.addons.ir_async.engine.job import Outcome
 from odoo.addons.ir_async.exceptions import ClaimLost
 
 
@@ -107,7 +108,7 @@ class TestCancel(QueueCase):
         [claimed] = self.claim()
         other.cancel()
         self.assertEqual(self.call(key='k'), other)
-        self.finish(claimed._replace(stop='cancel'), 'cancelled')
+        self.finish(claimed, 'cancelled')
         self.assertNotEqual(self.call(key='k'), other)
 
     # ------------------------------------------------------------
@@ -122,14 +123,19 @@ class TestCancel(QueueCase):
         job.cancel()
         self.finish(claimed)
         with self.assertRaises(ClaimLost):
-            Async._finish(claimed._replace(stop='cancel'), 'cancelled', attempts=0)
+            Async._finish(claimed._replace(stop='cancel'), Outcome('cancelled', attempts=0))
         self.assertEqual(job.state, 'done')
 
         job = self.call()
         [claimed] = self.claim()
         job.cancel()
-        self.finish(claimed._replace(stop='cancel'), 'cancelled', attempts=0)
-        for late in (lambda: Async._finish(claimed, 'done'), lambda: Async._fail(claimed, ValueError("x"))):
+        self.finish(claimed, 'cancelled', attempts=0)
+        begun = claimed._replace(attempts=0, max_attempts=1)
+        for late in (
+            lambda: Async._finish(begun, Outcome('done')),
+            lambda: Async._finish(begun, Async._outcome_of_error(begun, ValueError("x"))),
+            lambda: self.begin(claimed),
+        ):
             with self.assertRaises(ClaimLost):
                 late()
         self.env.invalidate_all()
@@ -140,25 +146,25 @@ class TestCancel(QueueCase):
         job = self.call()
         [claimed] = self.claim()
         job.cancel()
-        self.session.give_back([claimed])
+        self.session.release([claimed])
         [claimed] = self.claim()
-        self.assertEqual((claimed.id, claimed.stop), (job.id, 'cancel'))
+        self.assertEqual((claimed.id, self.begin(claimed).stop), (job.id, 'cancel'))
 
     @mute_logger('odoo.addons.ir_async')
     def test_a_failed_attempt_that_was_to_be_cancelled_is_not_tried_again(self):
         job = self.call(max_attempts=5, retry_delay=0)
         [claimed] = self.claim()
         job.cancel()
-        self.env['ir.async'].sudo()._fail(claimed, ValueError("x"))
-        self.env.invalidate_all()
-        [claimed] = self.claim()
-        self.assertEqual((claimed.id, claimed.stop), (job.id, 'cancel'))
+        self.end_with(claimed, ValueError("x"))
+        self.assertRecordValues(job, [{'state': 'cancelled', 'attempts': 0, 'starts': 1, 'date_scheduled': False}])
+        self.assertFalse(self.stop_requests())
+        self.assertFalse(self.claim())
 
     def test_a_request_does_not_outlive_the_job(self):
         job = self.call()
         [claimed] = self.claim()
         job.cancel()
-        self.finish(claimed._replace(stop='cancel'), 'cancelled', attempts=0)
+        self.finish(claimed, 'cancelled', attempts=0)
         self.assertFalse(self.stop_requests())
 
     # ------------------------------------------------------------
@@ -183,7 +189,7 @@ class TestCancel(QueueCase):
         self.call(after=job)
         self.env['ir.async'].flush_model()
         self.env.cr.postcommit.clear()
-        with patch('odoo.addons.ir_async.service.pg.Notifier.notify') as notify:
+        with patch('odoo.addons.ir_async.engine.notifier.Notifier.notify') as notify:
             job.cancel()
             self.env.cr.postcommit.run()
         notify.assert_called_once_with(self.env.cr.dbname)

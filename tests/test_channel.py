@@ -6,8 +6,8 @@ from odoo.exceptions import ValidationError
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
-from odoo.addons.ir_async.service import session as session_module
-from odoo.addons.ir_async.service.config import settings
+from odoo.addons.ir_async.engine import session as session_module
+from odoo.addons.ir_async.tools.config import settings
 
 
 class TestChannel(QueueCase):
@@ -199,8 +199,7 @@ class TestChannel(QueueCase):
         jobs = self.calls(2, 'c')
         [claimed] = self.claim_all()
         with mute_logger('odoo.addons.ir_async'):
-            self.env['ir.async'].sudo()._fail(claimed, ValueError("x"))
-        self.env.invalidate_all()
+            self.end_with(claimed, ValueError("x"))
         jobs[0].retry()
         self.assertFalse(self.claim_all())
 
@@ -256,7 +255,7 @@ class TestChannel(QueueCase):
         channel = self.channel('c', capacity=1)
         for change in (lambda: channel.write({'capacity': 2}), channel.action_pause, channel.action_resume, channel.unlink):
             self.env.cr.postcommit.clear()
-            with patch('odoo.addons.ir_async.service.pg.Notifier.notify') as notify:
+            with patch('odoo.addons.ir_async.engine.notifier.Notifier.notify') as notify:
                 change()
                 self.env.cr.postcommit.run()
             notify.assert_called_with(self.env.cr.dbname)
@@ -320,14 +319,14 @@ class TestChannel(QueueCase):
             self.calls(count, 'c')
             self.env['ir.async'].flush_model()
             before = self.rows_read(0)
-            execute, other, lost = type(self.session)._execute, self.open_session(), []
+            execute, other, lost = type(self.session).execute, self.open_session(), []
 
             def lose(session, query, params=(), *, execute=execute, other=other, lost=lost):
                 if session is self.session and 'pg_advisory_xact_lock' in query:
                     lost.extend(self.claim(1, other))
                 return execute(session, query, params)
 
-            with patch.object(type(self.session), '_execute', lose):
+            with patch.object(type(self.session), 'execute', lose):
                 self.assertFalse(self.session.claim(50))
             costs.append(self.rows_read(before))
             [job] = lost

@@ -1,10 +1,11 @@
 """What a claim costs, however many jobs there are, and were."""
-import json
-from unittest.mock import patch
+from unittest.mock import ANY, patch
 
 from .queue_common import QueueCase
-from odoo.addons.ir_async.service import session as session_module
-from odoo.addons.ir_async.service.session import MAX_FLOORS
+from odoo.addons.ir_async.engine import fence
+from odoo.addons.ir_async.engine.claim import MAX_MARKS, SCAN_INTERVAL
+from odoo.addons.ir_async.engine.job import Outcome
+from odoo.addons.ir_async.tools.options import MAX_INT
 
 
 class TestClaimPlan(QueueCase):
@@ -38,15 +39,19 @@ class TestClaimPlan(QueueCase):
         """Two index scans that read what they return: of the queue, and of its rows by their ids."""
         self.fill(100_000, 'done')
         self.fill(1000, 'created')
+        executed = []
         expected = [('Index Scan', 'ir_async_claim_idx', 20, 20), ('Index Scan', 'ir_async_pkey', 20, 20)]
         for analyzed in (False, True):
             with self.subTest(analyzed=analyzed):
                 if analyzed:
                     self.env.cr.execute("ANALYZE ir_async")
-                self.session._has_limited = False
+                self.watch()
                 self.assertEqual(len(self.session.claim(20)), 20)
-                arguments = ', '.join(map(json.dumps, self.session._stretches(self.session._floors))).replace('[', "'{").replace(']', "}'")
-                self.assertEqual(self.scans(f"EXECUTE claim (20, {arguments})"), expected)
+                execute = self.session.execute
+                with patch.object(self.session, 'execute', lambda *args: execute(*args) and executed.append(args)):
+                    self.session.claim(20)
+                [query, params] = executed.pop()
+                self.assertEqual(self.scans(self.env.cr.mogrify(query, params).decode()), expected)
 
     def test_vacuum(self):
         """Months of finished jobs do not keep the rest of the table from being cleaned up."""
@@ -56,30 +61,44 @@ class TestClaimPlan(QueueCase):
     def test_how_a_job_ends(self):
         """Its row is found by its id, not in the index of all that is being processed, however few these are."""
         self.fill(10_000, 'done')
-        [job] = self.claim() or [self.call() and self.claim()[0]]
+        self.call()
+        [job] = self.claim()
         self.env.cr.execute("ANALYZE ir_async")
-        query = self.env.cr.mogrify(session_module.HELD, job._asdict()).decode()
-        self.assertEqual(self.scans(query), [('Index Scan', 'ir_async_pkey', 1, 1)])
+        for statement in (fence.BEGIN, fence.CHECK, fence.FINISH):
+            with self.subTest(statement=statement):
+                params = {**fence.token(job), **Outcome('done')._asdict(), 'starts': 1}
+                self.env.cr.execute("SAVEPOINT plan")
+                scans = self.scans(self.env.cr.mogrify(statement, params).decode())
+                self.env.cr.execute("ROLLBACK TO plan")
+                self.assertEqual(scans, [('Index Scan', 'ir_async_pkey', 1, 1)])
 
 
-class TestFloors(QueueCase):
-    """Where claims are slow, since somebody holds an old snapshot, they begin where the last ones ended."""
+class TestMarks(QueueCase):
+    """Somebody may hold an old snapshot, so claims begin where the last ones of this worker ended."""
 
     def setUp(self):
         super().setUp()
-        self.session._has_limited = False
-        self.claim()  # the first one does not count
-        self.session.claim(1)
-        settings = {'SLOW_LOOK': -1, 'LOOK_SHARE': 1e9, 'IDLE_LOOK_SHARE': 1e9, 'LOOK_INTERVAL': 1e9, 'IDLE_LOOK_INTERVAL': 1e9}
-        for name, value in settings.items():
-            self.startPatcher(patch.object(session_module, name, value))
+        self.watch()
+        self.session.claim(1)  # the first scan is full
 
     def ids(self, limit=1):
         self.env['ir.async'].flush_model()
         return [job.id for job in self.session.claim(limit)]
 
-    def look_everywhere(self):
-        self.session._full_look = 0, 0
+    def marks(self):
+        return self.session._claim._marks
+
+    def set_state(self, state, *jobs):
+        self.env['ir.async'].flush_model()
+        self.env.cr.execute("UPDATE ir_async SET state = %s WHERE id IN %s", [state, tuple(job.id for job in jobs)])
+
+    def below_the_mark(self):
+        """Return a job that comes to be in the queue after a later one was claimed, and that later one."""
+        early, late = self.call(), self.call()
+        self.set_state('waiting', early)
+        self.assertEqual(self.ids(), late.ids)
+        self.set_state('created', early)  # as if it were committed now, or released by others
+        return early, late
 
     def test_what_comes_later_is_found(self):
         jobs = [self.call(priority=priority).id for priority in (10, 10, 5, 20)]
@@ -90,47 +109,111 @@ class TestFloors(QueueCase):
         self.assertEqual(self.ids(10), [later[1], jobs[1], later[0], jobs[3]])
         self.assertEqual(self.ids(), [])
 
-    def test_what_is_below_is_found_by_a_full_look(self):
-        early, other, late = self.call(), self.call(), self.call()
-        self.env['ir.async'].flush_model()
-        self.env.cr.execute("UPDATE ir_async SET state = 'waiting' WHERE id IN %s", [(early.id, other.id)])
-        self.assertEqual(self.ids(), late.ids)
-        # as if it were committed now, or given back
-        self.env.cr.execute("UPDATE ir_async SET state = 'created' WHERE id IN %s", [(early.id, other.id)])
-        self.assertEqual(self.ids(), [])
-        delay = self.session.watch()
-        self.assertGreater(delay, 0)
-        self.look_everywhere()
+    def test_what_is_below_comes_with_a_wake_up(self):
+        """An idle worker finds it at once."""
+        early, _late = self.below_the_mark()
+        self.assertEqual(self.ids(), [], "nobody notified it")
+        self.session.wake()
         self.assertEqual(self.ids(), early.ids)
-        self.assertEqual(self.ids(), other.ids, "the floor is below it now")
+
+    def test_a_busy_worker_scans_once_per_interval(self):
+        """Whatever is above the marks is claimed meanwhile; the scan that is owed is made in time, and in order."""
+        early, _late = self.below_the_mark()
+        above = [self.call().id for _i in range(4)]
+        for i in range(2):
+            self.session.wake()
+            self.assertEqual(self.ids(), above[i:i + 1])
+            self.assertEqual(self.session._claim.next_scan, self.clock.monotonic() + SCAN_INTERVAL)
+        self.clock.advance(SCAN_INTERVAL)
+        self.assertEqual(self.ids(), early.ids)
+        self.assertIsNone(self.session._claim.next_scan, "nothing is owed any more")
+        self.assertEqual(self.ids(10), above[2:])
+
+    def test_a_worker_sleeps_no_longer_than_until_the_scan_that_is_owed(self):
+        self.below_the_mark()
+        above = self.call()
+        self.session.wake()
+        self.assertEqual(self.ids(), above.ids)
+        self.clock.advance(SCAN_INTERVAL / 4)
+        delay = self.session.maintain()
+        self.assertGreater(delay, 0)
+        self.assertLessEqual(delay, SCAN_INTERVAL * 0.75)
+
+    def test_an_urgent_job_that_came_late(self):
+        """The interval bounds how long a job below the mark of its priority is overtaken by less urgent ones."""
+        first, urgent = self.call(priority=1), self.call(priority=1)
+        self.set_state('waiting', first)
+        self.assertEqual(self.ids(), urgent.ids)
+        self.set_state('created', first)
+        plain = [self.call().id for _i in range(3)]
+        self.session.wake()
+        self.assertEqual(self.ids(), plain[:1])
+        self.clock.advance(SCAN_INTERVAL)
+        self.assertEqual(self.ids(2), [first.id, plain[1]])
 
     def test_what_this_worker_puts_back_is_found(self):
-        """Given back, rescued, called up, released: by whatever it changes itself, a worker lowers its floors."""
+        """By whatever it changes itself, a worker lowers its marks."""
         first, second = self.call(), self.call()
         self.env['ir.async'].flush_model()
         jobs = self.session.claim(2)
         self.assertEqual([job.id for job in jobs], [first.id, second.id])
-        self.session.give_back(jobs[:1])
+        self.session.release(jobs[:1])
+        self.assertEqual(self.marks()[10], first.id)
         self.assertEqual(self.ids(2), first.ids)
 
-    def test_a_full_look_is_taken_in_time(self):
-        """The more often, the faster it is, and after some time in any case."""
-        job = self.call()
-        for name, value, found in (('LOOK_SHARE', 0, []), ('IDLE_LOOK_SHARE', 0, job.ids), ('IDLE_LOOK_INTERVAL', 0, job.ids)):
-            with self.subTest(name=name), patch.object(session_module, name, value), self.env.cr.savepoint() as savepoint:
-                self.session._floors = {10: job.id + 1}
-                self.session._full_look = self.begin, 1
-                self.session._is_short = True
-                self.assertEqual(self.ids(), found)
-                savepoint.rollback()
+    def test_what_this_worker_unblocks_is_found(self):
+        parent = self.call()
+        child = self.call(after=parent)
+        late = self.call()
+        self.env['ir.async'].flush_model()
+        jobs = self.session.claim(2)
+        self.assertEqual([job.id for job in jobs], [parent.id, late.id])
+        self.finish(jobs[0])
+        self.session.unblock([parent.id])
+        self.assertEqual(self.ids(), child.ids)
 
-    def test_fast_looks_are_full(self):
-        with patch.object(session_module, 'SLOW_LOOK', 60):
-            job = self.call()
-            self.session._floors = {10: job.id + 1}
-            self.assertEqual(self.ids(), job.ids)
+    def test_what_comes_due_is_found(self):
+        dated, late = self.call(delay=100), self.call()
+        self.assertEqual(self.ids(), late.ids)
+        self.shift(dated, date_scheduled=-100)
+        self.assertEqual(self.session.maintain(), 0)
+        self.assertEqual(self.ids(), dated.ids)
+
+    def test_without_marks_a_scan_is_full(self):
+        job = self.call()
+        self.session._claim._last_scan = self.clock.monotonic()
+        self.assertFalse(self.marks())
+        self.assertEqual(self.ids(), job.ids)
 
     def test_many_priorities(self):
-        jobs = [self.call(priority=priority).id for priority in range(3 * MAX_FLOORS)]
+        jobs = [self.call(priority=priority).id for priority in range(3 * MAX_MARKS)]
         self.assertEqual([self.ids() for _job in jobs], [[id_] for id_ in jobs])
-        self.assertLessEqual(len(self.session._floors), MAX_FLOORS)
+        self.assertLessEqual(len(self.marks()), MAX_MARKS)
+
+    def test_priorities_at_the_ends(self):
+        jobs = {priority: self.call(priority=priority).id for priority in (MAX_INT, 0, -MAX_INT, -1)}
+        self.assertEqual([self.ids() for _job in jobs], [[jobs[priority]] for priority in sorted(jobs)])
+        later = {priority: self.call(priority=priority).id for priority in (MAX_INT, 5, -MAX_INT)}
+        self.assertEqual([self.ids() for _job in later], [[later[priority]] for priority in sorted(later)])
+
+
+class TestClaimOne(QueueCase):
+
+    def test_all_that_running_it_takes_is_read(self):
+        job = self.call(max_attempts=3, retry_delay=5)
+        self.env['ir.async'].flush_model()
+        [claimed] = self.session.claim_one(job.id)
+        self.assertEqual(self.begin(claimed), claimed)
+        self.assertEqual((claimed.max_attempts, claimed.retry_delay, claimed.user_active, claimed.stop), (3, '5', ANY, None))
+        self.assertFalse(self.session.claim_one(job.id))
+
+    def test_each_claim_is_one_of_a_kind(self):
+        job = self.call()
+        tokens = set()
+        for session in (self.session, self.open_session(), self.session):
+            [claimed] = self.claim(session=session)
+            tokens.add((claimed.session, claimed.claims))
+            session.release([claimed])
+        self.assertEqual(len(tokens), 3)
+        self.env.invalidate_all()
+        self.assertEqual(job.claims, 3)

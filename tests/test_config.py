@@ -6,7 +6,7 @@ from unittest.mock import patch
 from odoo.tests import BaseCase
 from odoo.tools import config
 
-from odoo.addons.ir_async.service.config import PARSERS, Settings, settings
+from odoo.addons.ir_async.tools.config import PARSERS, Settings, settings
 
 
 class TestConfig(BaseCase):

@@ -10,7 +10,8 @@ from odoo.tests import TransactionCase
 from odoo.tools import SQL
 
 from odoo.addons.ir_async.exceptions import ClaimLost
-from odoo.addons.ir_async.service.runner import JobCursor, JobPool, Runner
+from odoo.addons.ir_async.service.cursor import JobCursor, JobPool
+from odoo.addons.ir_async.service.runner import Runner
 
 
 class TestJobConnection(TransactionCase):

@@ -1,7 +1,5 @@
 from datetime import datetime, timedelta, timezone
 
-from freezegun import freeze_time
-
 from .method_case import MethodCase
 
 
@@ -26,7 +24,7 @@ class TestOptions(MethodCase):
     def test_defaults(self):
         self.assertRecordValues(self.call(), [{
             'priority': 10, 'date_scheduled': False, 'max_attempts': 1, 'retry_delay': False, 'timeout': 0,
-            'channel': 'default', 'limited': False, 'key': False, 'after_ids': [],
+            'channel': 'default', 'limited': False, 'key': False, 'key_until': False, 'after_ids': [],
         }])
 
     def test_bad_options(self):
@@ -43,6 +41,8 @@ class TestOptions(MethodCase):
             ('channel', None, '', 1, b'default', 'a\0', '\ud800'),
             ('key', '', 1, b'key', 'a\0', '\ud800'),
             ('after', 1, [job.id], [job], self.partner, self.ir_async.new()),
+            ('key_until', None, '', 'START', 1, True, b'end', ['end']),
+            ('on_duplicate', None, '', 'ignore', 1, True, b'keep', ['keep']),
             ('chunk_size', 0, -1, 1.5, "1", True),
         ):
             for value in values:
@@ -77,20 +77,22 @@ class TestOptions(MethodCase):
             self.call(name, priority=priority)
         self.assertEqual(self.order(), 'abcde')
 
-    @freeze_time('2026-11-24 12:00:00')
+    def now(self):
+        """The clock of the database, by which jobs are dated."""
+        self.env.cr.execute("SELECT clock_timestamp() AT TIME ZONE 'UTC'")
+        return self.env.cr.fetchone()[0]
+
     def test_dates(self):
-        now = datetime(2026, 11, 24, 12)
-        for option, value, expected in (
-            ('at', now - timedelta(1), now - timedelta(1)), ('at', now + timedelta(1), now + timedelta(1)), ('at', None, False),
-            ('delay', 60, now + timedelta(seconds=60)), ('delay', 1.5, now + timedelta(seconds=1)),
-            ('delay', timedelta(hours=1), now + timedelta(hours=1)), ('delay', 0, now), ('delay', None, False),
-        ):
-            with self.subTest(option=option, value=value):
-                job = self.call('', **{option: value})
-                self.assertEqual(job.date_scheduled and job.date_scheduled.replace(microsecond=0), expected)
-        model = self.ir_async.with_options(delay=60)
-        with freeze_time('2026-11-24 13:00:00'):
-            self.assertEqual(model.call(self.partner.async_foo).date_scheduled, now + timedelta(minutes=61), "from the call on")
+        now = datetime(2126, 11, 24, 12)
+        for value, expected in ((now, now), (datetime(2026, 1, 1), datetime(2026, 1, 1)), (None, False)):
+            self.assertEqual(self.call('', at=value).date_scheduled, expected)
+        self.assertIs(self.call('', delay=None).date_scheduled, False)
+        for value, seconds in ((60, 60), (1.5, 1.5), (timedelta(hours=1), 3600), (0, 0)):
+            with self.subTest(delay=value):
+                before = self.now()
+                date = self.row(self.call('', delay=value), 'date_scheduled') - timedelta(seconds=seconds)
+                self.assertLessEqual(before, date)
+                self.assertLessEqual(date, self.now())
 
     def test_key(self):
         job = self.call('1', key='sync')

@@ -1,11 +1,13 @@
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from unittest.mock import patch
 
 from odoo.exceptions import UserError
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
-from odoo.addons.ir_async.exceptions import JobTimeout, RetryJob, WorkerDied
+from odoo.addons.ir_async.engine.job import Outcome
+from odoo.addons.ir_async.engine.rescue import FULL_INTERVAL, GRACE
+from odoo.addons.ir_async.exceptions import ClaimLost, JobTimeout, RetryJob, WorkerDied
 from odoo.addons.ir_async.models.ir_async_run import MAX_DEATHS
 from odoo.addons.ir_async.service.execution import Execution
 
@@ -15,17 +17,25 @@ class TestRetry(QueueCase):
 
     def end_in_error(self, job, exc=None):
         """Have a job's method raise, the worker's way; return the record."""
-        self.failed_at = datetime.now(timezone.utc)
-        with patch('odoo.addons.ir_async.models.ir_async_run.datetime', wraps=datetime) as clock:
-            clock.now.side_effect = lambda tz=None: self.failed_at
-            self.env['ir.async'].sudo()._fail(job, exc or ValueError("Some error"))
-        self.env.invalidate_all()
+        before = self.database_now()
+        self.outcome = self.end_with(job, exc or ValueError("Some error"))
+        self.failed_between = before, self.database_now()
         return self.env['ir.async'].browse(job.id)
+
+    def database_now(self):
+        self.env.cr.execute("SELECT clock_timestamp() AT TIME ZONE 'UTC'")
+        return self.env.cr.fetchone()[0]
 
     def delay_of(self, job):
         """Return how many seconds after its failure a job is to be tried again; see :meth:`end_in_error`."""
         self.env.cr.execute("SELECT date_scheduled FROM ir_async WHERE id = %s", [job.id])
-        return (self.env.cr.fetchone()[0] - self.failed_at.replace(tzinfo=None)).total_seconds()
+        [date] = self.env.cr.fetchone()
+        # by the clock of the database
+        delay = timedelta(seconds=self.outcome.delay)
+        earliest, latest = (date + delay for date in self.failed_between)
+        self.assertLessEqual(earliest, date)
+        self.assertLessEqual(date, latest)
+        return self.outcome.delay
 
     def attempt(self, job):
         """Have a scheduled job come due, claim it and fail; return its delay then."""
@@ -186,70 +196,161 @@ class TestRetry(QueueCase):
     # ------------------------------------------------------------
 
     def test_an_interruption_costs_nothing(self):
-        """As on shutdown: the worker gives the job back."""
+        """As on shutdown: the worker puts the job back."""
         job = self.call()
-        for _i in range(5):
-            self.session.give_back(self.claim())
+        for i in range(5):
+            self.session.release(self.claim(), starts=1)
             self.env.invalidate_all()
             self.assertRecordValues(job, [{
-                'state': 'created', 'attempts': 0, 'deaths': 0, 'session': 0, 'date_scheduled': False, 'payload': False}])
+                'state': 'created', 'attempts': 0, 'deaths': 0, 'session': 0, 'starts': i + 1, 'payload': False}])
         self.assertEqual(job.claims, 5)
 
-    def die(self, ready=True, limit=1):
-        """Claim jobs in a session that ends without a word; have another worker look."""
+    def test_who_never_began_did_not_start(self):
+        """A job that was claimed with others and put back: it did not use up the interval of a channel either."""
+        job = self.call()
+        self.session.release(self.claim())
+        self.env.invalidate_all()
+        self.assertRecordValues(job, [{'state': 'created', 'starts': 0, 'date_start': False, 'date_scheduled': False}])
+
+    def test_release_is_for_ones_own_jobs(self):
+        """A worker that lost a job cannot put it back."""
+        job = self.call()
+        [claimed] = self.claim()
+        other = self.open_session()
+        self.assertEqual(other.release([claimed]), set())
+        self.env.invalidate_all()
+        self.assertEqual(job.state, 'processing')
+        self.assertEqual(self.session.release([claimed]), {job.id})
+        self.assertEqual(self.session.release([claimed]), set())
+
+    def test_release_for_later(self):
+        """As after trouble of the server: the job waits, and costs no attempt."""
+        job = self.call(max_attempts=1)
+        self.session.release(self.claim(), starts=1, delay=60)
+        self.assertFalse(self.claim())
+        self.assertRecordValues(job, [{'state': 'created', 'attempts': 0, 'deaths': 0, 'starts': 1}])
+        self.assertTrue(job.date_start)
+        self.shift(job, date_scheduled=-60)
+        self.assertEqual(self.claimed(), job)
+
+    def die(self, limit=1):
+        """Claim jobs in a session whose worker dies while it runs the first one; have its parent report it."""
         session = self.open_session()
-        if ready:
-            session.set_ready(True)
         jobs = self.claim(limit, session=session)
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
-        self.watch()
+        self.cut(session)
+        self.session.charge(jobs[0].id, session.key, jobs[0].claims)
+        self.env.invalidate_all()
         return jobs
 
     def test_deaths_are_counted_apart(self):
         job = self.call(max_attempts=2, retry_delay=0)
         self.die()
-        self.assertRecordValues(job, [{'state': 'created', 'attempts': 0, 'deaths': 1}])
+        self.assertRecordValues(job, [{'state': 'created', 'attempts': 0, 'deaths': 1, 'starts': 1}])
         self.end_in_error(self.claim()[0])
-        self.assertRecordValues(job, [{'state': 'created', 'attempts': 1, 'deaths': 1}])
+        self.assertRecordValues(job, [{'state': 'created', 'attempts': 1, 'deaths': 1, 'starts': 2}])
 
-    def test_who_did_not_begin_is_not_charged(self):
-        """The worker dies while it loads the modules, before any method runs."""
+    def test_a_lost_connection_is_no_death(self):
+        """The lock of a session is gone, and nobody reports that a process died: its jobs are free, and charged nothing."""
+        jobs = self.call() + self.call()
+        session = self.open_session()
+        self.claim(2, session=session)
+        self.cut(session)
+        for _i in range(3):
+            self.rescue()
+        self.assertRecordValues(jobs, [{'state': 'created', 'attempts': 0, 'deaths': 0, 'starts': 0, 'session': 0}] * 2)
+
+    def test_the_report_of_a_death_has_its_time(self):
+        """Jobs of a session that ended are left alone for a moment, so that its parent can say why."""
         job = self.call()
-        self.die(ready=False)
-        self.assertRecordValues(job, [{'state': 'created', 'attempts': 0, 'deaths': 0}])
+        session = self.open_session()
+        self.claim(session=session)
+        self.cut(session)
+        delay = self.watch()
+        self.assertEqual(job.state, 'processing')
+        self.assertAlmostEqual(delay, GRACE)
+        self.clock.advance(GRACE / 2)
+        self.assertAlmostEqual(self.watch(), GRACE / 2)
+        self.assertEqual(job.state, 'processing')
+        self.clock.advance(GRACE / 2)
+        self.assertEqual(self.watch(), 0)
+        self.assertEqual(job.state, 'created')
+
+    def test_the_grace_is_short_enough(self):
+        """A job can be claimed again within two seconds."""
+        self.assertLess(GRACE, 1)
+
+    def test_a_live_session_keeps_its_jobs(self):
+        job = self.call()
+        session = self.open_session()
+        [claimed] = self.claim(session=session)
+        for _i in range(3):
+            self.rescue()
+            self.clock.advance(FULL_INTERVAL)
+        self.assertEqual(job.state, 'processing')
+        self.assertEqual(self.begin(claimed).id, job.id)
 
     def test_who_waits_for_another_one_is_not_charged(self):
-        """Of the jobs that were claimed together, the first one is running; the order is the queue's."""
+        """Of the jobs that were claimed together, the one that was running."""
         jobs = self.call() + self.call(priority=5) + self.call()
-        self.die(limit=3)
+        [running, *_others] = self.die(limit=3)
+        self.assertEqual(running.id, jobs[1].id)
+        self.rescue()
         self.assertEqual(jobs.mapped('deaths'), [0, 1, 0])
+        self.assertEqual(jobs.mapped('starts'), [0, 1, 0])
         self.assertEqual(jobs.mapped('state'), ['created'] * 3)
         self.assertEqual(jobs.mapped('claims'), [1, 1, 1])
 
     def test_a_death_is_charged_once(self):
-        """A neighbour that could not be rescued at first does not come to be the first."""
-        jobs = self.call() + self.call()
+        """Whether the report or the rescue is first; and whoever runs it by then is not disturbed."""
+        job = self.call()
+        self.die()
+        self.rescue()
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 1, 'starts': 1}])
+
         session = self.open_session()
-        session.set_ready(True)
-        self.claim(2, session=session)
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
-        self.watch()
-        self.assertEqual(jobs.mapped('deaths'), [1, 0])
-        # as if somebody had had it locked
-        self.env.cr.execute("UPDATE ir_async SET state = 'processing', session = %s WHERE id = %s", [session.key, jobs[1].id])
-        self.watch()
-        self.assertRecordValues(jobs, [{'state': 'created', 'deaths': 1}, {'state': 'created', 'deaths': 0}])
+        [claimed] = self.claim(session=session)
+        self.cut(session)
+        self.rescue()
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 1, 'starts': 1}])
+        [again] = self.claim()
+        self.session.charge(job.id, session.key, claimed.claims)
+        self.env.invalidate_all()
+        self.assertRecordValues(job, [{'state': 'processing', 'deaths': 2, 'starts': 2, 'session': self.session.key}])
+        self.finish(again)
+        self.assertEqual(job.state, 'done')
+
+    def test_what_ended_is_not_charged(self):
+        """The worker died right after the commit, in a hook."""
+        job = self.call()
+        [claimed] = self.claim()
+        self.finish(claimed)
+        self.session.charge(job.id, claimed.session, claimed.claims)
+        self.env.invalidate_all()
+        self.assertRecordValues(job, [{'state': 'done', 'deaths': 0, 'starts': 1}])
+
+    def test_a_dead_worker_commits_nothing_more(self):
+        """The job it was charged with has another claim."""
+        self.call()
+        [claimed] = self.die()
+        for late in (lambda: self.finish(claimed), lambda: self.end_in_error(claimed)):
+            with self.assertRaises(ClaimLost):
+                late()
 
     def test_a_session_that_left_no_trace(self):
-        """PostgreSQL empties the table of workers when it crashes: nobody is charged, the jobs are found by new sessions."""
+        """PostgreSQL empties the table of workers when it crashes: nobody is charged, and the jobs are found."""
+        self.call()
+        self.claim()
+        self.rescue()  # a look at all jobs that are processing: the next one is later
         job = self.call()
         session = self.open_session()
-        session.set_ready(True)
         self.claim(session=session)
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
-        session._execute("DELETE FROM ir_async_worker")
+        self.cut(session)
+        session.execute("DELETE FROM ir_async_worker")
+        self.rescue()
+        self.assertEqual(job.state, 'processing')
+        self.clock.advance(FULL_INTERVAL)
         self.watch()
-        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0}])
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0, 'starts': 0}])
 
     def test_three_deaths_fail_it_whatever_its_attempts(self):
         job = self.call(max_attempts=10)
@@ -259,72 +360,115 @@ class TestRetry(QueueCase):
         [claimed] = self.claim()
         Async = self.env['ir.async'].sudo()
         with self.assertRaises(WorkerDied) as catcher:
-            Async._perform(Execution(claimed))
+            Async._perform(Execution(self.begin(claimed)))
         self.end_in_error(claimed, catcher.exception)
         self.assertEqual(job.state, 'failed')
         self.assertIn("3 workers died", job.payload['error']['data']['message'])
 
-    def test_a_death_while_a_stop_was_asked_for_is_not_charged(self):
-        """Code that keeps the GIL dies of being stopped: that is not the worker's death."""
-        for reason in ('cancel', 'timeout'):
-            with self.subTest(reason=reason):
+    # ------------------------------------------------------------
+    # Stopped by force
+    # ------------------------------------------------------------
+
+    def test_a_death_while_it_was_stopped_is_not_charged(self):
+        """Code that keeps the GIL dies of being stopped: whoever finds it ends the job as was asked for."""
+        for reason, asked, expected in (
+            ('cancel', 'cancel', 'cancel'), ('timeout', None, 'timeout'), ('timeout', 'cancel', 'cancel'),
+        ):
+            with self.subTest(reason=reason, asked=asked):
                 job = self.call()
                 session = self.open_session()
-                session.set_ready(True)
                 [claimed] = self.claim(session=session)
-                self.env.cr.execute("INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, %s)", [job.id, reason])
-                session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
-                [claimed] = self.claim()
-                self.assertEqual((claimed.id, claimed.stop, claimed.deaths), (job.id, reason, 0))
-                self.finish(claimed, 'cancelled')
+                if asked:
+                    self.env.cr.execute("INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, %s)", [job.id, asked])
+                self.cut(session)
+                [taken] = self.session.take_over(job.id, session.key, claimed.claims, reason)
+                self.env.invalidate_all()
+                self.assertRecordValues(job, [{'state': 'processing', 'deaths': 0, 'session': self.session.key}])
+                self.assertEqual(self.begin(taken).stop, expected)
+                with self.assertRaises(ClaimLost):
+                    self.begin(claimed)
+                self.assertFalse(self.session.take_over(job.id, session.key, claimed.claims, reason))
+                self.finish(taken, 'cancelled', attempts=0)
 
-    def test_a_death_past_the_deadline_is_a_timeout(self):
-        for seconds, stop, deaths in ((4, None, 1), (6, 'timeout', 0), (16, None, 1)):
-            with self.subTest(seconds=seconds):
-                job = self.call(timeout=5)
-                session = self.open_session()
-                session.set_ready(True)
-                self.claim(session=session)
-                self.shift(job, date_start=-seconds)
-                self.env.cr.execute("UPDATE ir_async_worker SET date_ready = date_ready - interval '1 minute'")
-                session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
-                [claimed] = self.claim()
-                self.assertEqual((claimed.id, claimed.stop, claimed.deaths), (job.id, stop, deaths))
-                self.finish(claimed)
-
-    def test_who_is_not_charged_is_not_late_either(self):
-        """Neither who was to begin once its time would have been over, nor who was interrupted by a restart of PostgreSQL."""
-        jobs = self.call(timeout=5) + self.call(timeout=5)
-        session = self.open_session()
-        session.set_ready(True)
-        self.claim(2, session=session)
-        self.shift(jobs, date_start=-6)
-        self.env.cr.execute("UPDATE ir_async_worker SET server_start = server_start - interval '1 hour', date_ready = date_ready - interval '1 hour'")
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
-        self.watch()
-        self.assertRecordValues(jobs, [{'state': 'created', 'deaths': 0}] * 2)
-        self.assertEqual([job.stop for job in self.claim(2)], [None, None])
-
-    def test_reloading_the_modules_charges_nobody(self):
+    def test_what_is_fenced_off_commits_nothing_more(self):
+        """A job that is stopped is taken from its method first; it stays `processing`, so its slot is taken."""
         job = self.call()
-        session = self.open_session()
-        session.set_ready(True)
-        self.claim(session=session)
-        session.set_ready(False)
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
-        self.watch()
-        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0}])
+        [claimed] = self.claim()
+        fenced = self.session.fence_off(claimed, 'timeout', "In a loop")
+        self.env.invalidate_all()
+        self.assertRecordValues(job, [{'state': 'processing', 'session': self.session.key}])
+        with self.assertRaises(ClaimLost):
+            self.finish(claimed)
+        begun = self.begin(fenced)
+        self.assertEqual((begun.stop, begun.stop_debug), ('timeout', "In a loop"))
+        self.assertIsNone(self.session.fence_off(claimed, 'cancel'), "it is not this claim's any more")
 
-    def test_the_deadline_counts_from_when_the_worker_was_ready(self):
-        job = self.call(timeout=5)
+    def test_fenced_off_without_a_reason(self):
+        """As on shutdown: nothing is left that would stop it the next time."""
+        job = self.call()
+        [claimed] = self.claim()
+        fenced = self.session.fence_off(claimed)
+        self.assertEqual(self.session.release([fenced], starts=1), {job.id})
+        [claimed] = self.claim()
+        self.assertIsNone(self.begin(claimed).stop)
+
+    # ------------------------------------------------------------
+    # In a cron worker, whose parent reports nothing
+    # ------------------------------------------------------------
+
+    def die_in_cron(self, note=True, stop=None):
         session = self.open_session()
         [claimed] = self.claim(session=session)
-        session.set_ready(True)
-        self.shift(job, date_start=-20)  # it took long to load the modules
-        self.env.cr.execute("UPDATE ir_async_worker SET date_ready = date_ready - interval '6 seconds' WHERE id = %s", [session.key])
-        session._execute("SELECT pg_advisory_unlock(%s, %s)", [0x69726173, session.key])
+        if note:
+            session.note_running(claimed)
+        if stop:
+            self.env.cr.execute("INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, %s)", [claimed.id, stop])
+        self.cut(session)
+        self.rescue()
+        return claimed
+
+    def test_cron_a_death_is_charged(self):
+        job = self.call()
+        self.die_in_cron()
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 1, 'starts': 1}])
+        self.rescue()
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 1, 'starts': 1}])
+
+    def test_cron_what_did_not_begin_is_not_charged(self):
+        job = self.call()
+        self.die_in_cron(note=False)
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0, 'starts': 0}])
+
+    def test_cron_what_ended_is_not_charged(self):
+        """The next job of that worker neither."""
+        first, second = self.call(), self.call()
+        session = self.open_session()
+        [claimed] = self.claim(session=session)
+        session.note_running(claimed)
+        self.finish(claimed)
+        session.note_running(None)
+        self.claim(session=session)
+        self.cut(session)
+        self.rescue()
+        self.assertRecordValues(first + second, [{'state': 'done', 'deaths': 0}, {'state': 'created', 'deaths': 0}])
+
+    def test_cron_a_lost_connection_is_no_death(self):
+        """The process that goes on takes its note back, by another session."""
+        job = self.call()
+        session = self.open_session()
+        [claimed] = self.claim(session=session)
+        session.note_running(claimed)
+        self.cut(session)
+        self.session.note_running(None, session.key)
+        self.rescue()
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0}])
+
+    def test_cron_a_stop_is_no_death(self):
+        job = self.call()
+        self.die_in_cron(stop='cancel')
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0, 'starts': 1}])
         [claimed] = self.claim()
-        self.assertEqual((claimed.id, claimed.stop, claimed.deaths), (job.id, 'timeout', 0))
+        self.assertEqual(self.begin(claimed).stop, 'cancel')
 
     # ------------------------------------------------------------
     # Time-out
@@ -393,10 +537,11 @@ class TestRetry(QueueCase):
         [claimed] = self.claim()
         job.cancel()
         self.assertEqual(job.state, 'processing')
-        self.end_in_error(claimed)  # it failed before it could be cancelled
+        self.env['ir.async'].sudo()._finish(claimed, Outcome('failed'))  # it did not know of it yet
+        self.env.invalidate_all()
         job.retry()
         [claimed] = self.claim()
-        self.assertEqual((claimed.id, claimed.stop), (job.id, None))
+        self.assertEqual((claimed.id, self.begin(claimed).stop), (job.id, None))
 
     def test_retry_of_other_states(self):
         job = self.call()
@@ -442,13 +587,13 @@ class TestRetry(QueueCase):
         self.assertEqual(self.call(key='k'), job)
         self.die()
         self.assertEqual(self.call(key='k'), job)
-        self.session.give_back(self.claim())
+        self.session.release(self.claim())
         self.assertEqual(self.call(key='k'), job)
 
     def test_retry_wakes_the_workers(self):
         job = self.failed()
         self.env.cr.postcommit.clear()
-        with patch('odoo.addons.ir_async.service.pg.Notifier.notify') as notify:
+        with patch('odoo.addons.ir_async.engine.notifier.Notifier.notify') as notify:
             job.retry()
             self.env.cr.postcommit.run()
         notify.assert_called_once_with(self.env.cr.dbname)

@@ -1,5 +1,6 @@
+import itertools
 import select
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from unittest.mock import call, patch
 
@@ -8,8 +9,8 @@ import psycopg2
 from odoo.tests import tagged
 
 from .method_case import MethodCase
+from odoo.addons.ir_async.engine import notifier as pg
 from odoo.addons.ir_async.models.ir_async_insert import COLUMNS, COPY_MIN
-from odoo.addons.ir_async.service import pg
 
 
 class TestTransaction(MethodCase):
@@ -80,6 +81,184 @@ class TestTransaction(MethodCase):
         self.assertWoken(1)
         self.assertEqual(self.in_database(), kept.ids)
 
+    def rolled_back(self, way):
+        """Return a context manager that rolls back what is done within, by one of the ways that there are."""
+        @contextmanager
+        def closed():
+            with closing(self.env.cr.savepoint()):
+                yield
+
+        @contextmanager
+        def by_itself():
+            with self.env.cr.savepoint() as savepoint:
+                yield
+                savepoint.rollback()
+
+        @contextmanager
+        def raised():
+            with suppress(ZeroDivisionError), self.env.cr.savepoint():
+                yield
+                raise ZeroDivisionError
+
+        @contextmanager
+        def without_flush():
+            with suppress(ZeroDivisionError), self.env.cr.savepoint(flush=False):
+                yield
+                raise ZeroDivisionError
+
+        @contextmanager
+        def as_an_import():
+            savepoint = self.env.cr.savepoint(flush=False)
+            yield
+            savepoint.close(rollback=True)
+
+        @contextmanager
+        def by_statements():
+            self.env.cr.execute("SAVEPOINT by_hand")
+            yield
+            self.env.cr.execute("ROLLBACK TO SAVEPOINT by_hand; RELEASE SAVEPOINT by_hand")
+
+        @contextmanager
+        def below_the_cursor():
+            self.env.cr.execute("SAVEPOINT below")
+            yield
+            self.env.cr.execute("SELECT 1")
+            self.env.cr._obj.execute("ROLLBACK TO SAVEPOINT below; RELEASE SAVEPOINT below")
+
+        return locals()[way]()
+
+    WAYS = ('closed', 'by_itself', 'raised', 'without_flush', 'as_an_import', 'by_statements', 'below_the_cursor')
+
+    def test_no_job_survives_a_savepoint(self):
+        """However it is made and rolled back, whatever was looked at, with and without a key."""
+        def keyed(*args):
+            return self.ir_async.with_options(key=f'key {next(numbers)}').call(self.partner.async_foo, *args)
+
+        def many(*args):
+            return self.ir_async.with_options(chunk_size=1).call(both.async_foo, *args)
+
+        numbers = itertools.count()
+        both = self.partner + self.user.partner_id
+        kept = self.ir_async
+        looks = (lambda job: None, lambda job: job.ids, lambda job: job.mapped('state'), lambda job: self.call(), lambda job: keyed())
+        for way in self.WAYS:
+            for call_, look in itertools.product((self.call, keyed, many), looks):
+                with self.subTest(way=way):
+                    kept += self.call()
+                    before = call_()
+                    with self.rolled_back(way):
+                        lost = call_()
+                        look(lost)
+                    after = call_()
+                    kept += before + after
+                    self.assertFalse(lost.exists())
+        self.assertWoken(1)
+        self.assertEqual(self.in_database(), sorted(kept.ids))
+
+    def test_nested_savepoints(self):
+        for outer, inner in itertools.product(self.WAYS, repeat=2):
+            with self.subTest(outer=outer, inner=inner):
+                first = self.call()
+                self.env.cr.flush()  # else, it is inserted by the first savepoint within that flushes
+                with self.rolled_back(outer):
+                    lost = self.call()
+                    with self.rolled_back(inner):
+                        lost += self.call()
+                    lost += self.call()
+                    with self.env.cr.savepoint(flush=False):
+                        lost += self.call()
+                with self.env.cr.savepoint(flush=False):
+                    second = self.call()
+                    with self.rolled_back(inner):
+                        lost += self.call()
+                self.assertFalse(lost.exists())
+                self.assertEqual((first + second).exists(), first + second)
+
+    def test_looked_at_within_a_savepoint(self):
+        """A job that is older than the savepoint within which it was inserted is there afterwards."""
+        for way in ('without_flush', 'as_an_import', 'by_statements', 'below_the_cursor'):
+            for options in ({}, {'key': way}):
+                with self.subTest(way=way, options=options):
+                    job = self.ir_async.with_options(**options).call(self.partner.async_foo)
+                    with self.rolled_back(way):
+                        self.assertEqual(job.state, 'created')
+                    self.commit()
+                    self.assertIn(job.id, self.in_database())
+
+    def test_key_within_a_savepoint(self):
+        """A key that was rolled back is free."""
+        def keyed():
+            return self.ir_async.with_options(key='sync').call(self.partner.async_foo)
+
+        for way in self.WAYS:
+            with self.subTest(way=way):
+                with self.rolled_back(way):
+                    lost = keyed()
+                    self.assertEqual(keyed(), lost)
+                job = keyed()
+                self.assertNotEqual(job, lost)
+                with self.rolled_back(way):
+                    self.assertEqual(keyed(), job)
+                self.commit()
+                self.assertEqual(job.exists(), job)
+                self.assertFalse(lost.exists())
+                job.cancel()
+
+    def last_id(self):
+        self.env.cr.execute("SELECT last_value FROM ir_async_id_seq")
+        return self.env.cr.fetchone()[0]
+
+    def test_ids_are_not_wasted(self):
+        """As many are taken as there are jobs, in the order of the calls."""
+        self.call().flush_recordset()
+        for count in (1, 6, 49, 50, 300):
+            for look in (lambda job: None, lambda job: job.id):
+                before = self.last_id()
+                jobs = [self.call() for _i in range(count)]
+                for job in jobs:
+                    look(job)
+                self.commit()
+                self.assertEqual([job.id for job in jobs], list(range(before + 1, before + count + 1)))
+                self.assertEqual(self.last_id(), before + count)
+
+    def test_ids_of_keys(self):
+        """Only the first of many calls takes one."""
+        model = self.ir_async.with_options(key='sync')
+        job = model.call(self.partner.async_foo)
+        for _i in range(100):
+            self.assertEqual(model.call(self.partner.async_foo), job)
+        self.commit()
+        before = self.last_id()
+        for _i in range(100):
+            self.assertEqual(model.call(self.partner.async_foo), job)
+        self.commit()
+        self.assertEqual(self.last_id(), before)
+
+    def test_record_before_its_row(self):
+        """What `call` returns is a record like any other, before it is in the database."""
+        first, second, third = self.call(), self.call(), self.call()
+        self.assertEqual([first.id, second.id, third.id], sorted({first.id, second.id, third.id}))
+        for use in (
+            lambda job: len(job) == 1 and bool(job), lambda job: job == job.browse(job.id), lambda job: hash(job),
+            lambda job: repr(job) == f'ir.async({job.id},)', lambda job: job in self.ir_async.browse(job.id),
+            lambda job: [*job] == [job], lambda job: job.with_context(a=1).id == job.id, lambda job: job.sudo().args == '[]',
+            lambda job: (job | first)[0] == job, lambda job: job.ensure_one(), lambda job: list(job._prefetch_ids) == [],
+            lambda job: not hasattr(job, 'no_such_attribute'), lambda job: job.ids == [job.id],
+        ):
+            self.assertTrue(use(self.call()))
+        with self.assertRaisesRegex(AttributeError, "no_such_attribute"):
+            self.call().no_such_attribute
+
+    def test_record_after_the_transaction(self):
+        with closing(self.registry.cursor()) as cr:
+            env = self.env(cr=cr)
+            job, other = (env['ir.async'].call(env['res.partner'].async_foo) for _i in range(2))
+            cr.rollback()
+            self.assertFalse(other.exists())
+            third, fourth = (env['ir.async'].call(env['res.partner'].async_foo) for _i in range(2))
+        self.assertEqual(len({*job.ids, *other.ids, *third.ids}), 3)
+        self.assertFalse(fourth, "there is no job, and nobody to ask for an id")
+
     def test_call_in_precommit_hook(self):
         """Hooks may enqueue, whichever runs first."""
         late = []
@@ -128,7 +307,7 @@ class TestTransaction(MethodCase):
         few, many = call_all(), self.ir_async.union(*(call_all() for _i in range(COPY_MIN)))
         self.commit()
         expected = rows(few)
-        self.assertEqual([row.count(None) for row in expected], [2] * len(texts), "parent_id and key")
+        self.assertEqual([row.count(None) for row in expected], [3] * len(texts), "parent_id, key, key_until")
         self.assertEqual(rows(many), expected * COPY_MIN)
         self.assertEqual(few.mapped('name'), texts)
 
@@ -177,7 +356,7 @@ class TestTransaction(MethodCase):
         notifier = pg.Notifier()
         self.woken.side_effect = notifier.notify
         with patch.object(pg, 'connect', side_effect=psycopg2.OperationalError("down")), \
-                self.assertLogs('odoo.addons.ir_async.service.pg', 'WARNING') as log:
+                self.assertLogs('odoo.addons.ir_async.engine.notifier', 'WARNING') as log:
             job = self.call()
             self.commit()
         self.assertIn("Could not wake the job workers: down", log.output[0])

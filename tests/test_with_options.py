@@ -1,7 +1,9 @@
 import json
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from unittest.mock import patch
+
+from freezegun import freeze_time
 
 from odoo.addons.ir_async.models.ir_async_call import OPTIONS
 from odoo.addons.ir_async.tests.common import AsyncCase
@@ -59,10 +61,20 @@ class TestWithOptions(AsyncCase):
 
     def test_delay_counts_from_call_not_from_with_options(self):
         model = self.env['ir.async'].with_options(delay=10)
-        with patch('odoo.addons.ir_async.tools.options.datetime', wraps=datetime) as clock:
-            clock.now.side_effect = lambda tz=None: datetime(2044, 1, 1, tzinfo=timezone.utc)
-            job = model.call(self.partner.name_create, "Berta")
-        self.assertEqual(job.date_scheduled, datetime(2044, 1, 1, 0, 0, 10))
+        before = self.now()
+        job = model.call(self.partner.name_create, "Berta")
+        self.assertGreaterEqual(self.stored(job, 'date_scheduled'), before + timedelta(seconds=10))
+
+    def test_the_clock_is_that_of_the_database(self):
+        """That of this server may be wrong."""
+        for wrong in ('2020-01-01', '2044-01-01'):
+            with freeze_time(wrong):
+                before = self.now()
+                for _again in range(2):  # the second one asks the database nothing
+                    job = self.call(delay=10)
+                    date = self.stored(job, 'date_scheduled')
+                    self.assertGreaterEqual(date, before + timedelta(seconds=10))
+                    self.assertLessEqual(date, self.now() + timedelta(seconds=10))
 
     def test_none_takes_an_option_back(self):
         model = self.env['ir.async'].with_options(delay=10, key='k', timeout=5, retry_delay=5)
@@ -78,7 +90,8 @@ class TestWithOptions(AsyncCase):
         with self.assertRaisesRegex(TypeError, "prio") as catcher:
             self.env['ir.async'].with_options(prio=5, priority=5)
         for option in (
-            'priority', 'at', 'delay', 'max_attempts', 'retry_delay', 'timeout', 'channel', 'key', 'after', 'chunk_size',
+            'priority', 'at', 'delay', 'max_attempts', 'retry_delay', 'timeout', 'channel', 'key', 'key_until', 'on_duplicate',
+            'after', 'chunk_size',
         ):
             self.assertIn(option, str(catcher.exception))
 
@@ -143,12 +156,14 @@ class TestWithOptions(AsyncCase):
         job = self.keyed()
         self.assertEqual(self.keyed(), job)
         self.assertNotEqual(self.keyed('other'), job)
+        job.flush_recordset()
         for state in ('waiting', 'created', 'processing'):
             self.env.cr.execute("UPDATE ir_async SET state = %s WHERE id = %s", [state, job.id])
             self.assertEqual(self.keyed(), job, state)
 
     def test_key_is_free_once_the_job_ended(self):
         job = self.keyed()
+        job.flush_recordset()
         for state in ('succeeded', 'done', 'failed', 'cancelled'):
             self.env.cr.execute("UPDATE ir_async SET state = %s WHERE id = %s", [state, job.id])
             with self.env.cr.savepoint() as savepoint:

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 
+import psycopg2
 from markupsafe import Markup
 
 from odoo import fields
 from odoo.models import BaseModel
 from odoo.tools import lazy
 from odoo.tools.translate import LazyGettext
+
+_logger = logging.getLogger(__name__)
 
 # Python refuses to convert longer numbers from decimal text: sys.get_int_max_str_digits()
 LONG_INTEGER_BITS = 10_000
@@ -79,7 +83,7 @@ def _pack(value, path):
         case dict() if type(value) is dict:
             for key in value:
                 if type(key) is not str:
-                    msg = f"{path}[{_show(key)}] cannot be stored: the keys of a dict must be strings"
+                    msg = f"{path}[{describe(key)}] cannot be stored: the keys of a dict must be strings"
                     raise TypeError(msg)
             packed = {key: _pack(item, f'{path}[{key!r}]') for key, item in value.items()}
             looks_tagged = len(packed) == 1 and next(iter(packed)).startswith('$')
@@ -89,7 +93,7 @@ def _pack(value, path):
                 return {'$datetime': value.isoformat()}
             if isinstance(value.tzinfo, timezone):
                 return {'$instant': [value.replace(tzinfo=None).isoformat(), value.utcoffset() // MICROSECOND]}
-            msg = f"{path} cannot be stored: the time zone of {value!r} would be lost, pass it in UTC"
+            msg = f"{path} cannot be stored: the time zone of {describe(value)} would be lost, pass it in UTC"
             raise TypeError(msg)
         case date():
             return {'$date': value.isoformat()}
@@ -101,20 +105,24 @@ def _pack(value, path):
         case BaseModel():
             if all(type(id_) is int for id_ in value._ids):
                 return {'$records': [value._name, value._ids]}
-            msg = f"{path} cannot be stored: {value!r} has records that are not saved yet"
+            msg = f"{path} cannot be stored: {describe(value)} has records that are not saved yet"
             raise TypeError(msg)
-    msg = f"{path} cannot be stored: {_show(value)} is of type {type(value).__name__}" + (
+    msg = f"{path} cannot be stored: {describe(value)} is of type {type(value).__name__}" + (
         ", and not a finite number" if isinstance(value, (float, Decimal)) else
         "; a job's arguments are made of JSON types, recordsets, datetime, date, Decimal, bytes, tuple and set"
     )
     raise TypeError(msg)
 
 
-def _show(value):
+def describe(value):
+    """Return a short text for a value in an error, whatever its ``repr()`` does.
+
+    :rtype: str
+    """
     try:
         return reprlib.repr(value)
-    except ValueError:  # an integer of too many digits
-        return f"of type {type(value).__name__}"
+    except Exception:  # noqa: BLE001 -- an integer of too many digits, an object of any addon
+        return f"<{type(value).__name__}>"
 
 
 def _unpack(obj, env):
@@ -149,36 +157,104 @@ def _unpack(obj, env):
     return obj
 
 
+class _NoJson(Exception):
+    """A part of a result cannot be expressed."""
+
+
+class _Raised(Exception):
+    """The method itself raised, in an iterator that it returned."""
+
+
 def encode_result(result):
-    """Return what a job's method returned as JSON text, converted as the answer to an RPC is.
+    """Return what a job's method returned as a payload, JSON text, converted as the answer to an RPC is.
+
+    The work of the method does not depend on its result. A result that JSON cannot express is left out:
+    the payload is ``{"result": null, "warning": "…"}`` then, and the log has a warning.
+
+    Iterators are run to their end here, as a part of the method: what they raise is the method's error.
 
     :rtype: str
-    :raises TypeError: when an RPC could not answer it
+    :raises Exception: what an iterator raised, and errors of the database, after which nothing can be committed
     """
     try:
-        return json.dumps({'result': result}, default=_result_default, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as exc:
-        msg = f"The result of a job must be something that JSON can express: {exc}"
-        raise TypeError(msg) from exc
+        return json.dumps({'result': _to_json(result, 'the result')}, allow_nan=False)
+    except _Raised as exc:
+        raise exc.__cause__ from None
+    except psycopg2.Error:
+        raise
+    except _NoJson as exc:
+        reason = str(exc)
+    except RecursionError:
+        reason = "it is nested too deeply, or contains itself"
+    except Exception as exc:  # noqa: BLE001 -- of objects of any addon
+        reason = f"{type(exc).__name__} was raised by it"
+    warning = f"The result was left out, since JSON cannot express it: {reason}"
+    _logger.warning("%s", warning)
+    return json.dumps({'result': None, 'warning': warning})
 
 
-def _result_default(obj):
-    match obj:
+def _to_json(value, path):
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return str.__str__(value)
+        case int():
+            if value.bit_length() >= LONG_INTEGER_BITS:
+                msg = f"{path} is a number of too many digits"
+                raise _NoJson(msg)
+            return int(value)
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case Decimal():
+            number = float(value) if value.is_finite() else math.nan
+            return number if math.isfinite(number) else None
         case BaseModel():
-            return obj.ids
+            return value.ids
         case datetime():
-            return fields.Datetime.to_string(obj)
+            return fields.Datetime.to_string(value)
         case date():
-            return fields.Date.to_string(obj)
-        case bytes():
-            return obj.decode()
-        case Mapping():
-            return dict(obj)
+            return fields.Date.to_string(value)
+        case bytes() | bytearray() | memoryview():
+            return _bytes_to_text(bytes(value))
         case lazy():
-            return obj._value
+            return _to_json(value._value, path)
         case LazyGettext():
-            return str(obj)
-        case fields.Domain():
-            return list(obj)
-    msg = f"{obj!r} is of type {type(obj).__name__}"
-    raise TypeError(msg)
+            return str(value)
+        case Mapping():
+            return {_key_to_text(key): _to_json(item, f'{path}[{describe(key)}]') for key, item in value.items()}
+        case Iterator():
+            return [_to_json(item, f'{path}[{i}]') for i, item in enumerate(_run(value))]
+        case Sequence() | Set() | ValuesView() | fields.Domain():
+            return [_to_json(item, f'{path}[{i}]') for i, item in enumerate(value)]
+    msg = f"{path} is of type {type(value).__name__}"
+    raise _NoJson(msg)
+
+
+def _run(iterator):
+    try:
+        yield from iterator
+    except Exception as exc:
+        raise _Raised from exc
+
+
+def _key_to_text(key):
+    match key:
+        case str():
+            return str.__str__(key)
+        case None | bool():
+            return json.dumps(key)
+        case bytes() | bytearray() | memoryview():
+            return _bytes_to_text(bytes(key))
+        case datetime():
+            return fields.Datetime.to_string(key)
+        case date():
+            return fields.Date.to_string(key)
+    return str(key)
+
+
+def _bytes_to_text(value):
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode()

@@ -2,13 +2,16 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from odoo.models import BaseModel
 
+from .encoding import describe
+
 MAX_INT = 2**31 - 1
-MAX_LENGTH = 1000  # characters of a key or channel, that are in indexes
+# Bytes of a key or channel in UTF-8. They are in indexes, and PostgreSQL refuses entries of more than 2,704 bytes.
+MAX_BYTES = 1000
 
 
 class Options(NamedTuple):
@@ -22,6 +25,8 @@ class Options(NamedTuple):
     timeout: float | None = None
     channel: str = 'default'
     key: str | None = None
+    key_until: str = 'end'
+    on_duplicate: str = 'keep'
     after: BaseModel | None = None
     chunk_size: int | None = None
 
@@ -41,7 +46,7 @@ class Options(NamedTuple):
             try:
                 checked[name] = check(value)
             except (TypeError, ValueError, OverflowError):
-                msg = f"option {name} takes {expected}, not {value!r}"
+                msg = f"option {name} takes {expected}, not {describe(value)}"
                 raise TypeError(msg) from None
         result = self._replace(**checked)
         for one, other in (('at', 'delay'), ('key', 'chunk_size')):
@@ -49,15 +54,6 @@ class Options(NamedTuple):
                 msg = f"options {one} and {other} exclude each other"
                 raise TypeError(msg)
         return result
-
-    def scheduled_date(self):
-        """Return the date, in UTC, before which a job enqueued now must not run; None: at once.
-
-        :rtype: datetime | None
-        """
-        if self.delay is not None:
-            return datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(seconds=self.delay)
-        return self.at
 
 
 def _integer(minimum):
@@ -68,7 +64,13 @@ def _integer(minimum):
     return check
 
 
-def _seconds(value):
+def to_seconds(value):
+    """Return a duration in seconds.
+
+    :param value: seconds, or a ``timedelta``
+    :rtype: int | float
+    :raises ValueError: when it is no duration, negative or infinite
+    """
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= MAX_INT:
@@ -77,15 +79,23 @@ def _seconds(value):
 
 
 def _positive_seconds(value):
-    if not _seconds(value):
+    if not to_seconds(value):
         raise ValueError
-    return _seconds(value)
+    return to_seconds(value)
 
 
 def _text(value):
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_LENGTH or not is_text(value):
+    if not isinstance(value, str) or not is_text(value) or not 0 < len(value.encode()) <= MAX_BYTES:
         raise ValueError
     return str(value)
+
+
+def _one_of(*choices):
+    def check(value):
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError
+        return str(value)
+    return check, " or ".join(map(repr, choices))
 
 
 def clean_text(value):
@@ -108,8 +118,8 @@ def _delays(value):
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError
-        return [_seconds(delay) for delay in value]
-    return _seconds(value)
+        return [to_seconds(delay) for delay in value]
+    return to_seconds(value)
 
 
 def _jobs(value):
@@ -125,12 +135,14 @@ def _or_none(check):
 CHECKS = {
     'priority': (_integer(-MAX_INT), "a whole number"),
     'at': (_or_none(_date), "a datetime in UTC, without time zone,"),
-    'delay': (_or_none(_seconds), "a number of seconds or a timedelta, not negative,"),
+    'delay': (_or_none(to_seconds), "a number of seconds or a timedelta, not negative,"),
     'max_attempts': (_integer(1), "a whole number of at least 1"),
     'retry_delay': (_or_none(_delays), "a number of seconds, a list of them, or None"),
     'timeout': (_or_none(_positive_seconds), "a positive number of seconds"),
-    'channel': (_text, f"the name of a channel, of at most {MAX_LENGTH} characters"),
-    'key': (_or_none(_text), f"a text of at most {MAX_LENGTH} characters"),
+    'channel': (_text, f"the name of a channel, of at most {MAX_BYTES} bytes in UTF-8"),
+    'key': (_or_none(_text), f"a text of at most {MAX_BYTES} bytes in UTF-8"),
+    'key_until': _one_of('end', 'start'),
+    'on_duplicate': _one_of('keep', 'replace'),
     'after': (_or_none(_jobs), "jobs, records of ir.async"),
     'chunk_size': (_or_none(_integer(1)), "a whole number of at least 1"),
 }

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from odoo.models import BaseModel
 
+from .encoding import describe
+
 STACK_DEPTH = 16  # frames of the enqueuer that are kept to explain a failure
 OWN_FILES = (__file__, *(str(Path(__file__).parents[1] / 'models' / f'ir_async_{part}.py') for part in ('call', 'insert')))
 
@@ -22,14 +24,14 @@ def check_target(target, args, kwargs):
     """
     records = getattr(target, '__self__', None)
     if not inspect.ismethod(target) or not isinstance(records, BaseModel):
-        msg = f"the target must be a method bound to a recordset, as in call(self.method); got {target!r}"
+        msg = f"the target must be a method bound to a recordset, as in call(self.method); got {describe(target)}"
         raise TypeError(msg)
     function = target.__func__
-    name = function.__name__
-    if getattr(type(records), name, None) is not function:
+    name = _find_name(type(records), function)
+    if not name:
         msg = (
-            f"{records._name} has no method {name!r} that is the given {target!r}: a worker looks it up by its name, "
-            f"so super().method, lambdas and wrappers cannot be called later"
+            f"{records._name} has no method that is the given {describe(target)}: a worker looks it up by its name, "
+            f"so what super() returns, and lambdas and wrappers that are no methods of the model, cannot be called later"
         )
         raise TypeError(msg)
     signature = _signature(function)
@@ -41,6 +43,16 @@ def check_target(target, args, kwargs):
         msg = f"{records._name}.{name}(): {exc}"
         raise TypeError(msg) from None
     return records, name, args, kwargs
+
+
+def _find_name(model_class, function):
+    """Return a name under which a class has a function, its own if possible; None if there is none."""
+    name = getattr(function, '__name__', None)
+    if name and getattr(model_class, name, None) is function:
+        return name
+    # Addons put methods in the place of others, as automation rules do, and those keep the names they were defined with.
+    names = (name for parent in model_class.__mro__ for name, value in vars(parent).items() if value is function)
+    return next((name for name in names if getattr(model_class, name, None) is function), None)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -60,6 +60,69 @@ def test_notification_lost(cluster, database, server):
 def test_notification_not_sent(database, server, monkeypatch):
     with server(database, settings={'poll_interval': 2}):
         # not even by this process
-        monkeypatch.setattr('odoo.addons.ir_async.service.pg.notifier.notify', lambda dbname: None)
+        monkeypatch.setattr('odoo.addons.ir_async.engine.notifier.notifier.notify', lambda dbname: None)
         job_id = database.enqueue('effect', 'nobody is told')
         assert database.wait_for(job_id).state == 'done'
+
+
+def signals(database, env, table='orm_signaling_stable'):
+    """Return how many signals there are: for everybody, and in a transaction."""
+    env.cr.execute(f"SELECT count(*) FROM {table}")
+    return database.value(f"SELECT count(*) FROM {table}"), env.cr.fetchone()[0]
+
+
+def test_signal_in_the_same_transaction(database):
+    """Whoever can see a job can see that caches are to be cleared."""
+    with database.env() as env:
+        set_param = env['ir.config_parameter'].set_param
+        for name, enqueue in {
+            'before': lambda: env['ir.async'].call(env['test.async.effect'].nothing),
+            'keyed': lambda: env['ir.async'].with_options(key='k').call(env['test.async.effect'].nothing),
+            'found': lambda: env['ir.async'].with_options(key='k').call(env['test.async.effect'].nothing),
+            'retried': lambda: env['ir.async'].search([], limit=1).retry(),
+        }.items():
+            for is_late in (False, True):
+                if name == 'retried':
+                    env['ir.async'].search([], limit=1).cancel()
+                env.cr.commit()
+                env.registry.signal_changes()
+                before = signals(database, env)
+                if not is_late:
+                    set_param('key', f'{name} {is_late}')
+                enqueue()
+                if is_late:
+                    env.cr.precommit.add(lambda name=name, set_param=set_param: set_param('key', f'{name} in a hook'))
+                env.cr.flush()
+                assert signals(database, env) == (before[0], before[1] + 1), (name, is_late)
+                env.cr.commit()
+                assert signals(database, env)[0] == before[0] + 2, "one with the jobs, one of Odoo's after the commit"
+                # This process knows both.
+                assert env.registry.check_signaling() is env.registry
+                assert env.registry.cache_sequences['stable'] == database.value("SELECT max(id) FROM orm_signaling_stable")
+
+
+def test_no_signal_without_need(database):
+    with database.env() as env:
+        env.cr.commit()
+        env.registry.signal_changes()
+        before = signals(database, env)
+        env['ir.async'].call(env['test.async.effect'].nothing)
+        env.cr.commit()
+        assert signals(database, env) == before
+
+
+def test_signal_of_the_registry(database):
+    """So it is while modules are being installed: their jobs need them."""
+    with database.env() as env:
+        registry = env.registry
+        env.cr.commit()
+        registry.signal_changes()
+        before = signals(database, env, 'orm_signaling_registry')
+        registry.ready = False
+        try:
+            env['ir.async'].call(env['test.async.effect'].nothing)
+            env.cr.commit()
+        finally:
+            registry.ready = True
+        assert signals(database, env, 'orm_signaling_registry') == (before[0] + 1, before[1] + 1)
+        assert registry.check_signaling() is registry

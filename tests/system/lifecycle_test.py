@@ -263,7 +263,7 @@ def test_code_before_its_upgrade(database, server):
         # It comes to each database in turn, again and again.
         visits = set()
         wait_until(lambda: visits.update(backend.pid for backend in database.backends()) or len(visits) > 2, "it looks again")
-        assert len(re.findall("left alone until", odoo_server.log)) == 1
+        assert len(re.findall(r"left alone until", odoo_server.log)) == 1
         assert not database.runs()
         load(database, '-u', 'ir_async')
         assert database.wait_for(job_id).state == 'done'

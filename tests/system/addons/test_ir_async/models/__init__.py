@@ -1,1 +1,7 @@
-from . import async_effect, async_effect_control
+from . import (
+    async_effect,
+    async_effect_control,
+    async_effect_faults,
+    async_effect_leaks,
+    async_effect_raises,
+)

@@ -1,0 +1,159 @@
+"""The limits of channels: capacity, interval, pause; and jobs whose channel got or lost its limits since they were enqueued.
+
+The rows of limited channels are marked ``limited`` and in indexes of their own, so that the other jobs pay nothing.
+"""
+from __future__ import annotations
+
+from .claim import HERE, IS_LIMITED, IS_UPGRADING, NOW, READY, SERVED, TAKE, in_order
+from .job import PUBLISHED, Job
+
+CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # of advisory locks, while a job of a limited channel is claimed
+
+RUNNING = f"""
+    running AS MATERIALIZED (
+        SELECT channel, count(*) AS jobs FROM ir_async WHERE state = 'processing' AND {HERE} GROUP BY channel)
+"""
+# How long the channel has to wait for a slot: 0 for not at all, NULL for until something changes.
+SLOT_DELAY = f"""
+    CASE WHEN limits.paused THEN NULL
+         WHEN limits.capacity > 0 AND limits.capacity <= coalesce((
+              SELECT jobs FROM running WHERE channel = candidate.channel), 0) THEN NULL
+         WHEN limits.interval > 0 THEN greatest(0, coalesce(limits.interval - EXTRACT(EPOCH FROM {NOW} - (
+              SELECT max(date_start) FROM ir_async WHERE channel = candidate.channel AND limited)), 0))
+         ELSE 0
+    END
+"""
+
+# The first job of each channel, among the jobs that come first: where there are thousands of channels, some of
+# these are free.
+FIRST_HEADS = f"""
+    head AS (
+        SELECT DISTINCT ON (channel) channel, priority, id
+          FROM (SELECT channel, priority, id FROM ir_async WHERE {READY} AND limited AND {SERVED}
+              ORDER BY priority, id LIMIT 200) first
+      ORDER BY channel, priority, id
+    )
+"""
+# The first job of each channel, jumping from one to the next in the index: where a full one has thousands of jobs.
+# https://wiki.postgresql.org/wiki/Loose_indexscan
+ALL_HEADS = f"""
+    RECURSIVE head AS (
+        (SELECT channel, priority, id FROM ir_async WHERE {READY} AND limited AND {SERVED}
+       ORDER BY channel, priority, id LIMIT 1)
+         UNION ALL
+        SELECT next.*
+          FROM head
+    CROSS JOIN LATERAL (
+            SELECT channel, priority, id FROM ir_async WHERE {READY} AND limited AND {SERVED} AND channel > head.channel
+          ORDER BY channel, priority, id LIMIT 1
+        ) next
+    )
+"""
+FREE = f"""
+    ,
+    {RUNNING},
+    slot AS (
+        SELECT candidate.*, {SLOT_DELAY} AS delay, coalesce(limits.interval, 0) > 0 AS has_interval
+          FROM head candidate
+     LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
+    ),
+    plain AS (
+        SELECT priority, id
+          FROM ir_async
+         WHERE {READY} AND NOT limited AND NOT {IS_LIMITED} AND {SERVED}
+      ORDER BY priority, id
+         LIMIT 1
+    )
+    SELECT channel, delay, has_interval, (priority, id) < ALL (SELECT priority, id FROM plain)
+      FROM slot
+     WHERE delay IS NOT NULL
+  ORDER BY delay, priority, id
+"""
+
+# The lock in one statement, the count in the next: its snapshot has what the lock waited for.
+CLAIM_LIMITED = f"""
+    SELECT pg_advisory_xact_lock({CHANNEL_LOCK_CLASS}, hashtext(%(channel)s));
+    WITH candidate AS (
+        SELECT %(channel)s::varchar AS channel
+    ),
+    {RUNNING},
+    slot AS MATERIALIZED (
+        SELECT {SLOT_DELAY} AS delay
+          FROM candidate
+     LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
+    ),
+    next AS (
+        SELECT id
+          FROM ir_async
+         WHERE {READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)s AND %(channel)s
+           AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}
+      ORDER BY channel, priority, id  -- this, and BETWEEN, leave the planner one index to use
+         LIMIT 1
+    FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE ir_async job
+       SET {TAKE}
+     WHERE id = ANY(ARRAY(SELECT id FROM next))
+ RETURNING """
+
+# Only those that come first, where claims stumble over them: there may be millions.
+RECLASSIFY = f"""
+    WITH misplaced AS (
+        SELECT id
+          FROM ir_async
+         WHERE id IN (
+               SELECT id
+                 FROM (SELECT id, channel FROM ir_async WHERE {READY} AND NOT limited AND {HERE} ORDER BY priority, id LIMIT 1000) first
+                WHERE {IS_LIMITED})
+    FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE ir_async job SET limited = true FROM misplaced WHERE job.id = misplaced.id AND job.state = 'created'
+ RETURNING {PUBLISHED.replace('job.notify', 'false')}
+"""
+
+
+class Channels:
+    """Claims of jobs in channels with limits.
+
+    :param Session session: the session
+    """
+
+    def __init__(self, session):
+        self._session = session
+        self.has_jobs = True  # whether any job of a limited channel is ready, lately
+        self.slot_delay = None  # seconds until a channel with an interval has its next slot
+
+    def claim(self, limit, even_after_plain=False):
+        """Claim the next job of each channel with limits.
+
+        :param int limit: how many at most
+        :param bool even_after_plain: also those that a plain job precedes: somebody holds it locked
+        :return: the jobs in the order in which to run them
+        :rtype: list[Job]
+        """
+        self.slot_delay = None
+        if not self.has_jobs:
+            return []
+        free = self._free(FIRST_HEADS) or self._free(ALL_HEADS)
+        jobs = []
+        for channel, has_interval, is_first in free:
+            if len(jobs) == limit or not (is_first or even_after_plain) or (has_interval and jobs):
+                break
+            query = CLAIM_LIMITED + self._session.columns
+            jobs += [Job(*row) for row in self._session.execute(query, self._session.params(channel=channel))]
+            if has_interval and jobs:
+                break  # a claimed job that has to wait for another one must not use the interval up
+        return in_order(jobs)
+
+    def _free(self, heads):
+        """Return the channels whose first job could run now, in the order of these jobs."""
+        rows = self._session.execute(f"WITH {heads} {FREE}", self._session.params())
+        self.slot_delay = next((float(delay) for _channel, delay, *_flags in rows if delay), None)
+        return [(channel, has_interval, is_first) for channel, delay, has_interval, is_first in rows if not delay]
+
+    def reclassify(self):
+        """Mark ready jobs as limited whose channel got its limits since they were enqueued.
+
+        :rtype: set[int]
+        """
+        return self._session.change(RECLASSIFY, self._session.params())

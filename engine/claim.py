@@ -1,0 +1,128 @@
+"""Claim the next jobs, in the order of the queue."""
+from __future__ import annotations
+
+import time
+
+from ..tools.options import MAX_INT
+from .job import BEGUN, Job
+
+CLAIM_TIME = 0.05  # seconds that a claimed job may wait for those claimed with it
+MAX_MARKS = 16  # priorities in use at a time
+SCAN_INTERVAL = 1  # seconds between two full scans of a worker that finds jobs above its low-water marks
+
+NOW = "(clock_timestamp() AT TIME ZONE 'UTC')"
+LIMITED = "SELECT name FROM ir_async_channel WHERE name != '*' AND (capacity > 0 OR interval > 0 OR paused)"
+IS_LIMITED = f"split_part(channel, '/', 1) IN ({LIMITED})"
+IS_PAUSED = "EXISTS (SELECT FROM ir_async_channel WHERE name = '*' AND paused)"
+IS_UPGRADING = "EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove'))"
+READY = f"state = 'created' AND date_scheduled IS NULL AND NOT {IS_PAUSED}"
+HERE = "origin = %(origin)s"  # not what came with a copy of another database
+SERVED = f"{HERE} AND (%(channels)s = '{{}}' OR split_part(channel, '/', 1) = ANY(%(channels)s))"
+TAKE = """
+    state = 'processing',
+    session = %(key)s,
+    claims = job.claims + 1,
+    revision = job.revision + 1,
+    date_start = clock_timestamp() AT TIME ZONE 'UTC'
+"""
+
+# The CTE is a fence: as a subquery, LIMIT could be evaluated more than once. The rows are found by an array of ids:
+# for a join, the planner, which does not know the limit, would read the whole table.
+CLAIM = f"""
+    WITH next AS (
+        SELECT job.id
+          FROM unnest($2::int[], $3::int[], $4::int8[]) AS scan (from_priority, from_id, to_priority)
+    CROSS JOIN LATERAL (
+            SELECT id
+              FROM ir_async
+             WHERE {READY} AND NOT limited AND NOT {IS_LIMITED} AND NOT {IS_UPGRADING} AND {SERVED}
+               AND (priority, id) >= (from_priority, from_id) AND priority < to_priority
+          ORDER BY priority, id
+             LIMIT $1
+        FOR NO KEY UPDATE SKIP LOCKED
+        ) job
+         LIMIT $1
+    )
+    UPDATE ir_async job
+       SET {TAKE}
+     WHERE id = ANY(ARRAY(SELECT id FROM next))
+ RETURNING """
+CLAIM_ONE = f"""
+    UPDATE ir_async job
+       SET {TAKE}
+     WHERE job.id = %(job_id)s AND job.state = 'created' AND {HERE}
+ RETURNING """
+
+
+class Claim:
+    """Claims of plain jobs, those in channels without limits.
+
+    As long as an old snapshot is open somewhere, as that of a report that takes minutes, the index keeps an entry for
+    each job that was ever claimed, and a scan from its beginning goes through all of them. So claims begin at the
+    low-water mark of each priority, above the jobs that this worker claimed last. What is below, as it was committed
+    late or released by others, comes with a wake-up: a full scan is owed then, and made once per interval.
+
+    :param Session session: the session
+    """
+
+    def __init__(self, session):
+        self._session = session
+        self._marks = {}  # the ids from which on to look for jobs, by priority
+        self._last_scan = 0
+        self._is_owed = True
+        self.next_scan = None  # when a full scan is due that is owed
+
+    def wake(self):
+        """Owe a full scan."""
+        self._is_owed = True
+
+    def note_changed(self, ids):
+        """Lower the marks: these jobs may be in the queue now."""
+        if ids:
+            self._marks = {priority: min(mark, *ids) for priority, mark in self._marks.items()}
+
+    def claim(self, limit):
+        """Claim the next jobs for this worker.
+
+        :param int limit: how many at most
+        :return: the jobs in the order in which to run them
+        :rtype: list[Job]
+        """
+        now = time.monotonic()
+        is_due = now >= self._last_scan + SCAN_INTERVAL
+        jobs = self._scan({} if is_due else self._marks, limit)
+        if not is_due and not jobs and self._is_owed and self._marks:
+            is_due = True
+            jobs = self._scan({}, limit)
+        if is_due or not self._marks:
+            self._last_scan = now
+            self._is_owed = False
+        self.next_scan = self._last_scan + SCAN_INTERVAL if self._is_owed else None
+        self._marks.update((job.priority, job.id + 1) for job in jobs)
+        if len(self._marks) > MAX_MARKS:
+            self._marks.clear()
+        return jobs
+
+    def _scan(self, marks, limit):
+        known = sorted(marks.items())
+        starts = [(-MAX_INT, 0), *known]
+        ends = [*(priority for priority, _id in known), MAX_INT + 1]
+        return in_order(Job(*row) for row in self._session.execute_prepared(
+            'claim', CLAIM + self._session.columns, self._session.params(),
+            limit, [priority for priority, _id in starts], [id_ for _priority, id_ in starts], ends))
+
+    def claim_one(self, job_id):
+        """Claim one certain job that waits for nothing but a worker.
+
+        :rtype: list[Job]
+        """
+        columns = f"{self._session.columns}, {', '.join(BEGUN.values())}"
+        return [Job(*row) for row in self._session.execute(CLAIM_ONE + columns, self._session.params(job_id=job_id))]
+
+
+def in_order(jobs):
+    """Return jobs in the order of the queue.
+
+    :rtype: list[Job]
+    """
+    return sorted(jobs, key=lambda job: (job.priority, job.id))

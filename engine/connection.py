@@ -1,0 +1,83 @@
+"""Connections to PostgreSQL of our own, beside Odoo's pool."""
+from __future__ import annotations
+
+import psycopg2
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
+
+from odoo import sql_db
+
+from ..exceptions import PoolerFound
+from ..tools.config import settings
+
+LOCK_CLASS = int.from_bytes(b'iras', 'big')  # first key of the advisory lock of a session, in the database of its jobs
+PROCESS_LOCK_CLASS = int.from_bytes(b'irap', 'big')  # first key of the advisory lock of a worker process, on `postgres`
+
+# Both ends must notice within seconds that the other host vanished. The server releases the locks of a dead worker then,
+# and the client does not wait for ever on a connection that is half open.
+CLIENT_LIMITS = {
+    'connect_timeout': 5, 'keepalives_idle': 5, 'keepalives_interval': 2, 'keepalives_count': 3, 'tcp_user_timeout': 10_000,
+}
+SERVER_LIMITS = {
+    'tcp_keepalives_idle': '5', 'tcp_keepalives_interval': '2', 'tcp_keepalives_count': '3', 'tcp_user_timeout': '10000',
+}
+# A role or a database may have limits that are meant for web requests. A healthy job may run for hours, and wait for a web
+# service inside its transaction: its limit is its own time-out.
+NO_TIMEOUTS = {'statement_timeout': '0', 'lock_timeout': '0', 'idle_in_transaction_session_timeout': '0'}
+NO_TIMEOUTS_SINCE = {'idle_session_timeout': 140000, 'transaction_timeout': 170000}
+
+
+def connect(dbname, factory=None):
+    """Return a new connection in autocommit.
+
+    :param str dbname: the database
+    :param type factory: the class of the connection, psycopg2's own by default
+    :rtype: psycopg2.extensions.connection
+    :raises psycopg2.OperationalError: when the server cannot be reached
+    """
+    _db, info = sql_db.connection_info_for(dbname)
+    direct = {'host': settings().db_host, 'port': settings().db_port}
+    connection = psycopg2.connect(
+        connection_factory=factory, **(info | {key: value for key, value in direct.items() if value} | CLIENT_LIMITS))
+    connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+    return connection
+
+
+def connect_worker(dbname, **session):
+    """Return a new connection in autocommit that is one session of PostgreSQL from its beginning to its end.
+
+    :param str dbname: the database
+    :param str session: settings of the session
+    :rtype: psycopg2.extensions.connection
+    :raises PoolerFound: when a connection pooler is in between: locks and LISTEN would prove nothing
+    :raises psycopg2.OperationalError: when the server cannot be reached
+    """
+    connection = connect(dbname)
+    try:
+        with connection.cursor() as cr:
+            cr.execute(set_config(session_settings(connection) | session) + ", pg_backend_pid()")
+            backend_pid = cr.fetchone()[-1]
+        if backend_pid != connection.get_backend_pid():
+            raise PoolerFound(dbname)  # noqa: TRY301
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def session_settings(connection):
+    """Return the settings that each session of a worker needs, as far as its server knows them.
+
+    :param psycopg2.extensions.connection connection: the connection
+    :rtype: dict[str, str]
+    """
+    known = {name: '0' for name, version in NO_TIMEOUTS_SINCE.items() if connection.server_version >= version}
+    return SERVER_LIMITS | NO_TIMEOUTS | known
+
+
+def set_config(values):
+    """Return a statement that changes settings of the session.
+
+    :param dict[str, str] values: the settings; trusted text
+    :rtype: str
+    """
+    return 'SELECT ' + ', '.join(f"set_config('{name}', '{value}', false)" for name, value in values.items())

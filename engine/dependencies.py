@@ -1,0 +1,92 @@
+"""Children: put them into the queue once their parents ended well, or cancel them with a parent."""
+from __future__ import annotations
+
+from .claim import HERE
+from .job import PUBLISHED
+
+# Rows are locked in no certain order by several workers, or by somebody who cancels them: whatever is locked is left to the
+# next look.
+MET = """
+    WITH met AS (
+        SELECT rel.job_id, rel.after_id
+          FROM ir_async_after_rel rel
+          JOIN ir_async parent ON parent.id = rel.after_id
+         WHERE rel.unmet AND parent.state IN ('succeeded', 'done') {parents}
+    FOR NO KEY UPDATE OF rel SKIP LOCKED
+    )
+    UPDATE ir_async_after_rel rel
+       SET unmet = false
+      FROM met
+     WHERE rel.job_id = met.job_id AND rel.after_id = met.after_id;
+"""
+# not NOT EXISTS: an anti join may read all that is unmet
+UNBLOCK = f"""
+    WITH ready AS (
+        SELECT id
+          FROM ir_async child
+         WHERE state = 'waiting' AND {HERE}
+           AND (SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND unmet LIMIT 1) IS NULL {{children}}
+    FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE ir_async job
+       SET state = 'created', revision = revision + 1
+      FROM ready
+     WHERE job.id = ready.id
+ RETURNING {PUBLISHED}
+"""
+UNBLOCK_ALL = MET.format(parents="") + UNBLOCK.format(children="")
+UNBLOCK_OF = MET.format(parents="AND rel.after_id = ANY(%(parents)s::int[])") + UNBLOCK.format(
+    children="AND id IN (SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s::int[]))")
+CANCEL = f"""
+    WITH orphan AS (
+        SELECT id
+          FROM ir_async child
+         WHERE state = 'waiting' AND {HERE} AND EXISTS (
+               SELECT
+                 FROM ir_async_after_rel rel
+                 JOIN ir_async parent ON parent.id = rel.after_id
+                WHERE rel.job_id = child.id AND rel.unmet AND parent.state = 'cancelled')
+    FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE ir_async job
+       SET state = 'cancelled', revision = revision + 1, date_done = clock_timestamp() AT TIME ZONE 'UTC'
+      FROM orphan
+     WHERE job.id = orphan.id
+ RETURNING {PUBLISHED}
+"""
+
+
+class Dependencies:
+    """The children of jobs that ended.
+
+    :param Session session: the session
+    """
+
+    def __init__(self, session):
+        self._session = session
+
+    def unblock(self, parents=None):
+        """Put the jobs into the queue that waited for others, which all ended well.
+
+        Not in the transaction of a parent: two parents that end at once would each wait for the other one's row,
+        and one of them would have to run again. A crash in between, or a child that was enqueued just then, is
+        found by the next sweep of the maintenance.
+
+        :param list[int] parents: only the children of these jobs; all by default
+        :return: the ids of the jobs that changed
+        :rtype: set[int]
+        """
+        if parents is None:
+            return self._session.change(UNBLOCK_ALL, self._session.params())
+        return self._session.change(UNBLOCK_OF, self._session.params(parents='{%s}' % ','.join(map(str, parents))))
+
+    def cancel(self):
+        """Cancel the children of cancelled jobs, and theirs.
+
+        :return: the ids of the jobs that changed
+        :rtype: set[int]
+        """
+        changed = set()
+        while cancelled := self._session.change(CANCEL, self._session.params()):
+            changed |= cancelled
+        return changed

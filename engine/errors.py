@@ -1,0 +1,64 @@
+"""What an exception says about a job: one table for the runner, the worker and the log.
+
+================  ==========================================================  ============================================
+kind              examples                                                    the job
+================  ==========================================================  ============================================
+``LOST``          the connection ended, PostgreSQL restarts                   goes back into the queue, charged nothing
+``RACE``          serialization failure, deadlock, lock timeout               is tried again in place, then goes back,
+                                                                              charged nothing
+``SERVER``        too many connections, disk full, an index was rebuilt       goes back with a growing delay, charged nothing
+``METHOD``        whatever else the method raises                             an attempt: failed, or tried again later
+================  ==========================================================  ============================================
+"""
+from __future__ import annotations
+
+import enum
+
+import psycopg2
+
+from odoo.exceptions import ConcurrencyError
+from odoo.sql_db import PoolError
+
+RACE_CODES = {'40001', '40P01', '55P03'}  # serialization failure, deadlock, lock not available
+LOST_CODES = {'57P01', '57P02', '57P03', '57P05', '25P03', '25P04'}  # shutdown, crash, starting up; ended for being idle or slow
+SERVER_CLASSES = {'53', '58'}  # insufficient resources, system error
+# object in use; object not in the right state; the plan of an index that was rebuilt; a damaged page; database dropped
+SERVER_CODES = {'55006', '55000', 'XX000', 'XX001', 'XX002', '57P04'}
+
+
+class Kind(enum.Enum):
+    LOST = 'lost connection'
+    RACE = 'lost race'
+    SERVER = "server's trouble"
+    METHOD = "method's error"
+
+
+def kind_of(exc):
+    """Return the kind of an exception.
+
+    :param BaseException exc: the exception
+    :rtype: Kind
+    """
+    if isinstance(exc, ConcurrencyError):
+        return Kind.RACE
+    if isinstance(exc, PoolError):
+        return Kind.SERVER
+    if not isinstance(exc, psycopg2.Error):
+        return Kind.METHOD
+    code = exc.pgcode
+    if not code:
+        # psycopg2 has no code for a connection that could not be made or ended; the class tells it from wrong use.
+        return Kind.LOST if isinstance(exc, psycopg2.OperationalError) or _is_closed(exc) else Kind.METHOD
+    if code in RACE_CODES:
+        return Kind.RACE
+    if code in LOST_CODES or code.startswith('08'):
+        return Kind.LOST
+    if code in SERVER_CODES or code[:2] in SERVER_CLASSES:
+        return Kind.SERVER
+    return Kind.METHOD
+
+
+def _is_closed(exc):
+    # A plain DatabaseError without a code: the server vanished between two statements.
+    text = str(exc)
+    return 'closed' in text or type(exc) is psycopg2.DatabaseError

@@ -1,0 +1,52 @@
+"""The claim as a lease: the only statements that compare the fencing token ``(session, claims)`` of one job.
+
+A worker that lost its claim matches no row here, so nothing of that job is committed by it.
+"""
+from __future__ import annotations
+
+from .job import BEGUN
+
+# `state = 'processing'` is implied and left out on purpose: with it, PostgreSQL would walk the index of the jobs that are
+# processing, and its dead entries, instead of the primary key.
+HELD = "job.id = %(id)s AND job.session = %(session)s AND job.claims = %(claims)s"
+
+BEGIN = f"SELECT {', '.join(BEGUN.values())} FROM ir_async job WHERE {HELD}"
+
+# The lock holds off whoever would take the job over, until the commit is through.
+CHECK = f"SELECT job.id FROM ir_async job WHERE {HELD} FOR NO KEY UPDATE"
+
+FINISH = f"""
+    UPDATE ir_async job
+       SET state = %(state)s::varchar,
+           payload = %(payload)s,
+           date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + %(delay)s * interval '1 second',
+           session = NULL,
+           attempts = attempts + %(attempts)s,
+           starts = starts + %(starts)s,
+           revision = revision + 1,
+           date_done = CASE WHEN %(state)s != 'created' THEN clock_timestamp() AT TIME ZONE 'UTC' END
+     WHERE {HELD}
+ RETURNING job.revision
+"""
+
+# The job stays `processing`, so that its slot in a limited channel is taken until its method has been left.
+RAISE = f"""
+    WITH raised AS (
+        UPDATE ir_async job SET claims = claims + 1 WHERE {HELD} RETURNING job.id, job.claims
+    ),
+    stop AS (
+        INSERT INTO ir_async_stop (job_id, reason, debug)
+             SELECT id, %(reason)s, %(debug)s FROM raised WHERE %(reason)s IS NOT NULL
+        ON CONFLICT (job_id) DO UPDATE SET debug = EXCLUDED.debug
+    )
+    SELECT claims FROM raised
+"""
+
+
+def token(job):
+    """Return the parameters of a job's fencing token.
+
+    :param Job job: the claimed job
+    :rtype: dict
+    """
+    return {'id': job.id, 'session': job.session, 'claims': job.claims}

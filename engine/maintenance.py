@@ -1,0 +1,135 @@
+"""What is to be done besides running jobs, and when to look again: due jobs, orphans, children, misplaced jobs, stuck modules."""
+from __future__ import annotations
+
+import logging
+import time
+
+from odoo.modules.loading import reset_modules_state
+
+from .claim import HERE, IS_UPGRADING, LIMITED, NOW, READY, SERVED
+from .connection import LOCK_CLASS
+from .job import PUBLISHED
+from .notifier import notifier
+
+_logger = logging.getLogger(__name__)
+
+LOOK_INTERVAL = 1  # seconds between two looks while anything is processing
+SWEEP_INTERVAL = 1  # seconds, at least, between two sweeps of the jobs that wait for others
+BUSY_SWEEP_INTERVAL = 10  # seconds between two sweeps for what nobody reported, as a crash between an end and its children
+WARNING_INTERVAL = 60  # seconds between two warnings about modules
+STUCK_TIME = 5 * 3600  # seconds after which Odoo's crons take modules in flux for left over, too
+
+LOOK = f"""
+    SELECT ARRAY(SELECT id FROM ir_async_worker WHERE closed IS NOT TRUE AND id NOT IN (
+               SELECT objid::int8
+                 FROM pg_locks
+                WHERE locktype = 'advisory' AND classid = {LOCK_CLASS} AND objsubid = 2 AND granted
+                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))),
+           $1 OR EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND {HERE}),
+           EXISTS (SELECT FROM ir_async WHERE state = 'waiting' AND {HERE}),
+           EXISTS (SELECT FROM ir_async WHERE {READY} AND limited AND {SERVED}),
+           EXISTS ({LIMITED}),
+           $1 OR EXISTS (SELECT FROM ir_async WHERE {READY} AND NOT limited AND {SERVED}),
+           (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
+             WHERE state = 'created' AND date_scheduled IS NOT NULL AND {HERE}),
+           {IS_UPGRADING}
+"""
+STAGE = f"""
+    WITH due AS (
+        SELECT id
+          FROM ir_async
+         WHERE state = 'created' AND date_scheduled <= {NOW} AND {HERE}
+      ORDER BY date_scheduled
+         LIMIT 1000
+    FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE ir_async job SET date_scheduled = NULL FROM due WHERE job.id = due.id
+ RETURNING {PUBLISHED.replace('job.notify', 'false')}
+"""
+OLDEST = f"SELECT EXTRACT(EPOCH FROM {NOW} - min(create_date)) FROM ir_async WHERE {READY} AND {HERE}"
+
+
+class Maintenance:
+    """The look around of a worker that has nothing to claim, and once a second of one that has.
+
+    :param Session session: the session
+    :param Claim claim: its claims of plain jobs
+    :param Channels channels: its claims of limited jobs
+    :param Dependencies dependencies: children
+    :param Rescue rescue: jobs of dead workers
+    """
+
+    def __init__(self, session, claim, channels, dependencies, rescue):
+        self._session = session
+        self._claim = claim
+        self._channels = channels
+        self._dependencies = dependencies
+        self._rescue = rescue
+        self._is_dirty = True  # something may have changed since the last sweep
+        self._last_sweep = float('-inf')
+        self._next_warning = 0
+        self.has_waiting = True
+
+    def wake(self):
+        """Owe a sweep."""
+        self._is_dirty = True
+
+    def maintain(self, is_busy=False):
+        """Do what is due, and say when to call again.
+
+        :param bool is_busy: whether there are jobs to run besides
+        :return: seconds; None: when there is a NOTIFY
+        :rtype: float | None
+        """
+        [[dead, processing, waiting, limited, has_limits, ready, due, upgrading]] = self._session.execute_prepared(
+            'look', LOOK, self._session.params(), is_busy)
+        found_limited = limited and not self._channels.has_jobs
+        self._channels.has_jobs = limited
+        self.has_waiting = waiting
+        changed, rescue_delay = self._rescue.rescue(dead) if processing else (set(), None)
+        sweep_delay = None
+        if waiting:
+            swept, sweep_delay = self._sweep(processing)
+            changed |= swept
+        if due is not None and due <= 0:
+            changed |= self._session.change(STAGE, self._session.params())
+        if ready and has_limits and not is_busy and not upgrading:
+            changed |= self._channels.reclassify()  # a job could be claimed, and was not
+        if upgrading and ready:
+            self._report_modules()
+        if changed:
+            notifier.notify(self._session.dbname)
+        if changed or found_limited:
+            return 0
+        scan_delay = self._claim.next_scan and max(0.01, self._claim.next_scan - time.monotonic())
+        delays = [due, self._channels.slot_delay, rescue_delay, sweep_delay, scan_delay]
+        if processing or ready or limited:
+            # Some job could be claimed, and was not: somebody has it locked, or modules are being upgraded.
+            delays.append(LOOK_INTERVAL)
+        return min((float(delay) for delay in delays if delay is not None), default=None)
+
+    def _sweep(self, processing):
+        """Look at all jobs that wait for others, when that is owed; return what changed, and when the next sweep is due."""
+        now = time.monotonic()
+        interval = SWEEP_INTERVAL if self._is_dirty else BUSY_SWEEP_INTERVAL
+        if now < self._last_sweep + interval:
+            return set(), self._last_sweep + interval - now if self._is_dirty or processing else None
+        self._is_dirty = False
+        self._last_sweep = now
+        changed = self._dependencies.unblock() | self._dependencies.cancel()
+        return changed, BUSY_SWEEP_INTERVAL if processing else None
+
+    def _report_modules(self):
+        """Warn about modules in flux that hold jobs up, and reset those that were left over, as Odoo's crons do."""
+        now = time.monotonic()
+        if now < self._next_warning:
+            return
+        self._next_warning = now + WARNING_INTERVAL
+        [[age]] = self._session.execute(OLDEST, self._session.params())
+        if age is not None and age > STUCK_TIME:
+            _logger.warning("Jobs of %s wait for modules to install, upgrade or remove since %d hours: resetting these modules",
+                            self._session.dbname, age / 3600)
+            reset_modules_state(self._session.dbname)
+        else:
+            _logger.warning(
+                "Jobs of %s wait because of modules to install, upgrade or remove", self._session.dbname)

@@ -1,0 +1,70 @@
+"""NOTIFY after the commit: wake the workers of a database."""
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+import psycopg2
+from psycopg2 import sql
+
+from .connection import connect
+
+_logger = logging.getLogger(__name__)
+
+# custom function to call instead of PostgreSQL's `pg_notify`, as for crons and the bus
+NOTIFY_FUNCTION = os.getenv('ODOO_NOTIFY_FUNCTION', 'pg_notify')
+
+_NOTIFY = sql.SQL("SELECT {}('odoo_async', %s)").format(sql.Identifier(NOTIFY_FUNCTION))
+_IDLE_TIME = "SET idle_session_timeout = '60s'"
+
+
+class Notifier:
+    """The connection on which this process sends its NOTIFYs.
+
+    They are sent after commit, on a connection of their own: inside the committing transaction, all commits of
+    the cluster that notify wait for each other. Odoo's pool opens a new connection to ``postgres`` each time,
+    which takes thirty times as long as the NOTIFY.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._connection = None
+
+    def notify(self, dbname):
+        """Wake the workers of a database. A failure costs time, not jobs: workers also look by themselves.
+
+        :param str dbname: the database
+        """
+        with self._lock:
+            try:
+                try:
+                    self._send(dbname)
+                except psycopg2.Error:
+                    self._connection = None  # PostgreSQL closed it: it was idle, or restarted
+                    self._send(dbname)
+            except (psycopg2.Error, ValueError) as exc:  # or a wrong setting, where no server has checked them
+                self._connection = None
+                _logger.warning("Could not wake the job workers: %s", exc)
+
+    def _send(self, dbname):
+        if self._connection is None:
+            self._connection = connect('postgres')
+            with self._connection.cursor() as cr:
+                cr.execute("SELECT pg_backend_pid()")
+                is_direct = cr.fetchone()[0] == self._connection.get_backend_pid()
+                if is_direct and self._connection.server_version >= 140000:
+                    # A process that stops enqueuing does not keep a connection for ever, without a timer of ours.
+                    cr.execute(_IDLE_TIME)
+        with self._connection.cursor() as cr:
+            cr.execute(_NOTIFY, [dbname])
+
+    def forget(self):
+        """Drop the parent's connection in a forked child; psycopg2 closes it only in the process that opened it."""
+        self._lock = threading.Lock()
+        self._connection = None
+
+
+notifier = Notifier()
+if hasattr(os, 'register_at_fork'):  # not on Windows
+    os.register_at_fork(after_in_child=notifier.forget)

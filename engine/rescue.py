@@ -1,0 +1,118 @@
+"""Jobs of dead workers: put them back into the queue, and charge the one whose method killed its worker.
+
+A job is an orphan when the lock of its session is gone. That says nothing about the process: its connection may have been
+cut. A death is known from the parent of the process alone, which hands it to the next worker: see
+:mod:`~odoo.addons.ir_async.service.obituary`.
+"""
+from __future__ import annotations
+
+import time
+
+from .claim import HERE, TAKE
+from .connection import LOCK_CLASS
+from .job import BEGUN, PUBLISHED, Job
+
+# The time that the parent of a dead worker has to report the death, before others put its job back without a charge.
+GRACE = 0.7  # seconds
+FULL_INTERVAL = 60  # seconds between two looks at all jobs that are processing
+
+IS_ORPHAN = f"""
+    job.state = 'processing' AND job.session NOT IN (
+        SELECT objid::int8
+          FROM pg_locks
+         WHERE locktype = 'advisory' AND classid = {LOCK_CLASS} AND objsubid = 2 AND granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+RESCUE = f"""
+    WITH orphan AS (
+        SELECT job.id, worker.id IS NOT NULL AS is_charged
+          FROM ir_async job
+     LEFT JOIN ir_async_worker worker ON worker.id = job.session AND worker.running_job_id = job.id
+         WHERE {IS_ORPHAN} AND job.{HERE} AND (%(sessions)s::int[] IS NULL OR job.session = ANY(%(sessions)s))
+    FOR NO KEY UPDATE OF job SKIP LOCKED
+    )
+    UPDATE ir_async job
+       SET state = 'created',
+           session = NULL,
+           revision = revision + 1,
+           starts = starts + is_charged::int,
+           deaths = deaths + (is_charged AND NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int
+      FROM orphan
+     WHERE job.id = orphan.id
+ RETURNING {PUBLISHED}
+"""
+# The row may be that of a job which runs again by now: then its end meets a concurrent update, and is tried again.
+CHARGE = f"""
+    UPDATE ir_async job
+       SET deaths = deaths + 1,
+           starts = starts + 1,
+           state = CASE WHEN {{held}} THEN 'created' ELSE state END,
+           session = CASE WHEN {{held}} THEN NULL ELSE session END,
+           revision = revision + 1
+     WHERE id = %(id)s AND state IN ('created', 'processing')
+ RETURNING {PUBLISHED}
+""".format(held="session = %(session)s AND claims = %(claims)s")
+TAKE_OVER = f"""
+    WITH stop AS (
+        INSERT INTO ir_async_stop (job_id, reason)
+             SELECT id, %(reason)s FROM ir_async
+              WHERE id = %(id)s AND state = 'processing' AND session = %(session)s AND claims = %(claims)s
+        ON CONFLICT (job_id) DO NOTHING
+    )
+    UPDATE ir_async job
+       SET {TAKE}
+     WHERE id = %(id)s AND state = 'processing' AND session = %(session)s AND claims = %(claims)s
+ RETURNING """
+
+
+class Rescue:
+    """Jobs of sessions that ended.
+
+    :param Session session: the session
+    """
+
+    def __init__(self, session):
+        self._session = session
+        self._seen = {}  # when sessions were first seen dead, by key
+        self._next_full = 0
+
+    def rescue(self, dead):
+        """Put the jobs of dead sessions back into the queue, some time after these were seen dead.
+
+        :param list[int] dead: the keys of sessions whose lock is gone
+        :return: the ids of the jobs that changed, and in how many seconds to look again
+        :rtype: tuple[set[int], float | None]
+        """
+        now = time.monotonic()
+        self._seen = {key: self._seen.get(key, now) for key in dead}
+        due = [key for key, seen in self._seen.items() if seen + GRACE <= now]
+        changed = set()
+        # PostgreSQL forgets the rows of workers when it crashes: also look for jobs of sessions that have none.
+        is_full = now >= self._next_full and not (dead and not due)
+        if due or is_full:
+            changed = self._session.change(RESCUE, self._session.params(sessions=None if is_full else due))
+            if is_full:
+                self._next_full = now + FULL_INTERVAL
+        young = [seen + GRACE - now for key, seen in self._seen.items() if key not in due]
+        return changed, min(young, default=None)
+
+    def charge(self, job_id, session, claims):
+        """Charge a job with the death of the worker that ran its method, and put it back into the queue.
+
+        :param int job_id: the job
+        :param int session: the key of the dead worker's session
+        :param int claims: the number of its claim
+        :return: the ids of the jobs that changed
+        :rtype: set[int]
+        """
+        return self._session.change(CHARGE, {'id': job_id, 'session': session, 'claims': claims})
+
+    def take_over(self, job_id, session, claims, reason):
+        """Claim a job that a dead worker still has, to end it.
+
+        :param str reason: ``cancel`` or ``timeout``, should the row not say so already
+        :rtype: list[Job]
+        """
+        columns = f"{self._session.columns}, {', '.join(BEGUN.values())}"
+        params = self._session.params(id=job_id, session=session, claims=claims, reason=reason)
+        return [Job(*row) for row in self._session.execute(TAKE_OVER + columns, params)]

@@ -1,0 +1,27 @@
+import logging
+
+from odoo import models
+from odoo.service.model import MAX_TRIES_ON_CONCURRENCY_FAILURE
+
+from odoo.addons.ir_async.exceptions import KeyTaken
+
+_logger = logging.getLogger(__name__)
+
+
+class IrCron(models.Model):
+    _inherit = 'ir.cron'
+
+    def _callback(self, cron_name, server_action_id):
+        """Run the action again when it lost the race for the key of a job before it committed anything.
+
+        Requests and jobs are run again by Odoo's ``retrying``, which scheduled actions do not have.
+        """
+        for tries_left in reversed(range(MAX_TRIES_ON_CONCURRENCY_FAILURE)):
+            commits = []
+            self.env.cr.postcommit.add(lambda: commits.append(True))  # noqa: B023 -- a rollback drops it
+            try:
+                return super()._callback(cron_name, server_action_id)
+            except KeyTaken as exc:
+                if commits or not tries_left:
+                    raise
+                _logger.info("%s: %s; %d tries left", cron_name, exc, tries_left)

@@ -1,0 +1,210 @@
+"""The connection on which jobs run, and their cursors: each job begins as on a new connection, and commits behind its fence."""
+from __future__ import annotations
+
+import logging
+import random
+
+from psycopg2.extensions import STATUS_READY
+
+from odoo import sql_db
+
+from ..engine import fence
+from ..engine.connection import connect, session_settings, set_config
+from ..exceptions import ClaimLost, JobInterrupted
+
+_logger = logging.getLogger(__name__)
+
+# What a job can leave on its session, however it did. The server forgets it, whatever the statement was that made it.
+# DISCARD ALL is this list and DISCARD PLANS, which leaves nothing but time to plan again; it cannot share a round trip.
+FORGET = """
+    RESET ALL; SET SESSION AUTHORIZATION DEFAULT; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES;
+"""
+BEGIN = "; COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; "
+
+
+class JobConnection(sql_db.PsycoConnection):
+    """A connection whose commits are fenced."""
+    guard = None  # the cursor of the running job
+
+    def commit(self):
+        if self.guard:
+            self.guard.check_claim()
+        super().commit()
+        if self.guard:
+            self.guard.note_commit()
+
+    def rollback(self):
+        if self.guard:
+            self.guard.note_rollback()
+        super().rollback()
+
+
+class JobPool:
+    """The connection of a worker's jobs. For Odoo's cursors a pool, but of one.
+
+    In Odoo's own, a connection takes half a dozen statements each time to have the settings that this one starts with.
+
+    :param str dbname: the database
+    """
+    readonly = False
+
+    def __init__(self, dbname):
+        self.dbname = dbname
+        self._connection = None
+        self._forget = None
+
+    def borrow(self, _dsn):
+        """Return the connection; it may still have to forget what was done on it, see :meth:`forget`."""
+        if self._connection and self._connection.closed:
+            self._connection = None
+        if not self._connection:
+            self._connection = connect(self.dbname, JobConnection)
+            settings = session_settings(self._connection)
+            if self._connection.server_version >= 140000:
+                # The backend of a killed worker would go on with its statement to the end.
+                settings['client_connection_check_interval'] = '500ms'
+            self._forget = f"{FORGET} {set_config(settings)}, pg_advisory_unlock_all(), setseed("
+        self._connection.guard = None
+        self._restore_client()
+        return self._connection
+
+    def _restore_client(self):
+        # What psycopg2 itself remembers; Odoo's cursor sets the isolation level and the like.
+        connection = self._connection
+        if connection.status != STATUS_READY:
+            connection.rollback()
+        connection.set_session(isolation_level='DEFAULT', readonly='DEFAULT', deferrable='DEFAULT', autocommit=False)
+        if connection.encoding not in ('UTF8', 'UNICODE'):
+            connection.set_client_encoding('UTF8')
+        connection.cursor_factory = None
+        connection.string_types.clear()
+        connection.binary_types.clear()
+        connection.notifies.clear()
+        connection.notices.clear()
+        vars(connection).clear()
+
+    def give_back(self, connection, keep_in_pool=True):
+        """Keep it."""
+        connection.guard = None
+
+    def forget_statement(self):
+        """Return the statement by which the session forgets all that was done on it.
+
+        :rtype: str
+        """
+        return f"{self._forget}{random.random()})"
+
+    def forget(self):
+        """Have the session forget all that was done on it, now: nobody else's job follows at once."""
+        connection = self.borrow(None)
+        try:
+            with connection.cursor() as cr:
+                cr.execute(f"{self.forget_statement()}; COMMIT")
+            connection.rollback()
+        except BaseException:
+            connection.close()
+            raise
+
+    def close(self):
+        """Close the connection."""
+        if self._connection:
+            self._connection.close()
+
+
+class JobCursor(sql_db.Cursor):
+    """A cursor that commits the work of a job only as long as the job is this worker's.
+
+    :param JobPool pool: the connection
+    """
+
+    def __init__(self, pool):
+        super().__init__(pool, pool.dbname, {})
+        self._pool = pool
+        self._execution = None
+        self._is_finishing = False
+
+    def begin(self, execution=None):
+        """Forget all that was done on the connection, begin a transaction, and read the claim of a job in it.
+
+        :param Execution execution: the job; without, nothing is read
+        :return: the job, with all that running it takes
+        :rtype: Job | None
+        :raises ClaimLost: when the job is not this worker's any more
+        """
+        job = execution and execution.job
+        query = self._obj.mogrify(fence.BEGIN, fence.token(job)).decode() if job else "SELECT 1"
+        try:
+            self._obj.execute(f"{self._pool.forget_statement()} {BEGIN} {query}")
+        except BaseException:
+            self._cnx.close()  # a connection that cannot forget is not used again
+            raise
+        self._cnx.guard = self
+        if not job:
+            return None
+        self._execution = execution
+        row = self._obj.fetchone()
+        if not row:
+            raise ClaimLost
+        return job._replace(**dict(zip(job._fields[-len(row):], row)))
+
+    def commit(self):
+        try:
+            super().commit()
+        finally:
+            self.note_invalidated()
+
+    def note_invalidated(self):
+        """Remember which caches the job invalidated: after a rollback they may have been filled with what it wrote."""
+        if self._execution and self.transaction:
+            self._execution.invalidated |= self.transaction.registry.cache_invalidated
+
+    def execute(self, query, params=None, log_exceptions=True):
+        if self._execution and self._execution.interrupted:
+            raise JobInterrupted
+        super().execute(query, params, log_exceptions)
+
+    def close(self):
+        try:
+            super().close()
+        except Exception as exc:  # noqa: BLE001 -- a hook of the job's, or the connection is gone
+            _logger.info("A cursor of a job could not be closed: %s", exc)
+            self._closed = True
+            self._cnx.close()
+
+    def finish(self, job, outcome, starts):
+        """Write how the job ended, in the current transaction: the next commit ends it.
+
+        :param Job job: the job
+        :param Outcome outcome: how it ended
+        :param int starts: how often its method was begun since it was claimed
+        :return: the new revision of its row
+        :rtype: int
+        :raises ClaimLost: when the job is not this worker's any more
+        """
+        self.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts}, log_exceptions=False)
+        if not self.rowcount:
+            raise ClaimLost
+        self._is_finishing = True
+        return self.fetchone()[0]
+
+    def check_claim(self):
+        """See that the job is still this worker's, before a commit. Its end has compared the claim itself.
+
+        :raises ClaimLost: when it is not
+        """
+        if self._execution and not self._is_finishing and not self._execution.ended:
+            with self._cnx.cursor() as cr:
+                cr.execute(fence.CHECK, fence.token(self._execution.job))
+                if not cr.rowcount:
+                    raise ClaimLost
+
+    def note_commit(self):
+        """Note that the job has ended, when it was finished in the transaction."""
+        if self._is_finishing:
+            self._is_finishing = False
+            self._execution.ended = True
+            self._execution.on_end()
+
+    def note_rollback(self):
+        """Note that the end of the job was rolled back, if it was in the transaction."""
+        self._is_finishing = False

@@ -1,0 +1,163 @@
+"""Which database a worker looks at next."""
+from __future__ import annotations
+
+import random
+import time
+
+from odoo import sql_db
+
+from ..engine.session import Session
+from ..tools.config import settings
+from .runner import Runner
+
+IDLE_TIME = 30  # seconds without a job after which a database is left alone
+FIRST_BACK_OFF, LAST_BACK_OFF = 0.2, 5  # seconds to keep away from a database that cannot be reached, doubled each time
+LIST_INTERVAL = 1  # seconds, at least, between two listings of the databases
+MAX_FOREIGN = 1000  # names that are remembered
+MAX_OPEN = 2  # databases to which one worker keeps connections
+
+
+class Database:
+    """A database: when it is due; and the worker's session and runner, while it has business there."""
+
+    def __init__(self, name, process_key, process_state=None):
+        self.name = name
+        self._process_key = process_key
+        self._process_state = process_state
+        self.due = 0
+        self.last_job = 0
+        self.session = None
+        self.runner = None
+        self._back_off = FIRST_BACK_OFF
+        self._backs_off_until = 0
+        self._next_look = 0
+
+    def wake(self):
+        """Have it visited as soon as possible."""
+        self.due = min(self.due, max(time.monotonic(), self._backs_off_until))
+        if self.session:
+            self.session.wake()
+
+    def back_off(self):
+        """Keep away from it for a while."""
+        self.leave()
+        self.due = self._backs_off_until = time.monotonic() + self._back_off * random.uniform(1, 1.5)
+        self._back_off = min(2 * self._back_off, LAST_BACK_OFF)
+
+    def leave(self):
+        """Keep no connection to it."""
+        if self.runner:
+            self.runner.close()
+        if self.session:
+            self.session.close()
+            sql_db.close_db(self.name)
+        self.session = self.runner = None
+
+    def leave_if_idle(self):
+        """Be out of the way of whoever wants to drop or copy it."""
+        now = time.monotonic()
+        if self.session and self.due > now and self.last_job + IDLE_TIME < now:
+            self.leave()
+
+    def open(self):
+        """Be present there, if there is anything to do; return when to look again otherwise, in seconds.
+
+        :rtype: float | None
+        """
+        self.session, delay = Session.open(self.name, self._process_key)
+        self.last_job = time.monotonic()
+        self._next_look = 0
+        return delay
+
+    def claim(self, limit):
+        """Visit it: claim the next jobs, and see to what is stuck.
+
+        :param int limit: how many jobs at most
+        :rtype: list[Job]
+        """
+        now = time.monotonic()
+        delay = None
+        if not self.session:
+            delay = self.open()
+        jobs = self.session.claim(limit) if self.session else []
+        if self.session and (not jobs or self._next_look <= now):
+            delay = self.session.maintain(is_busy=bool(jobs))
+            self._next_look = now + 1
+        if jobs:
+            self.runner = self.runner or Runner(self.session, self._process_state)
+            self.last_job = now
+            delay = 0
+        self._back_off = FIRST_BACK_OFF
+        poll_interval = settings().poll_interval
+        self.due = time.monotonic() + (poll_interval if delay is None else min(poll_interval, delay))
+        return jobs
+
+
+class Databases:
+    """The databases of this server. The one that was due first comes first: each gets its turn."""
+
+    def __init__(self, list_databases, process_key, process_state=None):
+        self._list_databases = list_databases
+        self._process_key = process_key
+        self._process_state = process_state
+        self._databases = {}
+        self._foreign = set()  # names that were notified, and are not ours
+        self._last_listing = float('-inf')
+        self._next_listing = self._regular_listing = 0
+
+    def __iter__(self):
+        return iter(list(self._databases.values()))
+
+    def refresh(self):
+        """Look for databases that appeared and disappeared, when it is time to."""
+        now = time.monotonic()
+        if now < self._next_listing:
+            return
+        if now >= self._regular_listing:
+            self._foreign.clear()
+        self._last_listing = now
+        self._next_listing = now + LAST_BACK_OFF  # should the listing fail
+        names = self._list_databases()
+        for name in self._databases.keys() - set(names):
+            self._databases.pop(name).leave()
+        for name in names:
+            if name not in self._databases:
+                self._databases[name] = Database(name, self._process_key, self._process_state)
+        self._foreign.difference_update(names)
+        # The jitter keeps the workers from all coming at once.
+        self._next_listing = self._regular_listing = now + settings().poll_interval * random.uniform(0.8, 1)
+
+    def wake_all(self):
+        """Have all databases visited: something may have been missed."""
+        self._next_listing = 0
+        self._foreign.clear()
+        for database in self:
+            database.wake()
+
+    def wake(self, name):
+        """Have a database visited. A name that is unknown costs one listing, and then nothing until the next regular one."""
+        if name in self._databases:
+            self._databases[name].wake()
+        elif name not in self._foreign and len(self._foreign) < MAX_FOREIGN:
+            self._foreign.add(name)
+            self._next_listing = min(self._next_listing, self._last_listing + LIST_INTERVAL)
+
+    def make_room(self, database):
+        """Keep few connections: leave the databases that were not used lately."""
+        others = sorted((other for other in self if other.session and other is not database), key=lambda other: other.last_job)
+        for other in others[:max(0, len(others) + 1 - MAX_OPEN)]:
+            other.leave()
+
+    def next(self):
+        """Return the database that is due first.
+
+        :rtype: Database | None
+        """
+        return min(self._databases.values(), key=lambda database: database.due, default=None)
+
+    def get(self, name):
+        """Return a database.
+
+        :rtype: Database | None
+        """
+        return self._databases.get(name)

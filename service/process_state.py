@@ -1,0 +1,137 @@
+"""What a job can change in its process, besides the database: the next job finds it as it was."""
+from __future__ import annotations
+
+import contextlib
+import gc
+import locale
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+_logger = logging.getLogger(__name__)
+
+FOLDER_PREFIX = 'ir_async.'
+
+
+class ProcessState:
+    """The state of the process, and the temporary folder of its jobs.
+
+    :param Path folder: the folder in which jobs make their temporary files, None: the system's
+    """
+
+    def __init__(self, folder=None):
+        self._folder = folder
+        if folder:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            os.environ['TMPDIR'] = tempfile.tempdir = str(folder)
+        self._values = {name: read() for name, (read, _write) in PARTS.items()}
+        self._thread = dict(vars(threading.current_thread()))
+
+    def restore(self):
+        """Undo what a job changed; called in the thread in which it ran.
+
+        :return: the names of the parts that could not be restored: then the process must end
+        :rtype: list[str]
+        """
+        failed = []
+        for name, (read, write) in PARTS.items():
+            before = self._values[name]
+            with contextlib.suppress(OSError):
+                if read() == before:
+                    continue
+            _logger.info("A job changed the %s of its process, it is set back", name)
+            try:
+                write(before)
+            except (OSError, ValueError, locale.Error):
+                failed.append(name)
+        attributes = vars(threading.current_thread())
+        for name in attributes.keys() - self._thread.keys():
+            del attributes[name]
+        attributes.update({name: value for name, value in self._thread.items() if name == '_name' or not name.startswith('_')})
+        if self._folder:
+            clear_folder(self._folder)
+        return failed
+
+
+def _set_environ(values):
+    os.environ.clear()
+    os.environ.update(values)
+
+
+def _get_timers():
+    # The job's own limit is ITIMER_REAL, which each job sets anew.
+    return [signal.getitimer(timer) for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)]
+
+
+def _set_timers(values):
+    for timer, value in zip((signal.ITIMER_VIRTUAL, signal.ITIMER_PROF), values):
+        signal.setitimer(timer, *value)
+
+
+def _get_umask():
+    # It cannot be read without being set; no other thread of a worker makes files meanwhile.
+    os.umask(mask := os.umask(0o077))
+    return mask
+
+
+def _set_signal_mask(mask):
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _get_signal_mask():
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ()) if hasattr(signal, 'pthread_sigmask') else None
+
+
+PARTS = {
+    'environment': (lambda: dict(os.environ), _set_environ),
+    'working directory': (os.getcwd, os.chdir),
+    'time zone': (lambda: (time.tzname, time.timezone, time.altzone), lambda _value: time.tzset()),
+    'timers': (_get_timers, _set_timers),
+    'umask': (_get_umask, os.umask),
+    'locale': (lambda: locale.setlocale(locale.LC_ALL), lambda value: locale.setlocale(locale.LC_ALL, value)),
+    'signal mask': (_get_signal_mask, _set_signal_mask),
+    'recursion limit': (sys.getrecursionlimit, sys.setrecursionlimit),
+    'time-out of sockets': (socket.getdefaulttimeout, socket.setdefaulttimeout),
+    'garbage collection': (gc.isenabled, lambda value: gc.enable() if value else gc.disable()),
+    'temporary folder': (lambda: tempfile.tempdir, lambda value: setattr(tempfile, 'tempdir', value)),
+    'trace function': (sys.gettrace, sys.settrace),
+}
+
+
+def job_folder(pid, base=None):
+    """Return the temporary folder of the jobs of a worker.
+
+    :param int pid: its process
+    :param str base: the folder that it is in
+    :rtype: Path
+    """
+    return Path(base or tempfile.gettempdir()) / f'{FOLDER_PREFIX}{os.getuid()}.{pid}'
+
+
+def clear_folder(folder):
+    """Remove all that is in a folder.
+
+    :param Path folder: the folder
+    """
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry)
+
+
+def remove_folder(folder):
+    """Remove the temporary folder of a worker that has ended.
+
+    :param Path folder: the folder
+    """
+    shutil.rmtree(folder, ignore_errors=True)

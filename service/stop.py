@@ -1,0 +1,114 @@
+"""End a running job by force: take its claim away, interrupt its method, end the process.
+
+From the first step on the method can commit nothing. The job stays ``processing``, and its slot taken, until the method has been
+left. If the process has to end before, the next worker writes the outcome: the mark says which.
+"""
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+
+import psutil
+import psycopg2
+
+from ..exceptions import JobInterrupted
+from ..tools.config import settings
+from .batch import INTERRUPT_TIME
+from .runner import conclude, where_it_is
+
+_logger = logging.getLogger(__name__)
+
+
+def stop_job(batch, execution, reason, thread):
+    """End a running job, and this process with it.
+
+    :param Batch batch: the batch that it is of
+    :param Execution execution: the job
+    :param str reason: ``cancel`` or ``timeout``; ``lost`` when its claim went with the connection, ``shutdown``
+    :param threading.Thread thread: the thread that runs its method
+    :return: only when the job had ended by itself, or its hooks are still running in time
+    """
+    is_outcome = reason in ('cancel', 'timeout')
+    with batch.lock:  # no other job can begin
+        if batch.running is not execution:
+            return
+        if execution.ended:
+            if reason == 'cancel':
+                return
+            _logger.warning("The hooks after the commit of job %s take too long, this worker is replaced", execution.job)
+            _leave(batch, thread)
+        debug = where_it_is(thread) if reason == 'timeout' else None
+        if is_outcome:
+            batch.mark(execution, cause=reason)
+        else:
+            batch.unmark()
+        # Should this code hang, as for a lock that the job holds: the kernel ends the process.
+        signal.setitimer(signal.ITIMER_REAL, 2 * INTERRUPT_TIME if reason == 'shutdown' else INTERRUPT_TIME)
+        job = None
+        if reason == 'lost':
+            _logger.warning("The claim of job %s was lost with its connection: it runs again", execution.job)
+        else:
+            try:
+                job = batch.session.fence_off(execution.job, reason if is_outcome else None, debug)
+            except psycopg2.Error as exc:  # the next worker writes the outcome; the job is free once the session is over
+                _logger.info("Job %s could not be taken from its method: %s", execution.job, exc)
+            else:
+                if not job:
+                    _restore(batch, execution)
+                    return
+                if is_outcome:
+                    batch.mark(execution, job, reason)
+                _logger.info("Job %s is interrupted: %s", job, reason)
+    has_left = _interrupt(batch, thread)
+    if job and has_left:
+        try:
+            _conclude(batch, job, reason, execution)
+            batch.unmark()
+        except Exception as exc:  # noqa: BLE001 -- the next worker does it
+            _logger.info("The outcome of job %s is left to the next worker: %s", job, exc)
+    _leave(batch, thread, interrupt=False)
+
+
+def _restore(batch, execution):
+    """Have the job go on that has ended by itself just now."""
+    batch.unmark()
+    execution.limit(settings().limit_time_real)
+
+
+def _conclude(batch, job, reason, execution):
+    signal.setitimer(signal.ITIMER_REAL, 10)  # it may wait for a lock
+    if reason == 'shutdown':
+        batch.session.release([job], starts=execution.starts)
+        return
+    [taken] = batch.session.take_over(job.id, job.session, job.claims, reason)
+    conclude(batch.session, taken, execution.starts)
+
+
+def _interrupt(batch, thread):
+    """Raise an exception in the method, and cancel its statement; return whether the thread has ended."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(JobInterrupted))
+    batch.runner.interrupt()
+    thread.join(INTERRUPT_TIME)
+    return not thread.is_alive()
+
+
+def _leave(batch, thread, interrupt=True):
+    """End the process, with all that the job started."""
+    if interrupt:
+        signal.setitimer(signal.ITIMER_REAL, INTERRUPT_TIME * 2)
+        _interrupt(batch, thread)
+    kill_children()
+    # An exception out of nowhere may have left locks held: this process does nothing more.
+    logging.shutdown()
+    os._exit(0)
+
+
+def kill_children():
+    """Kill the processes that this one started, and theirs."""
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                process.kill()

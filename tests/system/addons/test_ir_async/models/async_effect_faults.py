@@ -1,0 +1,182 @@
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+
+import psycopg2
+
+from odoo import api, models
+from odoo.service.model import retrying
+
+LOCKS = []  # connections that hold locks for as long as the process lives, or until `release_locks`
+
+
+class TestAsyncEffect(models.Model):
+    """Jobs that meet with trouble, or make some."""
+    _inherit = 'test.async.effect'
+
+    def _connect(self):
+        """Return a connection of our own, in a transaction."""
+        return psycopg2.connect(host=os.environ['PGHOST'], user='odoo', dbname=self.env.cr.dbname, application_name='test')
+
+    @api.model
+    def break_connections(self, name):
+        """Lock the jobs that were claimed with this one, and terminate the connections of this process; once."""
+        self._trace(name)
+        if len(self._read_trace(name)) > 1:
+            return
+        connection = self._connect()
+        LOCKS.append(connection)
+        with connection.cursor() as cr:
+            cr.execute("""
+                SELECT id FROM ir_async
+                 WHERE state = 'processing' AND session = (SELECT session FROM ir_async WHERE id = %s) AND id != %s
+                   FOR UPDATE
+            """, [self.env['ir.async'].current().id] * 2)
+            if cr.fetchall():
+                self._trace(name.replace('breaking', 'locked'))
+            cr.execute("""
+                SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE application_name = %s AND datname = current_database()
+            """, [f'odoo-{os.getpid()}'])
+        self.env.cr.execute("SELECT 1")
+
+    @api.model
+    def release_locks(self, name):
+        self._trace(name)
+        while LOCKS:
+            LOCKS.pop().close()
+
+    # ------------------------------------------------------------
+    # Stopped, retried, killed
+    # ------------------------------------------------------------
+
+    @api.model
+    def hang_at_first(self, name):
+        """Hang when it is run for the first time; afterwards take long enough for a late signal to arrive."""
+        self._trace(name)
+        self.create({'name': name})
+        self.env.cr.flush()
+        time.sleep(600 if len(self._read_trace(name)) == 1 else 0.5)
+
+    @api.model
+    def poll_sql(self, name, gate):
+        """Execute a statement now and then until the gate opens."""
+        self._trace(name)
+        self.create({'name': name})
+        while not os.path.exists(gate):
+            self.env.cr.execute("SELECT 1", log_exceptions=False)
+            time.sleep(0.02)
+
+    @api.model
+    def swallow(self, name, seconds):
+        """Go on for a while, however often it is interrupted, and trace that it does."""
+        self._trace(name)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with contextlib.suppress(BaseException):
+                time.sleep(0.01)
+            self._trace(f'{name} goes on')
+
+    @api.model
+    def leave_child(self, name, path, hangs=True):
+        """Start programs, make temporary files, write down which, and hang."""
+        children = [subprocess.Popen(['sleep', '600']), subprocess.Popen(['sh', '-c', 'trap "" TERM; sleep 600; true'])]  # noqa: S607
+        handle, file = tempfile.mkstemp()
+        os.close(handle)
+        with tempfile.NamedTemporaryFile(delete=False) as named:
+            files = [file, tempfile.mkdtemp(), named.name]
+        with open(path, 'w', encoding='utf-8') as report:
+            json.dump([[child.pid for child in children], files], report)
+        self._trace(name)
+        if hangs:
+            time.sleep(600)
+        for child in children:
+            child.kill()
+            child.wait()
+
+    @api.model
+    def lock_neighbours(self, name, gate):
+        """Lock the rows of all other jobs until the gate opens."""
+        self.env.cr.execute("SELECT FROM ir_async WHERE id != %s FOR NO KEY UPDATE", [self.env['ir.async'].current().id])
+        self._trace(name)
+        self._wait(gate)
+
+    @api.model
+    def cancel_neighbours(self, name):
+        """Cancel the jobs that were claimed with this one, before they begin; then lock them for a second."""
+        self._trace(name)
+        connection = self._connect()
+        with self.env.registry.cursor() as cr:
+            env = self.env(cr=cr)
+            cr.execute("SELECT id FROM ir_async WHERE state = 'processing' AND id != %s", [self.env['ir.async'].current().id])
+            ids = [id_ for id_, in cr.fetchall()]
+            retrying(env['ir.async'].browse(ids).cancel, env)
+        with connection.cursor() as cr:
+            # So that they cannot be put back into the queue instead.
+            cr.execute("SELECT id FROM ir_async WHERE state = 'processing' AND id = ANY(%s) FOR UPDATE SKIP LOCKED", [ids])
+            for job_id, in cr.fetchall():
+                self._trace(f'cancelled {job_id}')
+        threading.Timer(1, connection.close).start()
+
+    @api.model
+    def trace_job(self, name):
+        self._trace(f'began {self.env["ir.async"].current().id}')
+        self.create({'name': name})
+
+    # ------------------------------------------------------------
+    # Hooks
+    # ------------------------------------------------------------
+
+    @api.model
+    def sleep_in_hook(self, name, seconds, commits=False):
+        """Write one row, and take long after the commit."""
+        self._trace(name)
+
+        def hook():
+            self._trace(f'{name} hook')
+            time.sleep(seconds)
+            self._trace(f'{name} hook end')
+
+        self.create({'name': name})
+        self.env.cr.postcommit.add(hook)
+        if commits:
+            self.env.cr.commit()
+
+    @api.model
+    def die_in_hook(self, name):
+        """Write one row, and kill the process after the commit."""
+        self._trace(name)
+        self.create({'name': name})
+        self.env.cr.postcommit.add(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+    # ------------------------------------------------------------
+    # Races
+    # ------------------------------------------------------------
+
+    def increment(self, name, seconds):
+        """Read, sleep, write: whoever was faster makes this one begin again."""
+        self._trace(name)
+        value = self.value
+        time.sleep(seconds)
+        self.value = value + 1
+
+    def fail_and_count(self, name):
+        """Fail; `_on_failed` counts on this record."""
+        self._trace(name)
+        raise ValueError(name)
+
+
+class IrAsync(models.Model):
+    _inherit = 'ir.async'
+
+    def _on_failed(self):
+        super()._on_failed()
+        if self.method == 'fail_and_count':
+            record = self.env['test.async.effect'].browse(json.loads(self.res_ids))
+            record.increment('count', 0.3)
+            self.env.flush_all()
