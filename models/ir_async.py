@@ -32,6 +32,9 @@ class WeakMany2one(fields.Many2one):
     def update_db_foreign_key(self, model, column):
         pass
 
+    def convert_to_record(self, value, record):
+        return super().convert_to_record(value, record).exists()
+
 
 # What `_add_rows` leaves out, it leaves to the database.
 DEFAULTS = {

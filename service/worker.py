@@ -13,6 +13,7 @@ import time
 
 import psutil
 import psycopg2
+import psycopg2.errors
 
 from odoo.service.server import (
     Worker,
@@ -267,8 +268,8 @@ class WorkerAsync(Worker):
             if database.session:
                 publish(database.session)
         except Exception as exc:
-            # It was dropped, is being copied, or PostgreSQL restarts: nothing to worry about.
-            is_expected = kind_of(exc) is not Kind.METHOD
+            # It was dropped, is being copied, PostgreSQL restarts, or the module was uninstalled: nothing to worry about.
+            is_expected = kind_of(exc) is not Kind.METHOD or isinstance(exc, psycopg2.errors.UndefinedTable)
             _logger.log(
                 logging.INFO if is_expected else logging.WARNING, "Worker (%s) keeps away from %s for a while: %s",
                 self.pid, database.name, exc, exc_info=not is_expected)

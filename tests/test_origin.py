@@ -68,7 +68,7 @@ class TestOrigin(QueueCase):
         self.finish(claimed)
         own = self.call(channel='limited')
         self.assertEqual(self.claimed(50), own, "the slot of the copied one is free")
-        self.session.release()
+        self.session.unblock()
         self.assertFalse(self.claim(50))
         for job in jobs:
             self.assertFalse(self.session.claim_one(job.id))
@@ -139,7 +139,7 @@ class TestOrigin(QueueCase):
         [claimed] = self.claim(50)
         self.assertEqual(claimed.id, parent.id)
         self.finish(claimed)
-        self.session.release()
+        self.session.unblock()
         self.assertEqual(self.claimed(50), child)
 
     def test_what_users_see(self):

@@ -76,6 +76,65 @@ class TestRetention(MethodCase):
         self.vacuum()
         self.assertEqual((parent + child).exists(), child)
 
+    def test_chains_go_as_a_whole(self):
+        """However long a cancelled chain is, one run deletes it; but nothing that a kept job waits for, even through others."""
+        chains = []
+        for last in (('cancelled', 8), ('failed', 8), ('waiting', 8)):
+            chain = self.ir_async
+            for state, days in [('cancelled', 8)] * 4 + [last]:
+                chain += self.make_jobs((state, days), after=chain[-1:])
+            chains.append(chain)
+        self.assertFalse(self.vacuum()[1])
+        self.assertEqual([len(chain.exists()) for chain in chains], [0, 5, 5])
+
+    def test_chains_go_in_batches(self):
+        """What is left when a run is interrupted is still a chain."""
+        chain = self.ir_async
+        for _i in range(5):
+            chain += self.make_jobs(('cancelled', 8), after=chain[-1:])
+        with patch(f'{IR_ASYNC}.GC_UNLINK_LIMIT', 2):
+            self.assertEqual(self.vacuum(), (2, True))
+            self.assertEqual(chain.exists(), chain[:3])
+            self.assertEqual(self.vacuum(), (2, True))
+            self.assertEqual(self.vacuum(), (1, False))
+
+    def test_parents_of_live_jobs(self):
+        """A job stays as long as one that it has enqueued: nobody writes the row of that one, which may be running."""
+        @self.add_method
+        def async_bar(self):
+            self.env['ir.async'].with_options(delay=1000).call(self.async_foo)
+
+        parent = self.ir_async.call(self.partner.async_bar)
+        self.run_jobs()
+        child = self.ir_async.search([('parent_id', '=', parent.id)])
+        self.env.cr.execute("UPDATE ir_async SET date_done = now() - interval '60 days' WHERE id = %s", [parent.id])
+        for state in ('waiting', 'created', 'processing'):
+            self.env.cr.execute("UPDATE ir_async SET state = %s, date_done = NULL WHERE id = %s", [state, child.id])
+            self.vacuum()
+            self.assertTrue(parent.exists(), state)
+        self.env.cr.execute("SELECT xmin FROM ir_async WHERE id = %s", [child.id])
+        before = self.env.cr.fetchone()
+        parent._delete()
+        self.env.cr.execute("SELECT xmin FROM ir_async WHERE id = %s", [child.id])
+        self.assertEqual(self.env.cr.fetchone(), before)
+        self.env.cr.execute("SELECT parent_id FROM ir_async WHERE id = %s", [child.id])
+        self.assertEqual(self.env.cr.fetchone(), (parent.id,), "the row is as it was")
+        child.invalidate_recordset()
+        self.assertFalse(child.web_read({'parent_id': {'fields': {'display_name': {}}}})[0]['parent_id'])
+        self.assertFalse(child.read(['parent_id'])[0]['parent_id'])
+
+    def test_deleted_user(self):
+        """The jobs of a user who is deleted go with their files; those of others who wait for them go on."""
+        job = self.ir_async.call(self.partner_of(self.user).async_foo)
+        child = self.ir_async.with_options(after=job).call(self.partner.async_foo)
+        attachment = self.env['ir.attachment'].create({'name': "export", 'res_model': 'ir.async', 'res_id': job.id, 'raw': b'x'})
+        self.user.unlink()
+        self.assertFalse((job + child).exists() - child)
+        self.assertFalse(attachment.exists())
+        self.assertIn('ir_async.notified', self.env.cr.postcommit.data)
+        self.run_jobs()
+        self.assertEqual(child.state, 'done')
+
     def test_enqueued_by(self):
         """The job that enqueued another one may go first."""
         @self.add_method

@@ -201,9 +201,10 @@ def test_neutralized_under_the_same_name(cluster, database, server, tmp_path):
     ids = fill_production(database)
     dump = tmp_path / 'dump.zip'
     subprocess.run([*ODOO, 'db', 'dump', database.name, dump], check=True, capture_output=True)
-    for args, states, expected in ((['--neutralize'], {'cancelled': 9}, []), ([], {'created': 6, 'waiting': 1, 'processing': 2}, [COPIED])):
+    for args, states in ((['--neutralize'], {'cancelled': 9}), ([], {'created': 6, 'waiting': 1, 'processing': 2})):
         database.drop()
-        with server(settings={'poll_interval': 1}, expected=expected) as odoo:
+        # A worker that comes between the restore and the neutralization says so.
+        with server(settings={'poll_interval': 1}, expected=[COPIED]) as odoo:
             done = subprocess.run([*ODOO, 'db', 'load', '--force', *args, database.name, dump], check=False, capture_output=True, text=True)
             assert not done.returncode, done.stderr
             own = database.enqueue('effect', 'own')
@@ -211,7 +212,7 @@ def test_neutralized_under_the_same_name(cluster, database, server, tmp_path):
             assert database.effects() == {'own': 1}
             database.sql("DELETE FROM ir_async WHERE NOT id = ANY(%s)", [ids])
             assert database.states() == states
-            if expected:
+            if not args:
                 odoo.wait_for_log('9 queued jobs came with a copy')
 
 
