@@ -138,4 +138,4 @@ class IrAsync(models.Model):
         """Return the type of the action that a large result is, or False."""
         [[payload]] = self.env.execute_query(SQL("SELECT payload::text FROM ir_async WHERE id = %s", self.id))
         result = json.loads(payload).get('result')
-        return isinstance(result, dict) and str(result.get('type') or '') or False
+        return isinstance(result, dict) and isinstance(result.get('type'), str) and result['type']

@@ -215,6 +215,7 @@ def test_session_expired(site):
         tab.click('button[name=nothing]')
         tab.locator('.o_ir_async_continue').click()
         site.wait_until_processing()
+        expect_running(tab)
         cookies = site.context.cookies()
         site.context.clear_cookies()
         with tab.expect_response(lambda response: 'get_user_jobs' in response.url) as polled:

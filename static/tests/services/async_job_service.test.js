@@ -316,6 +316,7 @@ describe("asyncRpc", () => {
         mockExport();
         onRpc("ir.async", "get_user_jobs", () => expect.step("get_user_jobs"));
         await makeAsyncJobEnv();
+        await waitUntil(() => getService("async_job").isConnected, { timeout: 3000 });
         callExport();
         await nextMessages();
         for (let time = 2 * POLL_DELAY; time < SAFETY_POLL_DELAY; time += POLL_DELAY) {

@@ -3,8 +3,8 @@ import { registry } from "@web/core/registry";
 registry.category("web_tour.tours").add("ir_async_tour", {
     steps: () => [
         {
-            content: "A job of before is in the top bar, its result waits",
-            trigger: ".o_ir_async_systray:has(.o_ir_async_counter:contains(1))",
+            content: "Two jobs of before are in the top bar: a result waits, a failure too",
+            trigger: ".o_ir_async_systray:has(.o_ir_async_counter:contains(2))",
             run: "click",
         },
         {
