@@ -15,6 +15,7 @@ from . import (
     test_encoding,
     test_export,
     test_health,
+    test_i18n,
     test_js,
     test_key,
     test_options,
