@@ -17,6 +17,7 @@ from . import (
     test_errors,
     test_export,
     test_health,
+    test_i18n,
     test_js,
     test_key,
     test_maintenance,
