@@ -3,13 +3,12 @@ import contextlib
 import io
 import re
 import shutil
+from importlib import import_module
 
 import psutil
 import pypdf
 import pytest
 from harness import wait_until
-
-from odoo.addons.ir_async.tools.sessions import delete_noted
 
 pytestmark = pytest.mark.skipif(not shutil.which('wkhtmltopdf'), reason="there is no wkhtmltopdf")
 
@@ -84,6 +83,8 @@ def test_session_of_a_cancelled_report_can_be_found(database, server, cluster, t
             with contextlib.suppress(psutil.NoSuchProcess):
                 if 'wkhtmltopdf' in process.name():
                     process.kill()
-        delete_noted(tmp_path)
+        with database.env() as env:
+            # The addons are on the path once there is an environment.
+            import_module('odoo.addons.ir_async.tools.sessions').delete_noted(tmp_path)
         assert not sessions()
         assert not list(tmp_path.glob('**/session.*'))
