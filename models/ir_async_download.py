@@ -119,13 +119,13 @@ class IrAsync(models.Model):
 
         :param str | None extension: what :func:`find_extension` returned
         :param str what: what is downloaded
-        :return: whether there is such an addon
-        :rtype: bool
+        :return: the extension
+        :rtype: str | None
         """
         if extension and extension not in _logged:
             _logged.add(extension)
             _logger.info("%s in the foreground: %s has a say in them", what, extension)
-        return bool(extension)
+        return extension
 
     @api.model
     def _download(self, name, content, mimetype):

@@ -1,4 +1,4 @@
-from odoo import fields, models
+from odoo import api, fields, models
 
 
 class ResConfigSettings(models.TransientModel):
@@ -8,6 +8,7 @@ class ResConfigSettings(models.TransientModel):
     async_report = fields.Boolean("PDF Reports in the Background", config_parameter='ir_async.report')
     async_metrics_token = fields.Char("Token of the Monitoring", config_parameter='ir_async.metrics_token')
     async_summary = fields.Char("Background Jobs Now", compute='_compute_async_summary')
+    async_foreground_note = fields.Text(compute='_compute_async_foreground_note')
     async_trouble = fields.Char("Trouble of Background Jobs", compute='_compute_async_summary')
 
     def _compute_async_summary(self):
@@ -25,3 +26,17 @@ class ResConfigSettings(models.TransientModel):
             'paused': self.env._("Jobs are paused."),
             'no_worker': self.env._("No worker is alive: the scheduled actions run the jobs, which takes longer."),
         }.get(jobs._why_unserved('default'), False)
+
+    @api.depends('async_export', 'async_report')
+    def _compute_async_foreground_note(self):
+        # Addons make some files in their own way, in place of Odoo's: a job would make others.
+        partners, reports = self.env['res.partner'], self.env['ir.actions.report']
+        for settings in self:
+            extensions = {
+                "CSV": settings.async_export and partners._find_export_extension('csv'),
+                "XLSX": settings.async_export and partners._find_export_extension('xlsx'),
+                "PDF": settings.async_report and reports._find_pdf_extension('ir_async.any'),
+            }
+            settings.async_foreground_note = '\n'.join(
+                self.env._("%(format)s files stay in the foreground: %(extension)s makes them.", format=name, extension=extension)
+                for name, extension in extensions.items() if extension)

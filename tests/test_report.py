@@ -393,10 +393,13 @@ class TestReport(AsyncCase, HttpCase):
             with self.subTest(mixin=mixin.__name__):
                 with extended(ReportController, mixin), self.assertLogs('odoo.addons.ir_async', logging.INFO) as log:
                     self.assertFalse(self.available())
+                    note = self.env['res.config.settings'].create({}).async_foreground_note
+                self.assertRegex(note, rf"^PDF files stay in the foreground: .*\.{mixin.__name__}\.report_\w+ makes them.$")
                 self.assertRegex(log.output[0], rf"PDF reports in the foreground: .*\.{mixin.__name__}\.report_")
                 with extended(ReportController, mixin, module='odoo.addons.not_installed.controllers'):
                     self.assertTrue(self.available())
         self.assertTrue(self.available())
+        self.assertFalse(self.env['res.config.settings'].create({}).async_foreground_note)
 
     def startPatch(self, patcher):
         self.addCleanup(patcher.stop)

@@ -305,7 +305,7 @@ def test_report(site, synchronous):
         expect(tab.locator('.o_blockUI')).to_have_count(0)
         expect(systray(tab)).to_have_count(0)
         files[off] = download.value
-    wait_until(lambda: jobs(site) == [("Cards", 'done', 'export', True)])
+    wait_until(lambda: jobs(site) == [("Cards: P000012", 'done', 'report', True)])
     assert files[False].suggested_filename == files[True].suggested_filename == 'Card of P000012.pdf'
     [(text, images)] = pages(files[False].path())
     assert ' '.join(text.split()) == "Card of P000012 in en_US, for admin"
