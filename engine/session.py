@@ -24,7 +24,7 @@ from .channels import Channels
 from .claim import HERE, NOW, READY, Claim
 from .connection import LOCK_CLASS, PROCESS_LOCK_CLASS, connect_worker
 from .dependencies import Dependencies
-from .fence import RAISE, token
+from .fence import LOOK_UP, RAISE, token
 from .job import CLAIMED, PUBLISHED, StateChange
 from .maintenance import Maintenance
 from .notifier import notifier
@@ -103,6 +103,7 @@ RELEASE = f"""
            session = NULL,
            revision = revision + 1,
            starts = starts + %(starts)s,
+           payload = coalesce(%(payload)s, payload),
            date_start = CASE WHEN %(starts)s > 0 THEN date_start END,
            date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + %(delay)s * interval '1 second'
       FROM mine
@@ -285,20 +286,29 @@ class Session:
         """Put the children of jobs that ended well into the queue."""
         return self._dependencies.unblock(parents)
 
-    def release(self, jobs, starts=0, delay=None):
+    def release(self, jobs, starts=0, delay=None, payload=None):
         """Put jobs back into the queue; but for those that somebody has locked.
 
         :param list[Job] jobs: the jobs
         :param int starts: how often their method was begun since they were claimed
         :param float delay: seconds until they are tried again; at once by default
+        :param str payload: why, as the error of an RPC; JSON
         :return: the ids of those that were
         :rtype: set[int]
         """
         released = self.change(RELEASE, {
-            'ids': array(job.id for job in jobs), 'session': self.key, 'starts': starts, 'delay': delay})
+            'ids': array(job.id for job in jobs), 'session': self.key, 'starts': starts, 'delay': delay, 'payload': payload})
         if released and not delay:
             notifier.notify(self.dbname)
         return released
+
+    def holds(self, job):
+        """Return whether the claim of a job still holds.
+
+        :param Job job: the job
+        :rtype: bool
+        """
+        return bool(self.execute(LOOK_UP, token(job)))
 
     def fence_off(self, job, reason=None, debug=None):
         """Take a job from its own method: from then on the method can commit nothing.

@@ -319,7 +319,7 @@ class IrAsync(models.Model):
         :param bool last: whether this is the end of the transaction
         """
         pending = self.env.cr.precommit.data.get(PENDING)
-        if not pending or (pending.is_complete and not (last and pending.calls)):
+        if not pending or (pending.is_complete and not (last and (pending.calls or pending.relied))):
             return
         pending.is_complete = True
         unnumbered = [call for call in pending.calls if call.ids is None]

@@ -20,8 +20,10 @@ class IrCron(models.Model):
             commits = []
             self.env.cr.postcommit.add(lambda: commits.append(True))  # noqa: B023 -- a rollback drops it
             try:
-                return super()._callback(cron_name, server_action_id)
+                super()._callback(cron_name, server_action_id)
             except KeyTaken as exc:
                 if commits or not tries_left:
                     raise
                 _logger.info("%s: %s; %d tries left", cron_name, exc, tries_left)
+            else:
+                return

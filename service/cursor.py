@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import random
 
+import psycopg2
 from psycopg2.extensions import STATUS_READY
 
 from odoo import sql_db
@@ -19,6 +20,7 @@ _logger = logging.getLogger(__name__)
 FORGET = """
     RESET ALL; SET SESSION AUTHORIZATION DEFAULT; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES;
 """
+BROKEN = 2  # psycopg2's `closed` of a connection that its server has ended
 BEGIN = "; COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; "
 
 
@@ -122,6 +124,7 @@ class JobCursor(sql_db.Cursor):
         self._pool = pool
         self._execution = None
         self._is_finishing = False
+        self.was_lost = False  # whether the connection was, when the cursor was closed
 
     def begin(self, execution=None):
         """Forget all that was done on the connection, begin a transaction, and read the claim of a job in it.
@@ -170,6 +173,22 @@ class JobCursor(sql_db.Cursor):
             _logger.info("A cursor of a job could not be closed: %s", exc)
             self._closed = True
             self._cnx.close()
+
+    def note_loss(self):
+        """Note whether the server has ended the connection; not whether the job itself has closed it."""
+        self.was_lost = self._is_lost()
+
+    def _is_lost(self):
+        if self._cnx.closed:
+            return self._cnx.closed == BROKEN
+        try:
+            with self._cnx.cursor() as cr:
+                cr.execute("SELECT")
+        except (psycopg2.OperationalError, psycopg2.InterfaceError):
+            return bool(self._cnx.closed)
+        except psycopg2.Error:
+            pass  # the transaction has failed, the connection is there
+        return False
 
     def finish(self, job, outcome, starts):
         """Write how the job ended, in the current transaction: the next commit ends it.

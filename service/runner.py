@@ -88,11 +88,10 @@ class Runner:
         try:
             try:
                 self._run_in_place(execution, self._perform)
-            except Exception as exc:  # noqa: BLE001 -- as any other kind
-                self._handle(execution, exc, begin)
-            except (ClaimLost, JobInterrupted):
-                raise
             except BaseException as exc:  # noqa: BLE001 -- sys.exit() in a job ends the job, not the worker
+                # A claim that seems lost is looked up: the method may raise anything.
+                if isinstance(exc, (ClaimLost, JobInterrupted)) and not self.session.holds(execution.job):
+                    raise
                 self._handle(execution, exc, begin)
             else:
                 _logger.info("Job %s done in %.3fs", execution.job, time.monotonic() - begin)
@@ -126,6 +125,7 @@ class Runner:
                 if execution.ended:
                     _logger.exception("Job %s is done, but a hook after its commit failed", execution.job)
                     return None
+                cr.note_loss()
                 if not isinstance(exc, _Raced) and kind_of(exc) is Kind.RACE:
                     raise _Raced from exc  # at the commit
                 raise
@@ -160,9 +160,12 @@ class Runner:
 
     def _handle(self, execution, exc, begin):
         """Decide what becomes of a job whose method, or whose end, raised."""
+        exc = tame(exc)
         job, kind = execution.job, kind_of(exc)
-        if kind is Kind.METHOD and self._cr and self._cr.closed and not isinstance(exc, RetryJob) and _lost(self._cr):
-            kind = Kind.LOST
+        if kind is Kind.LOST and not exc.pgcode and not self._has_lost_connection():
+            kind = Kind.METHOD  # of another server, that the method has to do with
+        elif kind is Kind.METHOD and self._cr.was_lost and not isinstance(exc, RetryJob):
+            kind = Kind.LOST  # it stumbled over a statement that could not be executed any more
         if kind is Kind.METHOD:
             try:
                 self._run_in_place(execution, partial(self._fail, exc=exc))
@@ -195,7 +198,7 @@ class Runner:
         delay = min(MAX_DELAY, 0.5 * 1.3 ** min(setbacks, 40)) * random.uniform(0.2, 1)
         _logger.info("Job %s goes back into the queue for %.1fs: %s", job, delay, first_line(exc))
         # The claim is looked up, not concluded from an error.
-        if not self.session.release([job], starts=execution.starts, delay=delay):
+        if not self.session.release([job], starts=execution.starts, delay=delay, payload=minimal_payload(exc)):
             if not self.session.execute("SELECT FROM ir_async WHERE id = %s AND session = %s", [job.id, self.session.key]):
                 raise ClaimLost from exc
             msg = f"somebody has job {job} locked"  # it is found again without this session
@@ -222,6 +225,14 @@ class Runner:
     def _cursor(self):
         self._cr = JobCursor(self._pool)
         return self._cr
+
+    def _has_lost_connection(self):
+        """Return whether the connection of the job or that of its claim has ended.
+
+        :raises psycopg2.Error: when it is that of the claim
+        """
+        self.session.execute("SELECT")
+        return self._cr.was_lost
 
     def interrupt(self):
         """Cancel the statement that the job is executing; called from another thread."""
@@ -269,8 +280,21 @@ def _once(function, env, execution):
         raise
 
 
-def _lost(cr):
-    return bool(cr._cnx.closed)
+def tame(exc):
+    """Return an exception, or another one in its place if it does not let itself be looked at.
+
+    :param BaseException exc: what a method raised
+    :rtype: BaseException
+    """
+    try:
+        isinstance(exc, Exception)
+        hash(exc)
+        exc.args  # noqa: B018 -- is it there?
+        getattr(exc, 'context', None)
+    except BaseException as error:  # noqa: BLE001 -- the code of a method
+        return RuntimeError(f"{type(exc).__name__}, whose attributes raised {type(error).__name__}").with_traceback(
+            BaseException.__dict__['__traceback__'].__get__(exc))
+    return exc
 
 
 def root(cr):

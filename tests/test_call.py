@@ -1,4 +1,5 @@
 import functools
+import json
 from contextlib import closing
 from unittest.mock import ANY
 
@@ -7,6 +8,7 @@ from odoo.exceptions import UserError
 from odoo.tests import mute_logger
 
 from .method_case import MethodCase
+from odoo.addons.ir_async.models.ir_async_call import OPTIONS, PROCESS_CONTEXT
 
 
 class TestCall(MethodCase):
@@ -262,6 +264,30 @@ class TestCall(MethodCase):
             self.assertIn(path, ''.join(log.output))
         self.run_jobs()
         self.assertEqual(dict(self.calls[0][0].env.context), {'kept': 1, 'async_job_id': ANY})
+
+    def test_context_of_the_process(self):
+        """What means something only to the process, request or transaction that enqueues is left out."""
+        kept = {
+            'lang': 'en_US', 'tz': 'Europe/Brussels', 'allowed_company_ids': [1], 'active_id': 1, 'active_ids': [1],
+            'default_name': "x", 'default_type': 'contact', 'tracking_disable': True, 'cron_id': 3, 'lastcall': None, 'own_key': {'a': 1},
+        }
+        dropped = dict.fromkeys(PROCESS_CONTEXT - {OPTIONS}, 1) | {'bin_size_image_1920': True, '__copy_data_seen': {}}
+        self.ir_async.call(self.partner.with_context({**kept, **dropped}).async_foo)
+        self.run_jobs()
+        self.assertEqual(dict(self.calls[0][0].env.context), {**kept, 'async_job_id': ANY})
+
+    def test_context_of_a_scheduled_action(self):
+        """A job that was enqueued by one works to its end."""
+        @self.add_method
+        def async_bar(self):
+            return self.env['ir.cron']._commit_progress(remaining=10)
+
+        cron = self.env.ref('base.autovacuum_job')
+        target = self.partner.with_context(cron_id=cron.id, cron_end_time=1.0, ir_cron_progress_id=2**31 - 1)
+        job = self.ir_async.call(target.async_bar)
+        self.run_jobs()
+        self.assertEqual(json.loads(self.row(job, 'context')), {'cron_id': cron.id})
+        self.assertIn(job.state, ('succeeded', 'done'))
 
     def test_current(self):
         @self.add_method

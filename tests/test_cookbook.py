@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from unittest.mock import Mock, patch
 
 from odoo import SUPERUSER_ID, Command, api
+from odoo.exceptions import UserError
 from odoo.tests import tagged
 from odoo.tools import file_open, mute_logger
 from odoo.tools.convert import convert_xml_import
@@ -37,6 +38,7 @@ class TestCookbook(AsyncCase):
             '__name__': __name__,
             'SUPERUSER_ID': SUPERUSER_ID,
             'RetryJob': RetryJob,
+            'UserError': UserError,
             'api': api,
             'http': SimpleNamespace(Controller=object, route=lambda *args, **kwargs: lambda method: method),
             'models': SimpleNamespace(Model=object),
@@ -64,8 +66,8 @@ class TestCookbook(AsyncCase):
     def assertStates(self, jobs, *states):
         self.assertEqual(jobs.mapped('state'), list(states), jobs.mapped('payload'))
 
-    def test_ten(self):
-        self.assertEqual(len(self.chapters), 10)
+    def test_contents(self):
+        self.assertEqual(len(self.chapters), 12)
         with file_open('ir_async/docs/cookbook.md') as file:
             text = file.read()
         anchors = {
@@ -205,6 +207,7 @@ class TestCookbook(AsyncCase):
                 self.env.invalidate_all()  # another transaction
                 partner.name = "fourth"
                 partner.action_sync()
+                self.env.cr.flush()  # as its commit does
             return Mock()
 
         partner.action_sync()
@@ -212,3 +215,26 @@ class TestCookbook(AsyncCase):
         world.requests.put.side_effect = change_meanwhile
         self.assertStates(self.run_jobs(), 'done', 'done')
         self.assertEqual([call.kwargs['json']['name'] for call in world.requests.put.call_args_list], ["third", "fourth"])
+
+    def test_11_at_most_once(self):
+        world = self.prepare(11)
+        partner = self.partners[0]
+        partner.ref = False
+        world.requests.post.return_value.raise_for_status.side_effect = ConnectionError
+        partner.action_charge(10)
+        with mute_logger(RUNNER):
+            [job] = self.run_jobs()
+            self.assertEqual((job.state, partner.ref), ('failed', f'payment-{job.id}'))
+            job.retry()
+            self.run_jobs()
+        self.assertIn("was begun before", job.payload['error']['data']['message'])
+        world.requests.post.assert_called_once()
+
+    def test_12_order(self):
+        world = self.prepare(12)
+        last = self.partners[0].action_replay(["a", "b", "c"])
+        world.requests.post.return_value.raise_for_status.side_effect = [ConnectionError, None, None, None]
+        with mute_logger(RUNNER):
+            self.run_jobs()
+        self.assertEqual(last.state, 'done')
+        self.assertEqual([call.kwargs['json'] for call in world.requests.post.call_args_list], ["a", "a", "b", "c"])

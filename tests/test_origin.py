@@ -5,7 +5,7 @@ from odoo.tests import new_test_user
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
-from odoo.addons.ir_async.service import origin
+from odoo.addons.ir_async.engine import origin
 
 OF_PRODUCTION = '7000000000000000001/16384'
 

@@ -83,6 +83,7 @@ class TestTransaction(MethodCase):
 
     def rolled_back(self, way):
         """Return a context manager that rolls back what is done within, by one of the ways that there are."""
+        # ruff: noqa: RUF075 -- an exception within is a failure of the test
         @contextmanager
         def closed():
             with closing(self.env.cr.savepoint()):
@@ -239,7 +240,7 @@ class TestTransaction(MethodCase):
         first, second, third = self.call(), self.call(), self.call()
         self.assertEqual([first.id, second.id, third.id], sorted({first.id, second.id, third.id}))
         for use in (
-            lambda job: len(job) == 1 and bool(job), lambda job: job == job.browse(job.id), lambda job: hash(job),
+            lambda job: len(job) == 1 and bool(job), lambda job: job == job.browse(job.id), lambda job: hash(job) == hash(job.browse(job.id)),
             lambda job: repr(job) == f'ir.async({job.id},)', lambda job: job in self.ir_async.browse(job.id),
             lambda job: [*job] == [job], lambda job: job.with_context(a=1).id == job.id, lambda job: job.sudo().args == '[]',
             lambda job: (job | first)[0] == job, lambda job: job.ensure_one(), lambda job: list(job._prefetch_ids) == [],

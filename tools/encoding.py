@@ -10,7 +10,8 @@ import json
 import logging
 import math
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
+from collections.abc import Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
@@ -198,7 +199,7 @@ def _to_json(value, path):
         case None | bool():
             return value
         case str():
-            return str.__str__(value)
+            return str.__str__(value)  # noqa: PLC2801 -- not that of a subclass
         case int():
             if value.bit_length() >= LONG_INTEGER_BITS:
                 msg = f"{path} is a number of too many digits"
@@ -225,7 +226,7 @@ def _to_json(value, path):
             return {_key_to_text(key): _to_json(item, f'{path}[{describe(key)}]') for key, item in value.items()}
         case Iterator():
             return [_to_json(item, f'{path}[{i}]') for i, item in enumerate(_run(value))]
-        case Sequence() | Set() | ValuesView() | fields.Domain():
+        case Sequence() | AbstractSet() | ValuesView() | fields.Domain():
             return [_to_json(item, f'{path}[{i}]') for i, item in enumerate(value)]
     msg = f"{path} is of type {type(value).__name__}"
     raise _NoJson(msg)
@@ -241,7 +242,7 @@ def _run(iterator):
 def _key_to_text(key):
     match key:
         case str():
-            return str.__str__(key)
+            return str.__str__(key)  # noqa: PLC2801 -- not that of a subclass
         case None | bool():
             return json.dumps(key)
         case bytes() | bytearray() | memoryview():

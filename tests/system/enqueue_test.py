@@ -95,6 +95,7 @@ def test_signal_in_the_same_transaction(database):
                 env.cr.flush()
                 assert signals(database, env) == (before[0], before[1] + 1), (name, is_late)
                 env.cr.commit()
+                env.registry.signal_changes()
                 assert signals(database, env)[0] == before[0] + 2, "one with the jobs, one of Odoo's after the commit"
                 # This process knows both.
                 assert env.registry.check_signaling() is env.registry
