@@ -162,6 +162,8 @@ class TestRunAnyway(WaitCase):
         self.assertEqual((self.job.state, self.job.is_blocked), ('created', False))
         self.assertEqual(self.job.after_ids, self.parent, "it is still known what it was to wait for")
         self.assertEqual(self.row(self.job, 'revision'), 2)
+        self.env.cr.execute("SELECT unmet FROM ir_async_after_rel WHERE job_id = %s", [self.job.id])
+        self.assertEqual(self.env.cr.fetchall(), [(False,)], "nothing holds it back any more")
 
     def test_it_runs(self):
         self.job.with_user(self.manager).run_anyway()
