@@ -73,6 +73,8 @@ def report(args, faults, result, workloads, seconds, drain):
     say(f"| by state | {', '.join(f'{count} {state}' for state, count in sorted(result.states.items()))} |")
     say(f"| methods begun | {len(result.runs)} |")
     say(f"| drained | {'no' if drain is None else f'after {drain:.0f} s'} |")
+    say(f"| transactions of callers that a fault broke | {result.counts['transactions broken']} |")
+    say(f"| servers that ended by themselves and were started again | {len(result.world.ended)} |")
     say()
     say("| fault | times |\n|---|---|")
     for name, count in sorted(faults.counts.items()):
@@ -91,6 +93,8 @@ def report(args, faults, result, workloads, seconds, drain):
         job_ids = {violation.job_id for violation in result.violations if violation.job_id}
         for line in result.log_lines(job_ids)[:200]:
             say(f"  {line}")
+    for text in result.world.ended:
+        say(f"a server ended: {text[:300]}")
     for error in Counter(faults.errors + [error for load in workloads for error in load.errors]).items():
         say(f"the suite itself: {error[1]} × {error[0]}")
     say(f"seed {args.seed}: {'violations' if result.violations else 'no violation'}")

@@ -59,11 +59,11 @@ class Faults:
                 with self._expected_trouble(name):
                     getattr(self, name)()
             self._threads = [thread for thread in self._threads if thread.is_alive()]
+            self.world.supervise()
         for thread in self._threads:
             thread.join()
         self._reset_timeouts()
-        for server in self.world.servers:
-            server.wait_until_ready()
+        self.world.wait_until_ready()
 
     @contextlib.contextmanager
     def _expected_trouble(self, name):

@@ -1,5 +1,6 @@
 """Where it happens: a PostgreSQL cluster, databases with the ledger, servers. It remembers what was done to which process."""
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from harness import STATE, TIMEOUT, Cluster, Database, Server
+from harness import STATE, TIMEOUT, Cluster, Database, Server, wait_until
 
 from odoo import sql_db
 from odoo.tools import config as odoo_config
@@ -80,7 +81,7 @@ class World:
         self.servers = [None] * servers
         self.cuts = []
         self.logs = []  # of all servers, those that were replaced, too
-        self.is_up = True
+        self.ended = []  # exit code and last lines of servers that ended by themselves
         self.lifetimes = Lifetimes(self)
         self.trace_offset, self._pids = 0, set()
         self._stack = contextlib.ExitStack()
@@ -100,8 +101,7 @@ class World:
             stack.callback(self._kill_servers)
             for index in range(len(self.servers)):
                 self.start_server(index)
-            for server in self.servers:
-                server.wait_until_ready()
+            self.wait_until_ready()
             self.lifetimes.start()
             stack.callback(self.lifetimes.stop)
             self._stack = stack.pop_all()
@@ -125,6 +125,7 @@ class World:
             'IR_ASYNC_TEST_TRACE': str(self.folder / 'trace'),
         })
         odoo_config.parse_config(['--load=base,web'], setup_logging=False)
+        logging.getLogger('odoo').setLevel(logging.CRITICAL)  # faults hit the transactions of this process, too
 
     def start_server(self, index):
         """Start a server for all databases. From the main thread: they end with the thread that started them."""
@@ -135,6 +136,21 @@ class World:
             settings={'stop_timeout': 3})
         self.logs.append(server.log_path)
         return server
+
+    def supervise(self):
+        """Start the servers again that ended by themselves, as a service manager does."""
+        for index, server in enumerate(self.servers):
+            if server.process.poll() is not None:
+                self.kill_server(index)  # its workers may be on their way out
+                self.ended.append(f"exit code {server.process.returncode}: " + ' / '.join(server.log.splitlines()[-2:]))
+                self.start_server(index)
+
+    def wait_until_ready(self):
+        """Wait until all workers listen."""
+        def ready():
+            self.supervise()
+            return all(len(server.listening()) >= self.workers_count for server in self.servers)
+        wait_until(ready, "the workers listen", 2 * TIMEOUT)
 
     def _kill_servers(self):
         for server in self.servers:
