@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
-from .workload import ACCOUNT, CHANNELS, KEYS
+from .workload import ACCOUNT, CHANNELS
 
 TOKEN = re.compile(r'"((?:%s)-\d+(?:/more)?)"')
 RESULTS = {
@@ -157,7 +157,7 @@ class Audit:
         for job_id, job in jobs.items():
             if tokens[job_id] and (token := tokens[job_id]).endswith('/more'):
                 parents = by_token.get(token.removesuffix('/more'), [])
-                self._job(database, None, job, steps[job_id], len([j for j in by_token[token]]))
+                self._job(database, None, job, steps[job_id], len(by_token[token]))
                 if parents and jobs[parents[0]].state not in ('succeeded', 'done'):
                     self.add('unwanted', name, job_id, f"was enqueued by {parents[0]}, which is {jobs[parents[0]].state}")
         self._intervals(name, {call.token: call for call in workload.calls}, jobs, tokens)
@@ -284,7 +284,7 @@ class Audit:
     def _counter(self, database, workload, jobs, by_token):
         """The sum of what jobs added is the number of those that ended well."""
         done = [call for call in workload.calls if call.kind == 'count' and any(
-            job_id in jobs and jobs[job_id].state == 'done' or (database.name, job_id) in self.cleaned and job_id not in jobs
+            jobs[job_id].state == 'done' if job_id in jobs else (database.name, job_id) in self.cleaned
             for job_id in call.job_ids)]
         total = database.value(f"SELECT sum(value) FROM {ACCOUNT.replace('.', '_')}")
         if total != len(done):
@@ -299,9 +299,9 @@ class Audit:
         found = Counter()
         for line in self.world.log_text().splitlines():
             match = re.match(rf'\S+ \S+ \d+ {levels} (\S+) (.*)', line)
-            if not match or not self.is_quiet and any(re.search(noise, line) for noise in NOISE):
+            if not match or (not self.is_quiet and any(re.search(noise, line) for noise in NOISE)):
                 continue
-            _level, dbname, text = match.groups()
+            text = match[3]
             job_ids = {int(number) for number in re.findall(r'\b[Jj]obs? (\d+)', text)}
             if any((name, job_id) in self.may_fail for name in self.world.names for job_id in job_ids):
                 continue
