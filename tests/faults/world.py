@@ -1,0 +1,201 @@
+"""Where it happens: a PostgreSQL cluster, databases with the ledger, servers. It remembers what was done to which process."""
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from harness import STATE, TIMEOUT, Cluster, Database, Server, wait_until
+
+from odoo import sql_db
+from odoo.tools import config as odoo_config
+
+HERE = Path(__file__).parent
+# No host goes down here: what PostgreSQL wrote is safe from the end of its processes.
+SETTINGS = {'fsync': 'off', 'full_page_writes': 'off'}
+
+
+class Cut(NamedTuple):
+    """A process that was killed (``kill``), or lost a connection (``cut``)."""
+
+    what: str
+    pid: int
+    time: float
+
+
+class FaultCluster(Cluster):
+    SETTINGS = Cluster.SETTINGS | SETTINGS
+
+
+class Lifetimes:
+    """When processes were last seen alive. One that ends by itself leaves no other trace."""
+
+    def __init__(self, world):
+        self.seen = {}
+        self._world = world
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self):
+        self._thread.start()
+
+    def stop(self):
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self):
+        alive, next_look = set(), 0
+        while not self._stopped.wait(0.05):
+            now = time.monotonic()
+            if now >= next_look:
+                next_look = now + 1
+                alive |= set(self._world.started_pids())
+            for pid in list(alive):
+                try:
+                    state = Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rpartition(')')[2].split()[0]
+                except OSError:
+                    state = 'X'
+                if state in 'XZ':
+                    alive.discard(pid)
+                else:
+                    self.seen[pid] = now
+
+
+class World:
+    """Everything that a run needs, to be used in a ``with`` block.
+
+    :param int workers: job workers of each server
+    :param int servers: how many servers there are
+    :param list names: the databases
+    """
+
+    def __init__(self, workers, servers=2, names=('alpha', 'beta')):
+        self.workers_count = workers
+        self.names = names
+        self.servers = [None] * servers
+        self.cuts = []
+        self.logs = []  # of all servers, those that were replaced, too
+        self.ended = []  # exit code and last lines of servers that ended by themselves
+        self.lifetimes = Lifetimes(self)
+        self.trace_offset, self._pids = 0, set()
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            self.folder = Path(tempfile.mkdtemp(prefix='ir_async-'))  # short: the path of a socket has at most 107 bytes
+            self.folder.chmod(0o755)
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            self._configure()
+            self.cluster = FaultCluster(self.folder)
+            stack.callback(self.cluster.stop, signal.SIGINT)
+            stack.callback(sql_db.close_all)
+            self.cluster.create()
+            self.cluster.odoo('-d', Cluster.TEMPLATE, '-i', 'ir_async_ledger')
+            self.databases = [Database(self.cluster, name) for name in self.names]
+            stack.callback(self._kill_servers)
+            for index in range(len(self.servers)):
+                self.start_server(index)
+            self.wait_until_ready()
+            self.lifetimes.start()
+            stack.callback(self.lifetimes.stop)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc):
+        return self._stack.__exit__(*exc)
+
+    def _configure(self):
+        core = os.environ['ODOO_ADDONS_PATH'].split(',')[0]
+        addons_path = f"{core},{STATE / 'addons'},{HERE.parent / 'system' / 'addons'},{HERE / 'addons'}"
+        (self.folder / 'odoo.conf').write_text(
+            f"[options]\naddons_path = {addons_path}\ndata_dir = {self.folder / 'data'}\ndb_host = {self.folder}\n"
+            "db_port = 5432\ndb_user = odoo\nhttp_interface = 127.0.0.1\nserver_wide_modules = base,rpc,web,ir_async\n")
+        (self.folder / 'trace').mkdir()
+        os.environ.update({
+            'PGHOST': str(self.folder),
+            'ODOO_RC': str(self.folder / 'odoo.conf'),
+            'ODOO_ADDONS_PATH': addons_path,
+            'ODOO_IR_ASYNC_WORKERS': '0',
+            'IR_ASYNC_TEST_TRACE': str(self.folder / 'trace'),
+        })
+        odoo_config.parse_config(['--load=base,web'], setup_logging=False)
+        logging.getLogger('odoo').setLevel(logging.CRITICAL)  # faults hit the transactions of this process, too
+
+    def start_server(self, index):
+        """Start a server for all databases. From the main thread: they end with the thread that started them."""
+        folder = self.folder / f'server-{len(self.logs)}'
+        folder.mkdir()
+        self.servers[index] = server = Server(
+            self.cluster, folder, [*Server.PREFORK, '-d', ','.join(self.names)], workers=self.workers_count,
+            settings={'stop_timeout': 3})
+        self.logs.append(server.log_path)
+        return server
+
+    def supervise(self):
+        """Start the servers again that ended by themselves, as a service manager does."""
+        for index, server in enumerate(self.servers):
+            if server.process.poll() is not None:
+                self.kill_server(index)  # its workers may be on their way out
+                self.ended.append(f"exit code {server.process.returncode}: " + ' / '.join(server.log.splitlines()[-2:]))
+                self.start_server(index)
+
+    def wait_until_ready(self):
+        """Wait until all workers listen."""
+        def ready():
+            self.supervise()
+            return all(len(server.listening()) >= self.workers_count for server in self.servers)
+        wait_until(ready, "the workers listen", 2 * TIMEOUT)
+
+    def _kill_servers(self):
+        for server in self.servers:
+            if server:
+                server.kill()
+
+    @property
+    def trace(self):
+        return self.folder / 'trace' / 'ledger'
+
+    def started_pids(self):
+        """Return the processes that ran a method so far."""
+        if self.trace.exists():
+            with self.trace.open('rb') as trace:
+                trace.seek(self.trace_offset)
+                lines = trace.read()
+            self.trace_offset += len(lines)
+            self._pids |= {int(part.split(b',')[0]) for part in lines.split(b'"pid": ')[1:]}
+        return self._pids
+
+    def workers(self):
+        return [worker for server in self.servers if server for worker in server.workers()]
+
+    def note(self, what, pid):
+        self.cuts.append(Cut(what, pid, time.monotonic()))
+
+    def note_all_cut(self):
+        for worker in self.workers():
+            self.note('cut', worker.pid)
+
+    def kill_worker(self, process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+            self.note('kill', process.pid)
+
+    def kill_server(self, index):
+        """End all processes of a server at once."""
+        server = self.servers[index]
+        workers = {worker.pid for worker in server.workers()}
+        for process in server.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                if process.pid in workers:
+                    self.note('kill', process.pid)
+        server.process.wait(TIMEOUT)
+
+    def log_text(self):
+        return '\n'.join(path.read_text(encoding='utf-8', errors='replace') for path in self.logs)
