@@ -39,16 +39,17 @@ def kind_of(exc):
     :param BaseException exc: the exception
     :rtype: Kind
     """
-    if isinstance(exc, ConcurrencyError):
+    # Not `isinstance`: an exception of a method may raise when it is asked for its class.
+    if issubclass(type(exc), ConcurrencyError):
         return Kind.RACE
-    if isinstance(exc, PoolError):
+    if issubclass(type(exc), PoolError):
         return Kind.SERVER
-    if not isinstance(exc, psycopg2.Error):
+    if not issubclass(type(exc), psycopg2.Error):
         return Kind.METHOD
     code = exc.pgcode
     if not code:
         # psycopg2 has no code for a connection that could not be made or ended; the class tells it from wrong use.
-        return Kind.LOST if isinstance(exc, psycopg2.OperationalError) or _is_closed(exc) else Kind.METHOD
+        return Kind.LOST if issubclass(type(exc), psycopg2.OperationalError) or _is_closed(exc) else Kind.METHOD
     if code in RACE_CODES:
         return Kind.RACE
     if code in LOST_CODES or code.startswith('08'):

@@ -90,9 +90,9 @@ class Runner:
                 self._run_in_place(execution, self._perform)
             except BaseException as exc:  # noqa: BLE001 -- sys.exit() in a job ends the job, not the worker
                 # A claim that seems lost is looked up: the method may raise anything.
-                if isinstance(exc, (ClaimLost, JobInterrupted)) and not self.session.holds(execution.job):
+                if type(exc) in (ClaimLost, JobInterrupted) and not self.session.holds(execution.job):
                     raise
-                self._handle(execution, exc, begin)
+                self._settle(execution, exc, begin)
             else:
                 _logger.info("Job %s done in %.3fs", execution.job, time.monotonic() - begin)
         except ClaimLost:
@@ -126,11 +126,11 @@ class Runner:
                     _logger.exception("Job %s is done, but a hook after its commit failed", execution.job)
                     return None
                 cr.note_loss()
-                if not isinstance(exc, _Raced) and kind_of(exc) is Kind.RACE:
+                if type(exc) is not _Raced and kind_of(exc) is Kind.RACE:
                     raise _Raced from exc  # at the commit
                 raise
-            except BaseException:
-                if execution.ended and not isinstance(sys.exc_info()[1], JobInterrupted):
+            except BaseException as exc:
+                if execution.ended and type(exc) is not JobInterrupted:
                     _logger.exception("Job %s is done, but a hook after its commit failed", execution.job)
                     return None
                 raise
@@ -158,9 +158,19 @@ class Runner:
         return env['ir.async']._outcome_of_error(
             job, exc, job.stop_debug or "Where it was: in code that did not let anything else run\n")
 
+    def _settle(self, execution, exc, begin):
+        """Have a job end in a state that says so, whatever its method, or its end, raised."""
+        exc = tame(exc)
+        try:
+            self._handle(execution, exc, begin)
+        except (ClaimLost, JobInterrupted, psycopg2.Error):
+            raise
+        except BaseException:  # noqa: BLE001 -- there must be an end
+            _logger.exception("The failure of job %s could not be handled", execution.job)
+            self.session.fail(execution.job, minimal_payload(exc))
+
     def _handle(self, execution, exc, begin):
         """Decide what becomes of a job whose method, or whose end, raised."""
-        exc = tame(exc)
         job, kind = execution.job, kind_of(exc)
         if kind is Kind.LOST and not exc.pgcode and not self._has_lost_connection():
             kind = Kind.METHOD  # of another server, that the method has to do with
@@ -289,11 +299,11 @@ def tame(exc):
     try:
         isinstance(exc, Exception)
         hash(exc)
-        exc.args  # noqa: B018 -- is it there?
-        getattr(exc, 'context', None)
+        for name in ('args', '__traceback__', '__cause__', '__context__', '__notes__', 'context', 'pgcode'):
+            getattr(exc, name, None)
     except BaseException as error:  # noqa: BLE001 -- the code of a method
-        return RuntimeError(f"{type(exc).__name__}, whose attributes raised {type(error).__name__}").with_traceback(
-            BaseException.__dict__['__traceback__'].__get__(exc))
+        tamed = RuntimeError(f"{type(exc).__name__}, whose attributes raised {type(error).__name__}")
+        return tamed.with_traceback(BaseException.__dict__['__traceback__'].__get__(exc))
     return exc
 
 

@@ -22,6 +22,7 @@ FAILURES = [  # they have failed and say so
     'keyboard', 'memory', 'memory_really', 'recursion', 'stop_iteration', 'cancelled', 'base', 'nothing_to_raise',
     'operational', 'interface', 'database_error', 'of_ours_claim', 'of_ours_interrupted', 'of_ours_timeout', 'of_ours_died',
     'decimal_overflow', 'sql', 'sql_swallowed', 'precommit', 'precommit_broken', 'hook_of_rollback', 'hook_before_rollback',
+    'result_generator',  # its code is that of the method
 ]
 MAY_BE_REPEATED = ['operational', 'interface', 'database_error']  # they look like trouble of the server
 BROKEN_CONNECTIONS = ['closes_cursor', 'closes_connection', 'ends_backend']
@@ -31,7 +32,7 @@ HOOKS = [  # what raises after the commit; the job is done
 ]
 RESULTS = [  # work is not thrown away for its result
     'result_decimal', 'result_nan', 'result_int', 'result_object', 'result_deep', 'result_recursive', 'result_keys',
-    'result_characters', 'result_generator', 'result_coroutine',
+    'result_characters', 'result_coroutine',
 ]
 KINDS = {
     'retries': (RETRIES, ['created', 'failed', 'done']),
