@@ -14,7 +14,7 @@ IS_SERVED = f"""
            AND (channels IS NULL OR split_part(%s, '/', 1) = ANY(string_to_array(channels, ','))))
 """
 UNSERVED_CHANNELS = f"""
-    SELECT EXISTS (
+    SELECT NOT EXISTS (SELECT FROM ir_async_worker WHERE process_key IN ({LIVE_PROCESSES}) AND channels IS NULL) AND EXISTS (
         SELECT
           FROM (SELECT DISTINCT split_part(channel, '/', 1) AS name FROM ir_async WHERE state IN ('waiting', 'created', 'processing')) queued
          WHERE NOT EXISTS (

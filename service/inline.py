@@ -23,6 +23,7 @@ _logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL = 0.5  # seconds between two looks at the running job
 MARGIN = 5  # seconds before the limit of the cron worker, at which a job is stopped
+MAX_WAIT = 5  # seconds for which the cron worker waits for what is due soon
 LEAVE_TIME = 3  # seconds that a stopped method gets
 
 
@@ -70,6 +71,9 @@ def run_for(dbname, seconds):
                 _run(session, runner, jobs[0], limit and begin + limit)
             else:
                 delay = session.maintain()
+                if delay and delay <= MAX_WAIT:  # a cron cannot be triggered to the second
+                    time.sleep(delay)
+                    delay = 0
             publish(session)
     return delay
 

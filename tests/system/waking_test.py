@@ -6,6 +6,7 @@ import time
 import pytest
 from harness import Server, wait_until
 
+CRON_TIME = 100  # seconds: Odoo's cron workers look once a minute, a NOTIFY may come before they listen
 CRONS = ('--workers=1', '--no-http', '--max-cron-threads=1')
 KNOWN = 11  # seconds after which whoever enqueues looks for workers again, and finds them
 SOON = 20  # seconds for what takes less than one
@@ -102,7 +103,7 @@ def test_without_workers(database, server):
     """The cron workers run what is queued, and what it waits for, if nobody else does."""
     queued = database.enqueue('effect', 'queued')
     with server(database, args=CRONS, workers=0):
-        assert database.wait_for(queued).state == 'done'
+        assert database.wait_for(queued, timeout=CRON_TIME).state == 'done'
         job_id = database.enqueue('effect', 'job')
         dated = database.enqueue('effect', 'dated', options={'delay': 2})
         assert database.wait_for(job_id).state == 'done'
@@ -115,7 +116,7 @@ def test_workers_of_another_database(make_database, server):
     one, other = make_database(), make_database()
     with server(one, workers=1), server(other, args=CRONS, workers=0):
         assert one.wait_for(one.enqueue('effect', 'job')).state == 'done'
-        assert is_done(other, other.enqueue('effect', 'job'), 60), "nobody runs it"
+        assert is_done(other, other.enqueue('effect', 'job'), CRON_TIME), "nobody runs it"
         with other.env() as env:
             assert env['ir.async']._why_unserved('default') == 'no_worker'
         with one.env() as env:
@@ -126,7 +127,7 @@ def test_workers_of_other_channels(database, server):
     """Nor do workers that serve other channels alone."""
     with server(database, workers=1, settings={'channels': 'mail'}), server(database, args=CRONS, workers=0):
         assert database.wait_for(database.enqueue('effect', 'mail', options={'channel': 'mail'})).state == 'done'
-        assert is_done(database, database.enqueue('effect', 'job'), 60), "nobody runs it"
+        assert is_done(database, database.enqueue('effect', 'job'), CRON_TIME), "nobody runs it"
         with database.env() as env:
             reasons = {channel: env['ir.async']._why_unserved(channel) for channel in ('default', 'mail', 'mail/part', 'export')}
     assert reasons == {'default': 'no_worker', 'mail': None, 'mail/part': None, 'export': 'no_worker'}
@@ -151,7 +152,7 @@ def test_workers_that_have_gone(database, server, tmp_path, killed):
         gate.touch()
         after = database.enqueue('effect', 'after')
         unrun = [name for name, job_id in (('after', after), ('queued', queued), ('running', running))
-                 if not is_done(database, job_id, 60)]
+                 if not is_done(database, job_id, CRON_TIME)]
         assert not unrun, f"nobody runs these: {unrun}"
     assert database.effects() == {'running': 1, 'queued': 1, 'after': 1}
 
