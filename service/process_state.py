@@ -15,6 +15,8 @@ import threading
 import time
 from pathlib import Path
 
+from ..tools.sessions import delete_noted
+
 _logger = logging.getLogger(__name__)
 
 FOLDER_PREFIX = 'ir_async.'
@@ -116,11 +118,14 @@ def job_folder(pid, base=None):
 
 
 def clear_folder(folder):
-    """Remove all that is in a folder.
+    """Remove all that is in the temporary folder of a worker, and the sessions that are noted there.
 
     :param Path folder: the folder
     """
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+    with contextlib.suppress(FileNotFoundError):
+        entries = list(os.scandir(folder))
+        if entries:
+            delete_noted(folder)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry, ignore_errors=True)
@@ -134,4 +139,5 @@ def remove_folder(folder):
 
     :param Path folder: the folder
     """
+    clear_folder(folder)
     shutil.rmtree(folder, ignore_errors=True)
