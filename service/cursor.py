@@ -124,7 +124,6 @@ class JobCursor(sql_db.Cursor):
         self._pool = pool
         self._execution = None
         self._is_finishing = False
-        self.was_lost = False  # whether the connection was, when the cursor was closed
 
     def begin(self, execution=None):
         """Forget all that was done on the connection, begin a transaction, and read the claim of a job in it.
@@ -174,22 +173,6 @@ class JobCursor(sql_db.Cursor):
             self._closed = True
             self._cnx.close()
 
-    def note_loss(self):
-        """Note whether the server has ended the connection; not whether the job itself has closed it."""
-        self.was_lost = self._is_lost()
-
-    def _is_lost(self):
-        if self._cnx.closed:
-            return self._cnx.closed == BROKEN
-        try:
-            with self._cnx.cursor() as cr:
-                cr.execute("SELECT")
-        except (psycopg2.OperationalError, psycopg2.InterfaceError):
-            return bool(self._cnx.closed)
-        except psycopg2.Error:
-            pass  # the transaction has failed, the connection is there
-        return False
-
     def finish(self, job, outcome, starts):
         """Write how the job ended, in the current transaction: the next commit ends it.
 
@@ -227,3 +210,21 @@ class JobCursor(sql_db.Cursor):
     def note_rollback(self):
         """Note that the end of the job was rolled back, if it was in the transaction."""
         self._is_finishing = False
+
+
+def has_lost_server(connection):
+    """Return whether the server has ended a connection; not whether the job itself has closed it.
+
+    :param psycopg2.extensions.connection connection: the connection
+    :rtype: bool
+    """
+    if connection.closed:
+        return connection.closed == BROKEN
+    try:
+        with connection.cursor() as cr:
+            cr.execute("SELECT")
+    except (psycopg2.OperationalError, psycopg2.InterfaceError):
+        return bool(connection.closed)
+    except psycopg2.Error:
+        pass  # the transaction has failed, the connection is there
+    return False

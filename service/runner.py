@@ -23,7 +23,7 @@ from ..engine.errors import Kind, kind_of
 from ..engine.job import Outcome, StateChange
 from ..exceptions import ClaimLost, JobInterrupted, JobTimeout, RetryJob
 from ..tools.config import settings
-from .cursor import JobCursor, JobPool
+from .cursor import JobCursor, JobPool, has_lost_server
 from .execution import Execution
 from .publisher import publish, transact
 
@@ -47,7 +47,8 @@ class Runner:
         self._process_state = process_state
         self._signals = None
         self._pool = JobPool(session.dbname)
-        self._cr = None  # of the running job, for who interrupts it
+        self._cr = None  # of the running job, for whoever interrupts it
+        self._was_lost = False  # whether the server had ended its connection when it raised
 
     def prepare(self, job):
         """Be up to date with the modules and the caches. Once per claim, as for a request.
@@ -125,7 +126,7 @@ class Runner:
                 if execution.ended:
                     _logger.exception("Job %s is done, but a hook after its commit failed", execution.job)
                     return None
-                cr.note_loss()
+                self._was_lost = has_lost_server(cr._cnx)
                 if type(exc) is not _Raced and kind_of(exc) is Kind.RACE:
                     raise _Raced from exc  # at the commit
                 raise
@@ -174,7 +175,7 @@ class Runner:
         job, kind = execution.job, kind_of(exc)
         if kind is Kind.LOST and not exc.pgcode and not self._has_lost_connection():
             kind = Kind.METHOD  # of another server, that the method has to do with
-        elif kind is Kind.METHOD and self._cr.was_lost and not isinstance(exc, RetryJob):
+        elif kind is Kind.METHOD and self._was_lost and not isinstance(exc, RetryJob):
             kind = Kind.LOST  # it stumbled over a statement that could not be executed any more
         if kind is Kind.METHOD:
             try:
@@ -242,7 +243,7 @@ class Runner:
         :raises psycopg2.Error: when it is that of the claim
         """
         self.session.execute("SELECT")
-        return self._cr.was_lost
+        return self._was_lost
 
     def interrupt(self):
         """Cancel the statement that the job is executing; called from another thread."""
