@@ -54,7 +54,7 @@ def connect_worker(dbname, **session):
     connection = connect(dbname)
     try:
         with connection.cursor() as cr:
-            cr.execute(set_config(session_settings(connection) | session) + ", pg_backend_pid()")
+            cr.execute(set_config(session_settings(connection) | session) + ", pg_backend_pid()")  # pylint: disable=sql-injection
             backend_pid = cr.fetchone()[-1]
         if backend_pid != connection.get_backend_pid():
             raise PoolerFound(dbname)  # noqa: TRY301

@@ -218,7 +218,7 @@ class Session:
         :rtype: list | int
         """
         with self._lock, self._connection.cursor() as cr:
-            cr.execute(query, params)
+            cr.execute(query, params)  # pylint: disable=sql-injection
             return cr.fetchall() if cr.description else cr.rowcount
 
     def execute_prepared(self, name, query, params, *args):
@@ -231,7 +231,7 @@ class Session:
         if name not in self._prepared:
             self.execute(f'PREPARE {name} AS {query}', params)
             self._prepared.add(name)
-        return self.execute(f'EXECUTE {name} ({", ".join(["%s"] * len(args))})', args)
+        return self.execute(f'EXECUTE {name} ({", ".join(["%s"] * len(args))})', args)  # pylint: disable=sql-injection
 
     def change(self, query, params=()):
         """Execute a statement that returns ``PUBLISHED``, durably; return the ids of the jobs.

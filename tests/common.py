@@ -145,7 +145,7 @@ class _TestSession(Session):
         self.cr = cr
 
     def execute(self, query, params=()):
-        self.cr.execute(query, params)
+        self.cr.execute(query, params)  # pylint: disable=sql-injection
         return self.cr.fetchall() if self.cr.description else self.cr.rowcount
 
     def claim_next(self, after_id, aside):

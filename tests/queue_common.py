@@ -93,7 +93,7 @@ class QueueCase(AsyncCase):
 
         :raises ClaimLost: when it is not this worker's any more
         """
-        self.env.cr.execute(fence.BEGIN, fence.token(job))
+        self.env.cr.execute(fence.BEGIN, fence.token(job))  # pylint: disable=sql-injection
         if not self.env.cr.rowcount:
             raise ClaimLost
         row = self.env.cr.fetchone()
@@ -146,7 +146,7 @@ class QueueCase(AsyncCase):
         """Move dates of jobs: the clock of the database cannot be moved."""
         jobs.flush_recordset()
         for column, seconds in intervals.items():
-            self.env.cr.execute(f"UPDATE ir_async SET {column} = {column} + %s WHERE id IN %s", [
+            self.env.cr.execute(f"UPDATE ir_async SET {column} = {column} + %s WHERE id IN %s", [  # pylint: disable=sql-injection
                 timedelta(seconds=seconds), jobs._ids])
         self.env.invalidate_all()
 
