@@ -1,6 +1,7 @@
 """What this thread runs."""
 from __future__ import annotations
 
+import threading
 from contextvars import ContextVar
 
 
@@ -22,6 +23,7 @@ class Execution:
         self.interrupted = False  # its next statement raises
         self.fenced = None  # its new claim, and why, once it was taken from its method
         self.progress = None
+        self.progress_lock = threading.Lock()
         self.deadline = None  # when its time is over, if it is limited
 
     def on_begin(self):

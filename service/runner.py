@@ -147,7 +147,10 @@ class Runner:
         else:
             execution.starts += 1
             execution.on_begin()
-            outcome = env['ir.async']._perform(execution)
+            try:
+                outcome = env['ir.async']._perform(execution)
+            finally:
+                self.save_progress(execution)  # the last of what it reported
         env['ir.async']._finish(job, outcome, execution.starts)
 
     def _outcome_of_stop(self, env, job):
@@ -251,13 +254,16 @@ class Runner:
             self._cr._cnx.cancel()
 
     def save_progress(self, execution):
-        """Save what a job reported, and notify the user."""
-        progress, execution.progress = execution.progress, None
-        if progress:
-            try:
-                transact(self.session.dbname, lambda env: env['ir.async']._save_progress(execution.job, progress))
-            except Exception as exc:  # noqa: BLE001 -- whatever it is, the job goes on
-                _logger.info("The progress of job %s could not be saved: %s", execution.job, exc)
+        """Save what a job reported, and notify the user; called from both threads, one after the other."""
+        if not execution.progress:
+            return
+        with execution.progress_lock:
+            progress, execution.progress = execution.progress, None
+            if progress:
+                try:
+                    transact(self.session.dbname, lambda env: env['ir.async']._save_progress(execution.job, progress))
+                except Exception as exc:  # noqa: BLE001 -- whatever it is, the job goes on
+                    _logger.info("The progress of job %s could not be saved: %s", execution.job, exc)
 
 
 def conclude(session, job, starts=0):

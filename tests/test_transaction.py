@@ -370,8 +370,7 @@ class TestTransaction(MethodCase):
 
         cron = self.env.ref('ir_async.ir_cron_run_jobs')
         before = count_triggers()
-        self.woken.return_value = False
-        with self.enter_registry_test_mode():
+        with patch('odoo.addons.ir_async.models.ir_async_insert.module', current_test=False), self.enter_registry_test_mode():
             self.call()
             self.call()
             self.commit()
