@@ -30,7 +30,7 @@ from ..exceptions import JobInterrupted
 from ..tools.config import settings
 from .batch import INTERRUPT_TIME, Batch
 from .databases import Databases
-from .listener import Listener
+from .listener import RECONNECT_DELAY, Listener
 from .obituary import Mark
 from .process_state import ProcessState, job_folder, remove_folder
 from .publisher import publish
@@ -241,9 +241,10 @@ class WorkerAsync(Worker):
         for database in self.databases:
             database.leave_if_idle()
         due = (database := self.databases.next()) and database.due - time.monotonic()
-        # Not for longer than `beat`, to notice that the parent is gone; a second, to connect again.
-        beat = self.multi.beat if self.listener.is_connected else 1
-        timeout = beat if due is None else max(0, min(due, beat))
+        # Not for longer than `beat`, to notice that the parent is gone; nor than it takes to connect again.
+        timeout = self.multi.beat if due is None else max(0, min(due, self.multi.beat))
+        if not self.listener.is_connected:
+            timeout = RECONNECT_DELAY / 4
         select.select([self.idle_pipe[0], *self.listener.fds()], [], [], timeout)
         empty_pipe(self.idle_pipe[0])
         for name in self.listener.read():
