@@ -98,16 +98,20 @@ CLAIM_LIMITED = f"""
 
 # Only those that come first, where claims stumble over them: there may be millions.
 RECLASSIFY = f"""
-    WITH misplaced AS (
+    WITH first AS MATERIALIZED (
+        SELECT id, channel
+          FROM ir_async
+         WHERE {READY} AND NOT limited AND {HERE}
+      ORDER BY priority, id
+         LIMIT 1000
+    ),
+    misplaced AS (
         SELECT id
           FROM ir_async
-         WHERE id IN (
-               SELECT id
-                 FROM (SELECT id, channel FROM ir_async WHERE {READY} AND NOT limited AND {HERE} ORDER BY priority, id LIMIT 1000) first
-                WHERE {IS_LIMITED})
+         WHERE id = ANY(ARRAY(SELECT id FROM first WHERE {IS_LIMITED})) AND state = 'created'
     FOR NO KEY UPDATE SKIP LOCKED
     )
-    UPDATE ir_async job SET limited = true FROM misplaced WHERE job.id = misplaced.id AND job.state = 'created'
+    UPDATE ir_async job SET limited = true WHERE job.id = ANY(ARRAY(SELECT id FROM misplaced))
  RETURNING {PUBLISHED.replace('job.notify', 'false')}
 """
 

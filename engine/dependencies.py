@@ -30,8 +30,7 @@ UNBLOCK = f"""
     )
     UPDATE ir_async job
        SET state = 'created', revision = revision + 1
-      FROM ready
-     WHERE job.id = ready.id
+     WHERE job.id = ANY(ARRAY(SELECT id FROM ready))
  RETURNING {PUBLISHED}
 """
 UNBLOCK_ALL = MET.format(parents="") + UNBLOCK.format(children="")
@@ -50,8 +49,7 @@ CANCEL = f"""
     )
     UPDATE ir_async job
        SET state = 'cancelled', revision = revision + 1, date_done = clock_timestamp() AT TIME ZONE 'UTC'
-      FROM orphan
-     WHERE job.id = orphan.id
+     WHERE job.id = ANY(ARRAY(SELECT id FROM orphan))
  RETURNING {PUBLISHED}
 """
 

@@ -43,7 +43,7 @@ STAGE = f"""
          LIMIT 1000
     FOR NO KEY UPDATE SKIP LOCKED
     )
-    UPDATE ir_async job SET date_scheduled = NULL FROM due WHERE job.id = due.id
+    UPDATE ir_async job SET date_scheduled = NULL WHERE job.id = ANY(ARRAY(SELECT id FROM due))
  RETURNING {PUBLISHED.replace('job.notify', 'false')}
 """
 OLDEST = f"SELECT EXTRACT(EPOCH FROM {NOW} - min(create_date)) FROM ir_async WHERE {READY} AND {HERE}"

@@ -106,8 +106,7 @@ RELEASE = f"""
            payload = coalesce(%(payload)s, payload),
            date_start = CASE WHEN %(starts)s > 0 THEN date_start END,
            date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + %(delay)s * interval '1 second'
-      FROM mine
-     WHERE job.id = mine.id
+     WHERE job.id = ANY(ARRAY(SELECT id FROM mine))
  RETURNING {PUBLISHED}
 """
 FAIL = f"""
