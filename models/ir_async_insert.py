@@ -19,6 +19,7 @@ from ..exceptions import KeyTaken
 from .ir_async import KEY_OWNER, TAKES_KEY
 
 PENDING = 'ir_async.pending'  # key in the hooks' data: what the transaction is about to insert
+FLUSHED = '_ir_async_flushed'  # attribute of the cursor: what was inserted by flushes of its transaction
 SIGNALED = 'ir_async.signaled'  # key in the hooks' data: the signals that the transaction sends with its commit
 COLUMNS = (
     'id', 'res_ids', 'state', 'name', 'notify', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context',
@@ -168,7 +169,7 @@ class IrAsync(models.Model):
         if len(pending.calls) + len(pending.replacements) >= MAX_MARKS and pending.mark:
             self._insert_pending()
         mark = str(next(_marks))
-        marks = SQL("%s || %s", MARKS, f'{mark},') if pending.calls or pending.replacements else SQL("%s", f'{mark},')
+        marks = SQL("%s || %s", MARKS, f'{mark},') if pending.calls or pending.replacements or pending.relied else SQL("%s", f'{mark},')
         [[_set, now, pending.origin, ids]] = self.env.execute_query(SQL(
             """
             SELECT set_config('ir_async.marks', %s, true), clock_timestamp() AT TIME ZONE 'UTC', %s,
@@ -202,7 +203,7 @@ class IrAsync(models.Model):
         identity = values['key'], values['user_id'] if values['notify'] else 0
         own = pending.keyed.get(identity)
         job_id = None
-        if not own or own.inserted or self.env.cr.sql_log_count != pending.statements:
+        if not own or own.inserted or own.mark != pending.mark or self.env.cr.sql_log_count != pending.statements:
             [[marks, job_id, state, claims]] = self.env.execute_query(SQL(
                 """
                 SELECT %s, id, state, claims
@@ -333,23 +334,27 @@ class IrAsync(models.Model):
         calls = [call for call in pending.calls if call.mark in marks and call.inserted not in marks]
         keyed = [call for call in calls if call.values['key']]
         keyless = [call for call in calls if not call.values['key']]
+        # What was replaced already is done again: that may have been rolled back with a savepoint.
         replacements = {job_id: (claims, values) for mark, job_id, claims, values in pending.replacements if mark in marks}
         relied = {job_id: claims for mark, job_id, claims in pending.relied if mark in marks} if last else {}
         try:
             if keyless:
                 self._insert_rows([row for call in keyless for row in call.rows()])
-                self._after_insertion(keyless, inserted_mark)
+                for call in keyless:
+                    call.inserted = inserted_mark
             # As late as possible: others wait for whoever inserts a key, and no worker begins a job that is locked.
             if keyed:
                 self._insert_keyed(keyed, lock_timeout)
-                self._after_insertion(keyed, inserted_mark)
+            if calls:
+                self._after_insertion(calls, inserted_mark)  # a child may come before its parent here
+            if last:
+                self._notify_users([call for call in pending.calls if call.mark in marks])
             if replacements or relied:
                 self._hold_keyed(replacements, relied, lock_timeout)
                 self._wake_workers()  # they passed over the locked rows
         except BaseException:
             pending.is_complete = False
             raise
-        pending.replacements.clear()
 
     def _after_insertion(self, calls, mark):
         self._wake_workers()
@@ -363,8 +368,12 @@ class IrAsync(models.Model):
                 " WHERE EXISTS (SELECT FROM ir_async WHERE id = after_id)",
                 [list(ids) for ids in zip(*dependencies)])
         for call in calls:
-            is_new, call.inserted = not call.inserted, mark
-            if is_new and call.values['notify']:
+            call.inserted = mark
+
+    def _notify_users(self, calls):
+        """Notify the users of new jobs, at the end of the transaction: no savepoint takes these back any more."""
+        for call in calls:
+            if call.values['notify']:
                 for job_id in call.ids:
                     self._send(job_id, call.values['user_id'], call.values['name'], call.values['state'], 1)
 
@@ -402,6 +411,47 @@ class IrAsync(models.Model):
             raise
         del hooks.data[PENDING]
         self._signal_changes()
+        self._keep_until_commit(pending)
+
+    def _keep_until_commit(self, pending):
+        """Look again at the commit: this was a flush, and a savepoint around it may be rolled back with the rows.
+
+        Hooks do not survive a flush, so the method of the cursor is wrapped until its transaction ends.
+        """
+        cr = self.env.cr
+        pending.statements = cr.sql_log_count
+        if FLUSHED in vars(cr):
+            vars(cr)[FLUSHED].append(pending)
+            return
+        flushed, commit = [pending], cr.commit
+
+        def forget():
+            vars(cr).pop('commit', None)
+            vars(cr).pop(FLUSHED, None)
+
+        def commit_all():
+            cr.flush()
+            forget()
+            self._insert_again(flushed)
+            commit()
+
+        vars(cr)[FLUSHED] = flushed
+        cr.commit = commit_all
+        cr.postcommit.add(forget)
+        cr.postrollback.add(forget)
+
+    def _insert_again(self, flushed):
+        """Insert the rows that were rolled back with a savepoint which was older than the flush that inserted them."""
+        if self.env.cr.sql_log_count == flushed[-1].statements:
+            return  # nothing was executed since
+        [[marks]] = self.env.execute_query(SQL("SELECT %s", MARKS))
+        marks = set(marks.split(','))
+        for pending in flushed:
+            if any(call.mark in marks and call.inserted not in marks for call in pending.calls):
+                pending.is_complete = False
+                self.env.cr.precommit.data[PENDING] = pending
+                self._insert_pending()
+                self.env.cr.precommit.data.pop(PENDING, None)
 
     def _signal_changes(self):
         """Signal what other processes have to reload, in this transaction: its jobs must not begin with old values.
