@@ -1,0 +1,87 @@
+"""What is enqueued exists if and only if its transaction, and each savepoint around the call, is kept."""
+import contextlib
+import json
+
+
+class Stop(Exception):  # noqa: N818 -- no error, but the end of a block
+    pass
+
+
+@contextlib.contextmanager
+def rolled_back(env, flush=False):
+    """A block in a savepoint that is rolled back."""
+    with contextlib.suppress(Stop), env.cr.savepoint(flush=flush):
+        yield
+        raise Stop
+
+
+def call(env, name, notify=None, **options):
+    jobs = env['ir.async'].with_options(**options)
+    target = env['test.async.effect'].effect
+    return jobs.call_notify(notify, target, name) if notify else jobs.call(target, name)
+
+
+def names(database):
+    return [json.loads(args)[0] for args, in database.sql("SELECT args FROM ir_async ORDER BY id")]
+
+
+def test_a_child_of_a_job_with_a_key(database):
+    """A child waits for its parent, whichever row is inserted first."""
+    with database.env() as env:
+        parent = call(env, 'parent', key='K')
+        child = call(env, 'child', after=parent)
+        ids = parent.id, child.id
+    assert [tuple(row) for row in database.sql("SELECT after_id, job_id FROM ir_async_after_rel WHERE unmet")] == [ids]
+
+
+def test_a_key_of_a_call_that_was_rolled_back(database):
+    with database.env() as env:
+        with rolled_back(env):
+            call(env, 'in', key='K')
+        call(env, 'other')
+        job_id = call(env, 'after', key='K').id
+    assert sorted(names(database)) == ['after', 'other']
+    assert json.loads(database.job(job_id).args) == ['after']
+
+
+def test_a_flush_within_a_savepoint(database):
+    """A flush is not the end: what it inserted goes with the savepoint, the call before does not."""
+    with database.env() as env:
+        call(env, 'before')
+        with rolled_back(env):
+            with env.cr.savepoint():
+                call(env, 'in')
+            call(env, 'in, later')
+        call(env, 'after')
+    assert sorted(names(database)) == ['after', 'before']
+
+
+def test_a_flush_within_a_savepoint_alone(database):
+    with database.env() as env:
+        call(env, 'before')
+        with rolled_back(env):
+            env.cr.flush()
+    with database.env() as env:
+        call(env, 'of the next transaction')
+    assert sorted(names(database)) == ['before', 'of the next transaction']
+
+
+def test_a_replacement_and_a_search_within_a_savepoint(database):
+    with database.env() as env:
+        call(env, 'old', key='K')
+    with database.env() as env:
+        call(env, 'new', key='K', on_duplicate='replace')
+        with rolled_back(env):
+            env['ir.async'].search([])
+    assert names(database) == ['new']
+
+
+def test_nobody_is_notified_of_a_job_that_never_was(database):
+    with database.env() as env, rolled_back(env):
+        call(env, 'phantom', notify="Phantom").exists()
+    with database.env() as env, rolled_back(env):
+        call(env, 'phantom', notify="Phantom")
+    with database.env() as env:
+        call(env, 'real', notify="Real").exists()
+    messages = [json.loads(message) for message, in database.sql("SELECT message FROM bus_bus")]
+    assert [message['payload']['name'] for message in messages if message['type'] == 'ir.async'] == ["Real"]
