@@ -169,7 +169,8 @@ class IrAsync(models.Model):
         if len(pending.calls) + len(pending.replacements) >= MAX_MARKS and pending.mark:
             self._insert_pending()
         mark = str(next(_marks))
-        marks = SQL("%s || %s", MARKS, f'{mark},') if pending.calls or pending.replacements or pending.relied else SQL("%s", f'{mark},')
+        has_others = pending.calls or pending.replacements or pending.relied or FLUSHED in vars(cr)
+        marks = SQL("%s || %s", MARKS, f'{mark},') if has_others else SQL("%s", f'{mark},')
         [[_set, now, pending.origin, ids]] = self.env.execute_query(SQL(
             """
             SELECT set_config('ir_async.marks', %s, true), clock_timestamp() AT TIME ZONE 'UTC', %s,
@@ -320,7 +321,7 @@ class IrAsync(models.Model):
         :param bool last: whether this is the end of the transaction
         """
         pending = self.env.cr.precommit.data.get(PENDING)
-        if not pending or (pending.is_complete and not (last and (pending.calls or pending.relied))):
+        if not pending or (pending.is_complete and not (last and (pending.calls or pending.replacements or pending.relied))):
             return
         pending.is_complete = True
         unnumbered = [call for call in pending.calls if call.ids is None]
