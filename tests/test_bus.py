@@ -6,7 +6,6 @@ from odoo.tests import mute_logger, tagged
 from .method_case import RUNNER, MethodCase
 from odoo.addons.bus.tests.common import WebsocketCase
 from odoo.addons.ir_async.models.ir_async import BUS_PAYLOAD_MAX_SIZE
-from odoo.addons.ir_async.service.execution import Execution
 
 
 class BusCase(MethodCase):
@@ -124,9 +123,6 @@ class TestMessages(BusCase):
         @self.add_method
         def async_bar(self):
             self.env['ir.async'].report_progress(1, 2, "Half")
-            # as the worker's other thread does meanwhile
-            execution = Execution.get(self.env.cr)
-            self.env['ir.async'].sudo()._save_progress(execution.job, execution.progress)
 
         job = self.ir_async.call_notify("Export", self.partner_of(self.user).async_bar)
         self.run_jobs()

@@ -170,7 +170,7 @@ class TestMetrics(HealthCase):
     def setUp(self):
         super().setUp()
         # Other tests leave a large table behind, which would be sampled.
-        self.startPatcher(patch.object(self.registry['ir.async'], '_sample_share', lambda model: 100))
+        self.startPatcher(patch.object(ir_async_health, 'SAMPLE_PAGES', 10**9))
 
     def test_jobs(self):
         for state, count in (('waiting', 1), ('created', 2), ('processing', 3), ('succeeded', 4), ('done', 5), ('failed', 6), ('cancelled', 7)):

@@ -3,16 +3,14 @@ import contextlib
 import json
 
 
-class Stop(Exception):  # noqa: N818 -- no error, but the end of a block
-    pass
-
-
 @contextlib.contextmanager
 def rolled_back(env, flush=False):
     """A block in a savepoint that is rolled back."""
-    with contextlib.suppress(Stop), env.cr.savepoint(flush=flush):
+    savepoint = env.cr.savepoint(flush=flush)
+    try:
         yield
-        raise Stop
+    finally:
+        savepoint.close(rollback=True)
 
 
 def call(env, name, notify=None, **options):
