@@ -138,7 +138,8 @@ class JobCursor(sql_db.Cursor):
         try:
             self._obj.execute(f"{self._pool.forget_statement()} {BEGIN} {query}")  # pylint: disable=sql-injection
         except BaseException:
-            self._cnx.close()  # a connection that cannot forget is not used again
+            if not self._cnx.closed:
+                self._cnx.close()  # a connection that cannot forget is not used again
             raise
         self._cnx.guard = self
         if not job:
@@ -171,7 +172,8 @@ class JobCursor(sql_db.Cursor):
         except Exception as exc:  # noqa: BLE001 -- a hook of the job's, or the connection is gone
             _logger.info("A cursor of a job could not be closed: %s", exc)
             self._closed = True
-            self._cnx.close()
+            if not self._cnx.closed:
+                self._cnx.close()
 
     def finish(self, job, outcome, starts):
         """Write how the job ended, in the current transaction: the next commit ends it.

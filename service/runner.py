@@ -116,9 +116,11 @@ class Runner:
 
     def _transact(self, execution, function):
         """Call a function in a transaction of the job, and commit it. An error of a hook after the commit is logged only."""
+        self._was_lost = True  # until it is there, the method has nothing to do with what fails
         with contextlib.closing(self._cursor()) as cr:
+            execution.job = cr.begin(execution)
+            self._was_lost = False
             try:
-                execution.job = cr.begin(execution)
                 env = root(cr)
                 # It flushes, commits, resets the registry's caches, and words the errors of constraints; it tries once.
                 return retrying(partial(_once, function, env, execution), env)
