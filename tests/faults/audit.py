@@ -152,6 +152,7 @@ class Audit:
         self.states.update(job.state for job in jobs.values())
         self.may_fail |= {(name, job.id) for job in jobs.values() if job.state == 'failed'}
         calls = {call.token: call for call in workload.calls}
+        self.calls = workload.calls
         for call in workload.calls:
             self._call(database, call, calls, jobs, by_token, steps)
         for job_id, job in jobs.items():
@@ -196,7 +197,9 @@ class Audit:
     def _job(self, database, call, job, steps, siblings=1):
         name = database.name
         expected = call.expected if call else ('succeeded',)
-        cancelled = call and call.cancelled
+        # Calls under one key share their job; the children of a job that is retried later stay cancelled.
+        cancelled = call and any(
+            other.cancelled for other in self.calls if {job.id, *self._parents(database, job)} & {*other.job_ids})
         label = f"{call.token if call else job.method} ({call.kind if call else 'more'})"
         allowed = self.deaths[name, job.id]
         if job.deaths > allowed:
@@ -225,6 +228,9 @@ class Audit:
                 and job.attempts != call.attempts and job.deaths < 3:
             self.add('charged', name, job.id, f"{label}: {job.attempts} attempts instead of {call.attempts}")
         self._effects(name, call, job.id, job.state, steps, job)
+
+    def _parents(self, database, job):
+        return [after_id for after_id, in database.sql("SELECT after_id FROM ir_async_after_rel WHERE job_id = %s", [job.id])]
 
     def _parent_cancelled(self, database, job):
         return database.value("""
