@@ -95,7 +95,8 @@ class Runner:
                     raise
                 self._settle(execution, exc, begin)
             else:
-                _logger.info("Job %s done in %.3fs", execution.job, time.monotonic() - begin)
+                if not execution.job.stop:
+                    _logger.info("Job %s done in %.3fs", execution.job, time.monotonic() - begin)
         except ClaimLost:
             _logger.warning("Job %s was taken away from this worker, nothing of it is committed", execution.job)
         except JobInterrupted:

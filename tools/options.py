@@ -134,8 +134,8 @@ def _or_none(check):
 
 CHECKS = {
     'priority': (_integer(-MAX_INT), "a whole number"),
-    'at': (_or_none(_date), "a datetime in UTC, without time zone,"),
-    'delay': (_or_none(to_seconds), "a number of seconds or a timedelta, not negative,"),
+    'at': (_or_none(_date), "a datetime in UTC without time zone"),
+    'delay': (_or_none(to_seconds), "a number of seconds or a timedelta of at least 0"),
     'max_attempts': (_integer(1), "a whole number of at least 1"),
     'retry_delay': (_or_none(_delays), "a number of seconds, a list of them, or None"),
     'timeout': (_or_none(_positive_seconds), "a positive number of seconds"),
