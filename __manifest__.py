@@ -1,5 +1,5 @@
 {
-    'name': 'Async Jobs',
+    'name': 'Background Jobs',
     'version': '19.0.1.1.0',
     'summary': 'Run any model method in the background, right now, and tell the user',
     'category': 'Hidden/Tools',

@@ -12,6 +12,8 @@ HELD = "job.id = %(id)s AND job.session = %(session)s AND job.claims = %(claims)
 
 BEGIN = f"SELECT {', '.join(BEGUN.values())} FROM ir_async job WHERE {HELD}"
 
+LOOK_UP = f"SELECT job.id FROM ir_async job WHERE {HELD}"
+
 # The lock holds off whoever would take the job over, until the commit is through.
 CHECK = f"SELECT job.id FROM ir_async job WHERE {HELD} FOR NO KEY UPDATE"
 

@@ -24,7 +24,7 @@ from .channels import Channels
 from .claim import HERE, NOW, READY, Claim
 from .connection import LOCK_CLASS, PROCESS_LOCK_CLASS, connect_worker
 from .dependencies import Dependencies
-from .fence import RAISE, token
+from .fence import LOOK_UP, RAISE, token
 from .job import CLAIMED, PUBLISHED, StateChange
 from .maintenance import Maintenance
 from .notifier import notifier
@@ -299,6 +299,14 @@ class Session:
         if released and not delay:
             notifier.notify(self.dbname)
         return released
+
+    def holds(self, job):
+        """Return whether the claim of a job still holds.
+
+        :param Job job: the job
+        :rtype: bool
+        """
+        return bool(self.execute(LOOK_UP, token(job)))
 
     def fence_off(self, job, reason=None, debug=None):
         """Take a job from its own method: from then on the method can commit nothing.

@@ -2,12 +2,13 @@ import json
 import logging
 
 from odoo import api, models
+from odoo.exceptions import UserError
 from odoo.http import request
 
-from odoo.addons.ir_async.tools.export import FORMATS, Export
-from odoo.addons.ir_async.tools.request import is_extended
+from odoo.addons.ir_async.tools.export import BATCH_SIZE, FORMATS, Export
+from odoo.addons.ir_async.tools.extension import find_extension
 
-# Who follows in the log what is exported finds it under the same name.
+# Readers of the log find exports under the name that Odoo's have.
 _logger = logging.getLogger('odoo.addons.web.controllers.export')
 
 
@@ -19,19 +20,39 @@ class Base(models.AbstractModel):
     _async_report = True
 
     @api.model
-    def has_async_export(self, format):  # noqa: A002
-        """Tell whether the web client is to export the records of this model by :meth:`async_export`.
+    def has_async_export(self, format, data=None):  # noqa: A002
+        """Return whether the web client exports the records of this model by :meth:`async_export`.
 
-        Not when an addon has an export of its own, in place of Odoo's.
+        It does not when an addon makes exports of that format in its own way, in place of Odoo's, nor when a short
+        export would have to wait.
 
         :param str format: ``csv`` or ``xlsx``
+        :param str data: what the route ``/web/export/<format>`` takes, if it is known
         :rtype: bool
         """
         return (
-            self._async_export
-            and not is_extended(FORMATS[format], self.env)
-            and self.env['ir.async']._can_download('export')
+            format in FORMATS
+            and self._async_export
+            and self.env['ir.async']._can_download('export', lambda: not data or self._is_short_export(json.loads(data)))
+            and not self._find_export_extension(format, data)
         )
+
+    @api.model
+    def _is_short_export(self, params):
+        """Return whether an export has so few records that it is made in a moment."""
+        if params['ids']:
+            return len(params['ids']) <= BATCH_SIZE
+        records = self.with_context(**params.get('context', {}))
+        return records.search_count(params['domain'], limit=BATCH_SIZE + 1) <= BATCH_SIZE
+
+    @api.model
+    def _find_export_extension(self, format_, data=None):
+        data = data or json.dumps({
+            'model': self._name, 'fields': [], 'ids': False, 'domain': [], 'import_compat': False, 'groupby': [], 'context': {}})
+        extension = find_extension(
+            FORMATS[format_], self.env, {f'web_export_{format_}': {'data': data}, 'base': {'data': data}},
+            ('content_type', 'extension', 'filename', 'from_data', 'from_group_data'))
+        return self.env['ir.async']._log_extension(extension, f"{format_.upper()} exports")
 
     @api.model
     def async_export(self, format, data):  # noqa: A002
@@ -41,16 +62,25 @@ class Base(models.AbstractModel):
         :param str data: what that route takes
         :return: the job, as ``asyncRpc`` in the web client takes it
         :rtype: dict
+        :raises odoo.exceptions.AccessError: when the user is a portal or public user
+        :raises odoo.exceptions.UserError: when they may not export, or the format is unknown
         """
-        self.browse().export_data([])  # who may not export is told so now
+        self.env['ir.async']._check_download()
+        if format not in FORMATS:
+            raise UserError(self.env._(
+                "Unknown export format %(format)s: choose one of %(formats)s.", format=format, formats=", ".join(FORMATS)))
+        self.browse().export_data([])  # users without the right to export get the error now
+        params = json.loads(data)
         description = self.env._(
             "%(model)s (%(format)s)", model=self.env['ir.model']._get(self._name).name, format=format.upper())
         address = request.httprequest.environ['REMOTE_ADDR'] if request else None
-        jobs = self.env['ir.async'].with_options(channel='export')
-        return {'asyncJobId': jobs.call_notify(description, self.browse()._export_file, format, data, address).id}
+        return self.env['ir.async']._call_download(
+            'export', description, self.browse()._export_file, format, data, address,
+            is_short=self._is_short_export(params), identity=[format, params])
 
     def _export_file(self, format_, data, address):
         """Export records of this model: the job of :meth:`async_export`."""
+        self.env['ir.async']._check_download()
         export = Export(self, format_, json.loads(data))
         result = self.env['ir.async']._download(export.filename, export.content(), export.format.content_type)
         _logger.info(

@@ -1,32 +1,53 @@
+import contextlib
+import json
+from contextvars import ContextVar
+
 from odoo import api, models
+from odoo.exceptions import AccessError, MissingError, UserError
 from odoo.http import request
 from odoo.tools.safe_eval import safe_eval, time
 
-from odoo.addons.ir_async.tools.request import as_request, is_extended
+from odoo.addons.ir_async.tools.extension import find_extension
+from odoo.addons.ir_async.tools.sessions import cookie_jar
 from odoo.addons.web.controllers.report import ReportController
+
+# The file with the cookie of the report that is being printed. Not in the context: clients set that.
+_cookie_jar: ContextVar[str | None] = ContextVar('cookie_jar', default=None)
+
+SHORT_COUNT = 10  # documents that are printed in a moment
 
 
 class IrActionsReport(models.Model):
     _inherit = 'ir.actions.report'
 
     @api.model
-    def has_async_pdf(self, report_name):
-        """Tell whether the web client is to print a report by :meth:`async_pdf`.
+    def has_async_pdf(self, report_name, docids=None):
+        """Return whether the web client prints a report by :meth:`async_pdf`.
 
-        Not when an addon has a download of its own, in place of Odoo's, or when Odoo has to tell what is wrong with
-        wkhtmltopdf.
+        It does not when an addon makes the PDF files of that report in its own way, in place of Odoo's, when Odoo has a
+        message about wkhtmltopdf, nor when a short report would have to wait.
 
         :param str report_name: the name of the report's template
+        :param list docids: the ids of the records to print, if they are known
         :rtype: bool
         """
         model = self.env.get(self._get_report_from_name(report_name).model)
         return (
             model is not None
             and model._async_report
-            and not is_extended(ReportController, self.env)
-            and self.env['ir.async']._can_download('report')
+            and self.env['ir.async']._can_download('report', lambda: len(docids or ()) <= SHORT_COUNT)
             and self.get_wkhtmltopdf_state() == 'ok'
+            and not self._find_pdf_extension(report_name, docids)
         )
+
+    @api.model
+    def _find_pdf_extension(self, report_name, docids=None):
+        ids = ','.join(str(id_) for id_ in docids or [1])
+        extension = find_extension(ReportController, self.env, {
+            'report_download': {'data': json.dumps([f'/report/pdf/{report_name}/{ids}', 'qweb-pdf']), 'context': '{}'},
+            'report_routes': {'reportname': report_name, 'docids': ids, 'converter': 'pdf', 'context': '{}'},
+        })
+        return self.env['ir.async']._log_extension(extension, "PDF reports")
 
     @api.model
     def async_pdf(self, report_name, docids, data=None):
@@ -37,13 +58,32 @@ class IrActionsReport(models.Model):
         :param dict data: the options of the report, from a wizard
         :return: the job, as ``asyncRpc`` in the web client takes it
         :rtype: dict
+        :raises odoo.exceptions.AccessError: when the user is a portal or public user
+        :raises odoo.exceptions.UserError: when there is no such report
         """
-        description = self._get_report_from_name(report_name).name
-        jobs = self.env['ir.async'].with_options(channel='export')
-        return {'asyncJobId': jobs.call_notify(description, self.browse()._print_file, report_name, docids, data).id}
+        self.env['ir.async']._check_download()
+        report = self._get_report_from_name(report_name)
+        if not report:
+            raise UserError(self.env._("There is no report %(name)s. Update the page.", name=report_name))
+        return self.env['ir.async']._call_download(
+            'report', self._describe_print(report, docids), self.browse()._print_file, report_name, docids, data,
+            is_short=0 < len(docids or ()) <= SHORT_COUNT, identity=[report_name, docids, data or {}])
+
+    def _describe_print(self, report, docids):
+        """Return what users see in their list: what is printed, and of which record or how many."""
+        if not docids:
+            return report.name
+        name = None
+        if len(docids) == 1 and report.model in self.env:
+            with contextlib.suppress(AccessError, MissingError):  # printing reports them
+                name = self.env[report.model].browse(docids).display_name
+        if name:
+            return self.env._("%(report)s: %(record)s", report=report.name, record=name)
+        return self.env._("%(report)s (%(count)s)", report=report.name, count=len(docids))
 
     def _print_file(self, report_name, docids, data):
         """Print a report: the job of :meth:`async_pdf`."""
+        self.env['ir.async']._check_download()
         report = self._get_report_from_name(report_name)
         # The template gets the context among its data, as from the route.
         context = {key: value for key, value in self.env.context.items() if key != 'async_job_id'}
@@ -56,9 +96,19 @@ class IrActionsReport(models.Model):
 
     @api.model
     def _run_wkhtmltopdf(self, *args, **kwargs):
-        # It fetches the images by HTTP, in a session of the user: those that need a login, too. In a job there is
-        # no session to make it from; of the superuser there is to be none.
-        if request or self.env.user._is_superuser() or not self.env['ir.async'].current():
+        # It fetches style sheets and images by HTTP. In a job there is no request whose session it could have.
+        if request or not self.env['ir.async'].current():
             return super()._run_wkhtmltopdf(*args, **kwargs)
-        with as_request(self.env):
-            return super()._run_wkhtmltopdf(*args, **kwargs)
+        with cookie_jar(self.env, self._get_report_url()) as path:
+            token = _cookie_jar.set(path)
+            try:
+                return super()._run_wkhtmltopdf(*args, **kwargs)
+            finally:
+                _cookie_jar.reset(token)
+
+    @api.model
+    def _build_wkhtmltopdf_args(self, *args, **kwargs):
+        command_args = super()._build_wkhtmltopdf_args(*args, **kwargs)
+        if path := _cookie_jar.get():
+            command_args += ['--cookie-jar', path]
+        return command_args

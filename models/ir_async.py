@@ -49,7 +49,7 @@ STORAGE = {'autovacuum_vacuum_scale_factor': '0.02', 'autovacuum_vacuum_threshol
 class IrAsync(models.Model):
     """A call of a model's method that is run by a worker process, soon, with the same user, context and records."""
     _name = 'ir.async'
-    _description = "Async Job"
+    _description = "Background Job"
     _order = 'id DESC'
     _log_access = False  # jobs are written in bulk, by SQL
     _allow_sudo_commands = False
@@ -58,9 +58,9 @@ class IrAsync(models.Model):
     state = fields.Selection(
         [
             ('waiting', "Waiting"),
-            ('created', "Created"),
-            ('processing', "Processing"),
-            ('succeeded', "Succeeded"),
+            ('created', "Queued"),
+            ('processing', "Running"),
+            ('succeeded', "Ready"),
             ('done', "Done"),
             ('failed', "Failed"),
             ('cancelled', "Cancelled"),
@@ -176,8 +176,15 @@ class IrAsync(models.Model):
         return changed
 
     def _compute_progress(self):
+        # What an earlier attempt had reported is not the progress of this one.
         self.env.cr.execute(SQL(
-            "SELECT job_id, done, total, message FROM ir_async_progress WHERE job_id IN %s", self._ids or (0,)))
+            """
+            SELECT job.id, progress.done, progress.total, progress.message
+              FROM ir_async_progress AS progress
+              JOIN ir_async AS job ON job.id = progress.job_id
+             WHERE job.id IN %s AND job.state NOT IN ('waiting', 'created')
+               AND (job.state != 'processing' OR coalesce(progress.revision, job.revision) = job.revision)
+            """, self._ids or (0,)))
         reported = {job_id: _progress(*progress) for job_id, *progress in self.env.cr.fetchall()}
         for job in self:
             job.progress = reported.get(job.id, False)

@@ -12,7 +12,7 @@ class IrAsyncChannel(models.Model):
     A channel that has no record has no limits.
     """
     _name = 'ir.async.channel'
-    _description = "Async Channel"
+    _description = "Background Job Channel"
     _order = 'name'
     _allow_sudo_commands = False
 

@@ -1,9 +1,12 @@
+import json
+
 from odoo import api, fields, models
 from odoo.tools import SQL
 
-from .ir_async import BUS_PAYLOAD_MAX_SIZE
+from .ir_async import BUS_PAYLOAD_MAX_SIZE, LIVE
 
 LISTED_MAX = 100  # jobs in the list of a user: the others are in the views
+ACTION_MAX_SIZE = 1024 * 1024  # characters of JSON; whatever is larger is data, no action
 
 
 class IrAsync(models.Model):
@@ -19,19 +22,34 @@ class IrAsync(models.Model):
     before_ids = fields.Many2many(
         'ir.async', 'ir_async_after_rel', 'after_id', 'job_id', "Before", readonly=True, help="The jobs that wait for it")
 
-    @api.depends('date_start', 'date_done')
+    error_message = fields.Char("Error", compute='_compute_error_message', help="What went wrong, last time")
+
+    @api.depends('state', 'create_date', 'date_start', 'date_done')
     def _compute_duration(self):
-        now = fields.Datetime.now()
+        # The dates are those of the database's clock.
+        [[now]] = self.env.execute_query(SQL("SELECT clock_timestamp() AT TIME ZONE 'UTC'"))
         for job in self:
-            job.duration = job.date_start and ((job.date_done or now) - job.date_start).total_seconds()
-            job.wait_duration = job.date_start and (job.date_start - job.create_date).total_seconds()
+            # A job that is tried again later is over for now. Nobody knows when: its last end is not kept.
+            end = now if job.state == 'processing' else job.date_done
+            job.duration = job.date_start and end and max(0, (end - job.date_start).total_seconds())
+            job.wait_duration = job.date_start and max(0, (job.date_start - job.create_date).total_seconds())
+
+    @api.depends('state', 'attempts', 'payload')
+    def _compute_error_message(self):
+        # Results may be large: only the payloads of those that can have an error are read.
+        with_error = self.filtered(lambda job: job.state == 'failed' or (job.state in LIVE and job.attempts))
+        payloads = dict(self.env.execute_query(SQL("SELECT id, payload FROM ir_async WHERE id IN %s", with_error._ids or (0,))))
+        for job in self:
+            error = (payloads.get(job.id) or {}).get('error') or {}
+            job.error_message = error.get('data', {}).get('message') or error.get('message')
 
     def _field_to_sql(self, alias, field_expr, query=None):
         # They are not columns, but can be measured and sorted as if they were.
         if field_expr == 'duration':
             return SQL(
-                "extract(epoch FROM coalesce(%s, now() AT TIME ZONE 'UTC') - %s)",
-                super()._field_to_sql(alias, 'date_done', query), super()._field_to_sql(alias, 'date_start', query))
+                "extract(epoch FROM CASE WHEN %s = 'processing' THEN clock_timestamp() AT TIME ZONE 'UTC' ELSE %s END - %s)",
+                super()._field_to_sql(alias, 'state', query), super()._field_to_sql(alias, 'date_done', query),
+                super()._field_to_sql(alias, 'date_start', query))
         if field_expr == 'wait_duration':
             return SQL(
                 "extract(epoch FROM %s - %s)",
@@ -46,11 +64,17 @@ class IrAsync(models.Model):
     @api.model
     @api.readonly
     def get_user_jobs(self, job_ids=()):
-        """Return the jobs that the web client shows to the user, as the bus would tell him about them.
+        """Return the jobs that the web client shows to the user, as the messages of the bus describe them.
 
-        :param list job_ids: more of his jobs that the client knows, or waits for
-        :return: ``{id, name, state, revision, payload, …}`` of each; without the payload if that is large, as in the
-            messages of the bus. ``elapsed`` is in seconds, up to now or to the end.
+        Running jobs come first, then those with a result or an error, then queued ones, the latest of each first. The
+        running ones are always listed.
+
+        :param list job_ids: more jobs of the user, which the client knows or waits for
+        :return: ``{id, name, state, revision, payload, …}`` of each, by id. All times are in seconds from now or
+            between two dates, so that the clock of the browser does not matter: ``elapsed`` is how long the job has
+            run, up to now or to the end, None while it is queued; ``ended_ago`` and ``scheduled_in`` are there for
+            jobs that ended or are dated. Large payloads are left out, as in the messages of the bus; then
+            ``result_type`` is the type of the action, or False. ``is_stuck``: a job that it waits for has failed.
         :rtype: list[dict]
         """
         self.browse().check_access('read')
@@ -62,23 +86,56 @@ class IrAsync(models.Model):
                   FROM ir_async
                  WHERE user_id = %(uid)s AND notify AND dismissed IS NOT TRUE
                    AND (name IS NOT NULL OR state NOT IN ('done', 'failed', 'cancelled'))
-              ORDER BY state IN ('waiting', 'created', 'processing') DESC, id DESC
+              ORDER BY CASE WHEN state = 'processing' THEN 0
+                            WHEN state IN ('succeeded', 'failed') THEN 1
+                            WHEN state IN ('waiting', 'created') THEN 2
+                            ELSE 3 END,
+                       id DESC
                  LIMIT %(limit)s
+            ), running AS (
+                SELECT id
+                  FROM ir_async
+                 WHERE user_id = %(uid)s AND notify AND state = 'processing'
             )
             SELECT id, name, state, revision, dismissed,
-                   extract(epoch FROM coalesce(date_done, now() AT TIME ZONE 'UTC') - date_start)::float AS elapsed,
-                   coalesce(length(payload::text), 0) <= %(max_size)s AS is_small,
+                   CASE WHEN state NOT IN ('waiting', 'created') AND date_start IS NOT NULL
+                        THEN greatest(extract(epoch FROM coalesce(date_done, now() AT TIME ZONE 'UTC') - date_start), 0)::float
+                   END AS elapsed,
+                   CASE WHEN state NOT IN ('waiting', 'created', 'processing')
+                        THEN extract(epoch FROM now() AT TIME ZONE 'UTC' - date_done)::float
+                   END AS ended_ago,
+                   CASE WHEN state = 'created' AND date_scheduled > now() AT TIME ZONE 'UTC'
+                        THEN extract(epoch FROM date_scheduled - now() AT TIME ZONE 'UTC')::float
+                   END AS scheduled_in,
+                   state = 'waiting' AND EXISTS (
+                       SELECT FROM ir_async_after_rel AS rel
+                         JOIN ir_async AS parent ON parent.id = rel.after_id
+                        WHERE rel.job_id = ir_async.id AND rel.unmet AND parent.state = 'failed'
+                   ) AS is_stuck,
+                   coalesce(length(payload::text), 0) AS size,
                    CASE WHEN length(payload::text) <= %(max_size)s THEN payload END AS payload
               FROM ir_async
-             WHERE id IN (SELECT id FROM listed UNION SELECT unnest(%(job_ids)s::int[])) AND user_id = %(uid)s
+             WHERE id IN (SELECT id FROM listed UNION SELECT id FROM running UNION SELECT unnest(%(job_ids)s::int[]))
+               AND user_id = %(uid)s
           ORDER BY id
             """,
             uid=self.env.uid, limit=LISTED_MAX, max_size=BUS_PAYLOAD_MAX_SIZE,
             job_ids=[int(job_id) for job_id in job_ids or ()]))
         for row in rows:
             row['name'] = row['name'] or False
-            if not row.pop('is_small'):
+            for key in ('ended_ago', 'scheduled_in', 'is_stuck'):
+                if row[key] is None or row[key] is False:
+                    del row[key]
+            size = row.pop('size')
+            if size > BUS_PAYLOAD_MAX_SIZE:
                 del row['payload']
+                row['result_type'] = size <= ACTION_MAX_SIZE and self.browse(row['id'])._read_result_type()
             if row['state'] == 'processing':
                 row['progress'] = self.browse(row['id']).progress or None
         return rows
+
+    def _read_result_type(self):
+        """Return the type of the action that a large result is, or False."""
+        [[payload]] = self.env.execute_query(SQL("SELECT payload::text FROM ir_async WHERE id = %s", self.id))
+        result = json.loads(payload).get('result')
+        return isinstance(result, dict) and str(result.get('type') or '') or False

@@ -1,7 +1,21 @@
+"""Files that jobs make for users who wait for them: exports and reports."""
+import hashlib
+import json
+import logging
+
 from odoo import api, models
+from odoo.exceptions import AccessError
 from odoo.modules import module
-from odoo.tools import str2bool
+from odoo.tools import SQL, str2bool
 from odoo.tools.misc import clean_context
+
+from ..engine.session import LIVE_PROCESSES
+from .ir_async import LIVE
+
+_logger = logging.getLogger(__name__)
+
+KINDS = ('export', 'report')
+SHORT_PRIORITY = 5  # what is made in a moment does not wait for what takes minutes
 
 
 class IrAsync(models.Model):
@@ -9,27 +23,109 @@ class IrAsync(models.Model):
 
     @api.model
     def _get_download_settings(self):
-        """Return which kinds of files jobs are to make, if they can.
+        """Return which kinds of files jobs make, if they can.
 
         :rtype: dict[str, bool]
         """
-        # sudo - ir.config_parameter: all users may profit by what the administrator has set
+        # sudo - ir.config_parameter: the administrator's setting applies to all users
         get_param = self.env['ir.config_parameter'].sudo().get_param
-        return {kind: str2bool(get_param(f'ir_async.{kind}', ''), False) for kind in ('export', 'report')}
+        return {kind: str2bool(get_param(f'ir_async.{kind}', ''), False) for kind in KINDS}
 
     @api.model
-    def _can_download(self, kind):
-        """Tell whether a job is to make a file: if that is set so, and there are workers to do it soon.
+    def _can_download(self, kind, is_short=lambda: True):
+        """Return whether a job is the way to make a file now.
 
-        :param str kind: ``export`` or ``report``
+        It is when the setting says so and a live worker serves the channel. A short file does not wait in the queue:
+        it is made in the foreground when no worker is free. A long one waits.
+
+        :param str kind: ``export`` or ``report``, which is also the channel
+        :param is_short: function that returns whether the file is made in a moment, or nobody knows how long it takes
         :rtype: bool
         """
         return (
             self.env.user._is_internal()
             and self._get_download_settings()[kind]
             and not module.current_test  # jobs do not run by themselves then
-            and self._why_unserved('export') is None
+            and not self._why_unserved(kind)
+            and (self._is_worker_free(kind) or not is_short())
         )
+
+    @api.model
+    def _is_worker_free(self, channel):
+        """Return whether a worker would begin a job of a channel at once, as far as this database knows.
+
+        :param str channel: the name of the channel
+        :rtype: bool
+        """
+        # sudo - ir.async.channel: the limits apply to all users
+        capacity = self.env['ir.async.channel'].sudo().search([('name', '=', channel)]).capacity
+        self.flush_model()
+        [[running, busy, queued, workers]] = self.env.execute_query(SQL(
+            """
+            SELECT count(*) FILTER (WHERE channel = %(channel)s),
+                   count(DISTINCT session),
+                   (SELECT count(*)
+                      FROM ir_async
+                     WHERE state = 'created' AND date_scheduled IS NULL AND limited AND channel = %(channel)s),
+                   (SELECT count(DISTINCT process_key)
+                      FROM ir_async_worker
+                     WHERE process_key IN (%(live)s)
+                       AND (channels IS NULL OR %(channel)s = ANY(string_to_array(channels, ','))))
+              FROM ir_async
+             WHERE state = 'processing'
+            """, channel=channel, live=SQL(LIVE_PROCESSES)))
+        workers = max(workers, 1)  # the channel is served, whether we see by whom or not
+        return busy < workers and (not capacity or running + queued < capacity)
+
+    @api.model
+    def _check_download(self):
+        """Check that the user may have files made in the background.
+
+        :raises odoo.exceptions.AccessError: when they are a portal or public user
+        """
+        if not self.env.user._is_internal():
+            raise AccessError(self.env._("Only internal users can export and print in the background."))
+
+    @api.model
+    def _call_download(self, kind, description, target, *args, is_short=False, identity=None):
+        """Have a job make a file, and return what ``asyncRpc`` in the web client takes.
+
+        While a job of the same user makes the same file, there is no second one.
+
+        :param str kind: ``export`` or ``report``
+        :param str description: what users see in their list
+        :param target: the method that makes the file
+        :param args: its arguments
+        :param bool is_short: whether the file is made in a moment
+        :param identity: what distinguishes the file, beside the user and the context; JSON
+        :rtype: dict
+        """
+        context = {name: value for name, value in target.__self__.env.context.items() if name != 'async_job_id'}
+        content = json.dumps([self.env.uid, target.__self__._name, identity, context], sort_keys=True, default=repr)
+        key = f'ir_async.{kind}/{hashlib.sha256(content.encode()).hexdigest()}'
+        is_repeated = self.search_count([('key', '=', key), ('user_id', '=', self.env.uid), ('state', 'in', LIVE)], limit=1)
+        options = {'channel': kind, 'key': key, **({'priority': SHORT_PRIORITY} if is_short else {})}
+        job = self.with_options(**options).call_notify(description, target, *args)
+        if is_repeated:
+            self.env.user._bus_send('simple_notification', {
+                'type': 'info',
+                'message': self.env._("“%(name)s” is already being prepared. You will get that file.", name=job.name),
+            })
+        return {'asyncJobId': job.id}
+
+    @api.model
+    def _log_extension(self, extension, what):
+        """Log, once, that an addon keeps a kind of download in the foreground.
+
+        :param str | None extension: what :func:`find_extension` returned
+        :param str what: what is downloaded
+        :return: whether there is such an addon
+        :rtype: bool
+        """
+        if extension and extension not in _logged:
+            _logged.add(extension)
+            _logger.info("%s in the foreground: %s has a say in them", what, extension)
+        return bool(extension)
 
     @api.model
     def _download(self, name, content, mimetype):
@@ -55,3 +151,6 @@ class IrAsync(models.Model):
             'url': f'/web/content/{attachment.id}?download=true',
             'target': 'download',
         }
+
+
+_logged = set()

@@ -4,10 +4,11 @@ from odoo import fields, models
 class IrAsyncProgress(models.Model):
     """How far a job is. Not in the job's row: nobody may write that one while the job runs, or its end would fail."""
     _name = 'ir.async.progress'
-    _description = "Async Job Progress"
+    _description = "Background Job Progress"
     _log_access = False
     _rec_name = 'job_id'
 
+    revision = fields.Integer(readonly=True, aggregator=None, help="Of the job while it ran: which run the progress is of")
     job_id = fields.Many2one('ir.async', required=True, readonly=True, ondelete='cascade')
     done = fields.Float(digits=0, readonly=True, aggregator=None)
     total = fields.Float(digits=0, readonly=True, aggregator=None)

@@ -8,7 +8,7 @@ class IrAsyncStop(models.Model):
     learns from it how the job ends.
     """
     _name = 'ir.async.stop'
-    _description = "Async Job to Stop"
+    _description = "Background Job to Stop"
     _log_access = False
     _rec_name = 'job_id'
 

@@ -9,7 +9,7 @@ class IrAsyncWorker(models.Model):
     of a session that was closed stays as long as its process lives: it says who serves this database.
     """
     _name = 'ir.async.worker'
-    _description = "Async Worker"
+    _description = "Background Job Worker"
     _log_access = False
     _rec_name = 'host'
 

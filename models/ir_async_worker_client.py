@@ -5,11 +5,19 @@ from ..engine.session import LIVE_PROCESSES, LIVE_SESSIONS
 
 
 class IrAsyncWorker(models.Model):
-    """What the view needs."""
+    """What the views need."""
     _inherit = 'ir.async.worker'
 
     is_alive = fields.Boolean(compute='_compute_is_alive', search='_search_is_alive')
     current_job_id = fields.Many2one('ir.async', "Runs", compute='_compute_current_job_id')
+    job_duration = fields.Float(
+        "For", compute='_compute_current_job_id', digits=(16, 3), help="Seconds that the job has run so far")
+    user_id = fields.Many2one('res.users', "User", compute='_compute_current_job_id')
+
+    @api.depends('host', 'pid')
+    def _compute_display_name(self):
+        for worker in self:
+            worker.display_name = f"{worker.host} ({worker.pid})"
 
     def _alive_ids(self):
         self.env.cr.execute(
@@ -34,3 +42,14 @@ class IrAsyncWorker(models.Model):
         job_by_session = {job.session: job for job in jobs}
         for worker in self:
             worker.current_job_id = job_by_session.get(worker.id, False)
+            worker.job_duration = worker.current_job_id.duration
+            worker.user_id = worker.current_job_id.user_id
+
+    def action_open_job(self):
+        """Open the job that the worker runs.
+
+        :return: the action; None when it has ended meanwhile
+        :rtype: dict | None
+        """
+        self.ensure_one()
+        return self.current_job_id.get_formview_action() if self.current_job_id else None

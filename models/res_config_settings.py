@@ -6,3 +6,22 @@ class ResConfigSettings(models.TransientModel):
 
     async_export = fields.Boolean("Exports in the Background", config_parameter='ir_async.export')
     async_report = fields.Boolean("PDF Reports in the Background", config_parameter='ir_async.report')
+    async_metrics_token = fields.Char("Token of the Monitoring", config_parameter='ir_async.metrics_token')
+    async_summary = fields.Char("Background Jobs Now", compute='_compute_async_summary')
+    async_trouble = fields.Char("Trouble of Background Jobs", compute='_compute_async_summary')
+
+    def _compute_async_summary(self):
+        jobs = self.env['ir.async']
+        counts, _is_estimated = jobs._count_jobs()
+        by_state = {}
+        for (state, _channel), count in counts.items():
+            by_state[state] = by_state.get(state, 0) + count
+        self.async_summary = self.env._(
+            "%(workers)s workers are alive. Jobs: %(running)s running, %(queued)s queued, %(failed)s failed.",
+            workers=jobs._count_workers(), running=by_state.get('processing', 0),
+            queued=by_state.get('waiting', 0) + by_state.get('created', 0), failed=by_state.get('failed', 0))
+        self.async_trouble = {
+            'upgrading': self.env._("Modules are being installed or upgraded: no job starts meanwhile."),
+            'paused': self.env._("Jobs are paused."),
+            'no_worker': self.env._("No worker is alive: the scheduled actions run the jobs, which takes longer."),
+        }.get(jobs._why_unserved('default'), False)

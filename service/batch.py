@@ -7,6 +7,7 @@ import time
 from collections import deque
 
 from ..engine.claim import CLAIM_TIME
+from ..tools.config import settings
 from .execution import Execution
 from .obituary import Obituary
 from .runner import time_limit
@@ -88,9 +89,12 @@ class _MarkedExecution(Execution):
         super().__init__(job)
         self._batch = batch
 
-    def limit(self):
-        """Give the method, or the hooks after its commit, their time."""
-        limit = time_limit(self.job)
+    def limit(self, limit=None):
+        """Give the method, or the hooks after its commit, their time.
+
+        :param float limit: seconds, 0: no limit; by default, as long as the method may run
+        """
+        limit = time_limit(self.job) if limit is None else limit
         self.deadline = limit and time.monotonic() + limit
         # The kernel's alarm ends the process when nothing else can, as when C code keeps the GIL.
         signal.setitimer(signal.ITIMER_REAL, limit and limit + INTERRUPT_TIME)
@@ -103,4 +107,4 @@ class _MarkedExecution(Execution):
 
     def on_end(self):
         self._batch.unmark()
-        self.limit()
+        self.limit(settings().limit_time_real)  # the job's own time-out is that of its method

@@ -88,11 +88,10 @@ class Runner:
         try:
             try:
                 self._run_in_place(execution, self._perform)
-            except Exception as exc:  # noqa: BLE001 -- as any other kind
-                self._handle(execution, exc, begin)
-            except (ClaimLost, JobInterrupted):
-                raise
             except BaseException as exc:  # noqa: BLE001 -- sys.exit() in a job ends the job, not the worker
+                # A claim that seems lost is looked up: the method may raise anything.
+                if isinstance(exc, (ClaimLost, JobInterrupted)) and not self.session.holds(execution.job):
+                    raise
                 self._handle(execution, exc, begin)
             else:
                 _logger.info("Job %s done in %.3fs", execution.job, time.monotonic() - begin)

@@ -15,6 +15,7 @@ import psutil
 import psycopg2
 
 from ..exceptions import JobInterrupted
+from ..tools.config import settings
 from .batch import INTERRUPT_TIME
 from .runner import conclude, where_it_is
 
@@ -74,7 +75,7 @@ def stop_job(batch, execution, reason, thread):
 def _restore(batch, execution):
     """Have the job go on that has ended by itself just now."""
     batch.unmark()
-    execution.limit()
+    execution.limit(settings().limit_time_real)
 
 
 def _conclude(batch, job, reason, execution):

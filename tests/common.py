@@ -156,10 +156,10 @@ class _TestSession(Session):
         rows = self.execute("""
             SELECT id
               FROM ir_async
-             WHERE state = 'created' AND id > %s AND id NOT IN %s
+             WHERE state = 'created' AND origin = %s AND id > %s AND id NOT IN %s
           ORDER BY date_scheduled NULLS FIRST, priority, id
              LIMIT 1
-        """, [after_id, tuple(aside)])
+        """, [self.origin, after_id, tuple(aside)])
         return self.claim_one(*rows[0])[0] if rows else None
 
     def attempts(self, job):

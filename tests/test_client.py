@@ -1,3 +1,5 @@
+import json
+
 from odoo import Command
 from odoo.exceptions import AccessError
 from odoo.tests import Form, TransactionCase, new_test_user, tagged
@@ -49,6 +51,19 @@ class TestClient(TransactionCase):
         self.enqueue("Large", state='succeeded', payload='{"result": "%s"}' % ('x' * 70_000))
         [row] = self.jobs_of(self.user)
         self.assertNotIn('payload', row, "it is read on demand")
+        self.assertIs(row['result_type'], False, "there is nothing to open")
+
+    def test_user_jobs_large_action(self):
+        action = {'type': 'ir.actions.act_window', 'res_model': 'res.partner', 'context': {'text': '\x00' * 20_000}}
+        self.enqueue("Large", state='succeeded', payload=json.dumps({'result': action}))
+        [row] = self.jobs_of(self.user)
+        self.assertNotIn('payload', row)
+        self.assertEqual(row['result_type'], 'ir.actions.act_window')
+
+    def test_user_jobs_huge_payload(self):
+        self.enqueue("Huge", state='succeeded', payload=json.dumps({'result': {'type': 'ir.actions.act_url', 'url': 'x' * 1_100_000}}))
+        [row] = self.jobs_of(self.user)
+        self.assertIs(row['result_type'], False, "it is not parsed")
 
     def test_user_jobs_limit(self):
         for number in range(130):
@@ -56,6 +71,62 @@ class TestClient(TransactionCase):
         rows = self.jobs_of(self.user)
         self.assertEqual(len(rows), 100)
         self.assertEqual(rows[0]['name'], "Job 0", "what is not over comes first")
+
+    def test_user_jobs_order(self):
+        """Running jobs are listed however many others there are, then results and errors, then queued ones."""
+        running = [self.enqueue(f"Running {number}", state='processing').id for number in range(2)]
+        failed = self.enqueue("Failed", state='failed').id
+        for number in range(150):
+            self.enqueue(f"Queued {number}")
+        ids = [row['id'] for row in self.jobs_of(self.user)]
+        self.assertEqual(len(ids), 100)
+        self.assertEqual(ids[:3], [*running, failed])
+
+    def test_user_jobs_running_beyond_the_limit(self):
+        running = {self.enqueue(f"Running {number}", state='processing').id for number in range(120)}
+        self.assertLessEqual(running, {row['id'] for row in self.jobs_of(self.user)})
+
+    def test_user_jobs_times(self):
+        """All times are differences by the clock of the database."""
+        def ago(seconds):
+            self.env.cr.execute("SELECT now() AT TIME ZONE 'UTC' - %s * interval '1 s'", [seconds])
+            return self.env.cr.fetchone()[0]
+
+        queued = self.enqueue("Tried before", date_start=ago(60))
+        dated = self.enqueue("Dated", date_scheduled=ago(-90))
+        due = self.enqueue("Due", date_scheduled=ago(5))
+        running = self.enqueue("Running", state='processing', date_start=ago(30))
+        ended = self.enqueue("Ended", state='done', date_start=ago(30), date_done=ago(10))
+        rows = {row['id']: row for row in self.jobs_of(self.user)}
+        self.assertIsNone(rows[queued.id]['elapsed'], "the time of an earlier attempt is none of this one")
+        self.assertAlmostEqual(rows[dated.id]['scheduled_in'], 90)
+        self.assertNotIn('scheduled_in', rows[due.id])
+        self.assertAlmostEqual(rows[running.id]['elapsed'], 30)
+        self.assertNotIn('ended_ago', rows[running.id])
+        self.assertAlmostEqual(rows[ended.id]['elapsed'], 20)
+        self.assertAlmostEqual(rows[ended.id]['ended_ago'], 10)
+
+    def test_user_jobs_stuck(self):
+        parent = self.enqueue("Parent")
+        target = self.env['res.partner'].with_user(self.user)
+        child = self.env['ir.async'].with_options(after=parent).call_notify("Child", target.check_access, 'read')
+        self.assertNotIn('is_stuck', {row['id']: row for row in self.jobs_of(self.user)}[child.id])
+        self.env.cr.execute("UPDATE ir_async SET state = 'failed' WHERE id = %s", [parent.id])
+        self.assertTrue({row['id']: row for row in self.jobs_of(self.user)}[child.id]['is_stuck'])
+
+    def test_progress_of_an_earlier_attempt(self):
+        job = self.enqueue("Export", state='processing', revision=4)
+        self.env.cr.execute(
+            "INSERT INTO ir_async_progress (job_id, revision, done, total) VALUES (%s, 2, 9, 10)", [job.id])
+        [row] = self.jobs_of(self.user)
+        self.assertIsNone(row['progress'])
+        self.assertFalse(job.progress)
+        self.env.cr.execute("UPDATE ir_async_progress SET revision = 4 WHERE job_id = %s", [job.id])
+        job.invalidate_recordset()
+        self.assertEqual(job.progress, {'done': 9, 'total': 10, 'message': None})
+        self.env.cr.execute("UPDATE ir_async SET state = 'created' WHERE id = %s", [job.id])
+        job.invalidate_recordset()
+        self.assertFalse(job.progress, "it waits for its next attempt")
 
     def test_progress(self):
         job = self.enqueue("Export", state='processing')

@@ -1,6 +1,9 @@
+import contextlib
 import io
 import json
 import logging
+import tempfile
+import warnings
 from datetime import datetime
 from unittest.mock import patch
 
@@ -15,8 +18,9 @@ from odoo.tests import HttpCase, new_test_user, tagged
 from odoo.tools import mute_logger
 
 from .common import AsyncCase
-from odoo.addons.ir_async.models import ir_async_download
+from odoo.addons.ir_async.models import base, ir_async_download
 from odoo.addons.ir_async.tools import export
+from odoo.addons.ir_async.tools.request import as_request
 from odoo.addons.web.controllers.export import CSVExport
 
 ROUTE = 'odoo.addons.web.controllers.export'
@@ -104,7 +108,10 @@ class TestExport(AsyncCase, HttpCase):
         if format_ == 'csv':
             self.assertEqual(later.content, now.content)
         else:
-            self.assertEqual(_cells(later.content), _cells(now.content))
+            title, dimensions, widths, cells = _cells(now.content)
+            self.assertEqual(_cells(later.content), (title, dimensions, widths, [
+                # Odoo makes a formula of a text
+                (coordinate, 's' if type_ == 'f' else type_, *rest) for coordinate, type_, *rest in cells]))
         return later
 
     def test_csv(self):
@@ -201,7 +208,99 @@ class TestExport(AsyncCase, HttpCase):
         self.startPatch(patch.object(xlsxwriter, 'Workbook', Workbook))
         self.assertSameError('xlsx', self.params(['name', 'child_ids/name']))  # 10 records, 19 rows
         self.assertSameError('xlsx', self.params(['name'], domain=[('id', 'in', self.partners.ids + self.partners.child_ids.ids)]))
-        self.assertSameExport('xlsx', self.params(['name']))
+        self.assertFails('xlsx', self.params(['name']), "too many rows")  # Odoo drops the last one
+        self.assertSameExport('xlsx', self.params(['name'], ids=self.partners.ids[:9]))
+
+    def test_too_many_rows_with_groups(self):
+        class Workbook(xlsxwriter.Workbook):
+            def add_worksheet(self, *args, **kwargs):
+                sheet = super().add_worksheet(*args, **kwargs)
+                sheet.xls_rowmax = 12
+                return sheet
+
+        self.startPatch(patch.object(xlsxwriter, 'Workbook', Workbook))
+        self.assertFails('xlsx', self.params(['name'], groupby=['country_id']), "too many rows")
+
+    def test_too_many_columns(self):
+        class Workbook(xlsxwriter.Workbook):
+            def add_worksheet(self, *args, **kwargs):
+                sheet = super().add_worksheet(*args, **kwargs)
+                sheet.xls_colmax = 2
+                return sheet
+
+        self.startPatch(patch.object(xlsxwriter, 'Workbook', Workbook))
+        self.assertFails('xlsx', self.params(['name', 'ref', 'color']), r"too many columns \(3 columns, limit: 2\)")
+
+    def assertFails(self, format_, params, message):
+        job = self.start_export(format_, params)
+        with mute_logger('odoo.addons.ir_async.service.runner'):
+            self.run_jobs()
+        self.assertEqual(job.state, 'failed')
+        self.assertRegex(job.payload['error']['data']['message'], message)
+
+    # what Excel cannot hold
+
+    def xlsx_texts(self, texts, **params):
+        """Export partners of these references; return the cells of the references."""
+        partners = self.env['res.partner'].create([{'name': f"text {i:06}", 'ref': text} for i, text in enumerate(texts)])
+        response = self.export('xlsx', self.params(['name', 'ref'], domain=[('id', 'in', partners.ids)], **params))
+        sheet = openpyxl.load_workbook(io.BytesIO(response.content)).active
+        return [cell for [_name, cell] in sheet.iter_rows(min_row=2, min_col=1, max_col=2)]
+
+    def test_xlsx_no_link_is_lost(self):
+        long = "https://example.com/" + "x" * 2060
+        texts = [
+            "https://example.com/1", "mailto:a@example.com", long[:2079], long, "https://example.com/#" + "é" * 2080,
+            "https://a.example.com\nhttps://b.example.com", "internal:Sheet1!A1", "external:c:\\x.xlsx", "file:///etc/hosts",
+            "ftp://example.com", "http://" + "𝄞" * 1040, "https://" + "<" * 1000,
+        ]
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            cells = self.xlsx_texts(texts)
+        self.assertEqual([cell.value for cell in cells], texts)
+        self.assertEqual({cell.data_type for cell in cells}, {'s'})
+        self.assertEqual([bool(cell.hyperlink) for cell in cells], [
+            True, True, True, False, False, True, False, False, False, True, False, True])
+
+    def test_xlsx_links_beyond_the_limit(self):
+        self.startPatch(patch.object(export, 'LINKS_MAX', 3))
+        texts = [f"https://example.com/{i}" for i in range(7)]
+        cells = self.xlsx_texts(texts)
+        self.assertEqual([cell.value for cell in cells], texts)
+        self.assertEqual([bool(cell.hyperlink) for cell in cells], [True] * 3 + [False] * 4)
+
+    def test_xlsx_65_531_links(self):
+        texts = [f"http://x.co/{i}" for i in range(65_531)]
+        with tempfile.TemporaryDirectory() as folder, as_request(self.env), warnings.catch_warnings():
+            warnings.simplefilter('error')
+            writer = export.XlsxWriter(self.env, [{'name': 'ref', 'type': 'char'}], ["Ref"], len(texts), folder)
+            with writer:
+                for row, text in enumerate(texts, 1):
+                    writer.write_cell(row, 0, text)
+        sheet = openpyxl.load_workbook(io.BytesIO(writer.value), read_only=True).active
+        self.assertEqual([value for [value] in sheet.iter_rows(min_row=2, values_only=True)], texts)
+
+    def test_xlsx_no_text_is_a_formula(self):
+        texts = ["=1+1", "{=1+1}", "=", "=HYPERLINK(\"http://x\")", "=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)"]
+        cells = self.xlsx_texts(texts)
+        self.assertEqual([(cell.value, cell.data_type) for cell in cells], [(text, 's') for text in texts])
+
+    def test_xlsx_no_header_or_group_is_a_formula(self):
+        self.partners[0].name = "=2+2"
+        response = self.export('xlsx', self.params(
+            groupby=['name'], ids=self.partners[:1].ids, fields=[{'name': 'ref', 'label': "=1+1", 'type': 'char'}]))
+        sheet = openpyxl.load_workbook(io.BytesIO(response.content)).active
+        self.assertEqual([(cell.value, cell.data_type) for [cell] in sheet.iter_rows()][:2], [("=1+1", 's'), ("=2+2 (1)", 's')])
+
+    def test_xlsx_no_text_is_cut_off(self):
+        texts = ["x" * 32_767, "x" * 32_768, "𝄞" * 16_383, "𝄞" * 16_384, "=" * 32_768, "https://" + "x" * 32_760]
+        cells = self.xlsx_texts(texts)
+        for cell, text, is_kept in zip(cells, texts, (True, False, True, False, False, False), strict=True):
+            if is_kept:
+                self.assertEqual(cell.value, text)
+            else:
+                self.assertIn("The content of this cell is too long for an XLSX file", cell.value)
+                self.assertIn("CSV", cell.value)
 
     # what is around
 
@@ -209,10 +308,10 @@ class TestExport(AsyncCase, HttpCase):
         job = self.start_export('csv', self.params())
         reported = []
         self.startPatch(patch.object(
-            type(self.env['ir.async']), 'report_progress', lambda _self, done, total: reported.append((done, total))))
+            type(self.env['ir.async']), 'report_progress', lambda _self, *args: reported.append(args)))
         self.run_jobs()
         self.assertEqual(job.state, 'succeeded')
-        self.assertEqual(reported, [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10)])
+        self.assertEqual(reported, [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10, "Writing the file…")])
 
     def test_log(self):
         self.url_open('/web/session/authenticate')
@@ -226,7 +325,8 @@ class TestExport(AsyncCase, HttpCase):
     def test_job(self):
         job = self.start_export('xlsx', self.params(['name'], context={'default_type': 'url', 'default_name': "no"}))
         self.assertEqual((job.name, job.channel, job.user_id), ("Contact (XLSX)", 'export', self.user))
-        self.assertEqual(self.env['ir.async.channel'].search([('name', '=', 'export')]).mapped('capacity'), [1])
+        for kind in ('export', 'report'):
+            self.assertEqual(self.env['ir.async.channel'].search([('name', '=', kind)]).mapped('capacity'), [1])
         self.run_jobs()
         attachment = self.env['ir.attachment'].search([('res_model', '=', 'ir.async'), ('res_id', '=', job.id)])
         self.assertEqual(attachment.name, "Contact (res.partner).xlsx")
@@ -265,18 +365,21 @@ class TestExport(AsyncCase, HttpCase):
     # when it is done so
 
     def test_available(self):
-        def available(user=self.user):
-            return self.env(user=user)['res.partner'].has_async_export('xlsx')
+        def available(user=self.user, format_='xlsx'):
+            return self.env(user=user)['res.partner'].has_async_export(format_)
 
         info = self.make_jsonrpc_request('/web/session/get_session_info')
         self.assertEqual(info['async_downloads'], {'export': True, 'report': True})
         self.assertFalse(available(), "under test, jobs do not run by themselves")
-        self.startPatch(patch.object(ir_async_download.module, 'current_test', None))
-        workers = self.startPatch(patch.object(ir_async_download, 'workers_alive', return_value=True))
+        served = self.serve()
         self.assertTrue(available())
-        workers.return_value = False
-        self.assertFalse(available())
-        workers.return_value = True
+        for reason in ('no_worker', 'paused', 'upgrading'):
+            served['export'] = reason
+            self.assertFalse(available())
+        served['export'] = None
+        served['report'] = 'paused'
+        self.assertTrue(available())
+        self.assertFalse(available(format_='pdf'))
 
         settings = self.env['res.config.settings'].create({})
         self.assertTrue(settings.async_export)
@@ -292,16 +395,164 @@ class TestExport(AsyncCase, HttpCase):
         with patch.object(type(self.env['res.partner']), '_async_export', False):
             self.assertFalse(available())
 
-    def test_extension_goes_first(self):
+    def serve(self):
+        """Have live workers serve all channels, as far as the exports know.
+
+        :return: why they do not, by channel
+        :rtype: dict
+        """
+        served = {}
         self.startPatch(patch.object(ir_async_download.module, 'current_test', None))
-        self.startPatch(patch.object(ir_async_download, 'workers_alive', return_value=True))
+        self.startPatch(patch.object(
+            type(self.env['ir.async']), '_why_unserved', lambda _self, channel='default': served.get(channel)))
+        return served
+
+    def queue(self, state, channel, session=None):
+        """Put a job of a channel into the queue, or have a worker run it."""
+        job = self.env['ir.async'].with_options(channel=channel).call(self.partners.name_create, "x")
+        job.flush_recordset()
+        self.env.cr.execute("UPDATE ir_async SET state = %s, session = %s WHERE id = %s", [state, session, job.id])
+
+    def test_short_ones_do_not_wait(self):
+        self.serve()
         partners = self.env(user=self.user)['res.partner']
-        self.assertTrue(partners.has_async_export('csv'))
-        for module, extends in (('odoo.addons.not_installed.controllers', False), ('odoo.addons.bus.controllers', True)):
-            extension = type('Extension', (), {'__module__': module})
-            self.assertEqual(extension.__module__, module)
-            with patch.object(CSVExport, '__subclasses__', lambda extension=extension: [extension], create=True):
-                self.assertEqual(partners.has_async_export('csv'), not extends)
+        short = json.dumps(self.params(ids=self.partners[:3].ids))
+        by_domain = json.dumps(self.params(domain=[('id', 'in', self.partners[:3].ids)]))
+        long = json.dumps(self.params(ids=self.partners[:4].ids))
+        long_by_domain = json.dumps(self.params())
+        self.startPatch(patch.object(base, 'BATCH_SIZE', 3))
+        for data in (short, by_domain, long, long_by_domain, None):
+            self.assertTrue(partners.has_async_export('csv', data))
+        self.queue('processing', 'report', -1)
+        self.assertFalse(partners.has_async_export('csv', short), "the only worker is busy")
+        self.env.cr.execute("DELETE FROM ir_async")
+        self.queue('created', 'default')
+        self.queue('created', 'report')
+        self.assertTrue(partners.has_async_export('csv', short))
+        self.queue('created', 'export')
+        for data in (short, by_domain, None):
+            self.assertFalse(partners.has_async_export('csv', data), "one goes before")
+        for data in (long, long_by_domain):
+            self.assertTrue(partners.has_async_export('csv', data), "it can wait")
+
+    def test_short_ones_go_first(self):
+        self.startPatch(patch.object(base, 'BATCH_SIZE', 3))
+        long = self.start_export('csv', self.params())
+        short = self.start_export('csv', self.params(ids=self.partners[:3].ids))
+        self.assertLess(short.priority, long.priority)
+        self.assertEqual(self.run_jobs(), short + long)
+
+    def test_asked_twice(self):
+        params = self.params(['name'])
+        job = self.start_export('csv', params)
+        with self.assertEnqueuesNothing():
+            self.assertEqual(self.start_export('csv', params), job)
+            self.assertEqual(self.start_export('csv', dict(reversed(params.items()))), job, "the order of keys is nothing")
+            self.env.cr.execute("UPDATE ir_async SET state = 'processing' WHERE id = %s", [job.id])
+            self.assertEqual(self.start_export('csv', params), job)
+        self.env.cr.execute("UPDATE ir_async SET state = 'created' WHERE id = %s", [job.id])
+        self.run_jobs()
+        self.assertNotEqual(self.start_export('csv', params), job, "it has ended")
+
+    def test_asked_otherwise(self):
+        self.env['res.lang']._activate_lang('fr_FR')
+        params = self.params(['name'])
+        jobs = self.start_export('csv', params)
+        for format_, changes in (
+            ('xlsx', {}), ('csv', {'import_compat': True}), ('csv', {'ids': self.partners.ids}),
+            ('csv', {'ids': self.partners.ids[::-1]}), ('csv', {'domain': []}), ('csv', {'groupby': ['color']}),
+            ('csv', {'fields': []}), ('csv', {'context': {'lang': 'fr_FR'}}),
+        ):
+            jobs |= self.start_export(format_, {**params, **changes})
+        self.assertEqual(len(jobs), 9)
+        company = self.env['res.company'].create({'name': "another"})
+        self.user.company_ids += company
+        for context in ({'lang': 'fr_FR'}, {'allowed_company_ids': company.ids}, {'active_test': False}):
+            records = self.env(user=self.user, context={'lang': self.user.lang, **context})['res.partner']
+            jobs |= self.env['ir.async'].browse(records.async_export('csv', json.dumps(params))['asyncJobId'])
+        colleague = new_test_user(self.env, 'colleague', groups='base.group_user,base.group_allow_export')
+        records = self.env(user=colleague, context={'lang': self.user.lang})['res.partner']
+        jobs |= self.env['ir.async'].browse(records.async_export('csv', json.dumps(params))['asyncJobId'])
+        self.assertEqual(len(jobs), 13)
+
+    def test_unknown_format(self):
+        with self.assertEnqueuesNothing(), self.assertRaisesRegex(UserError, "Unknown export format pdf: .*csv, xlsx"):
+            self.start_export('pdf', self.params())
+
+    def test_internal_users_only(self):
+        for groups in ('base.group_portal', 'base.group_public'):
+            user = new_test_user(self.env, groups, groups=f'{groups},base.group_allow_export')
+            partners = self.env(user=user)['res.partner']
+            with self.assertEnqueuesNothing(), self.assertRaisesRegex(AccessError, "internal users"):
+                partners.async_export('csv', json.dumps(self.params(['name'])))
+
+    def test_internal_users_only_in_the_job(self):
+        job = self.start_export('csv', self.params(['name']))
+        self.user.group_ids = self.env.ref('base.group_portal') + self.env.ref('base.group_allow_export')
+        with mute_logger('odoo.addons.ir_async.service.runner'):
+            self.run_jobs()
+        self.assertEqual(job.payload['error']['data']['name'], 'odoo.exceptions.AccessError')
+        self.assertIn("internal users", job.payload['error']['data']['message'])
+
+    # extensions
+
+    def test_extensions(self):
+        class Nothing:
+            pass
+
+        class AnotherFormat:
+            @http.route('/web/export/nonsense', type='http', auth='user')
+            def web_export_nonsense(self, data):
+                raise NotImplementedError
+
+        class PassesThrough:
+            @http.route()
+            def web_export_csv(self, data):
+                if json.loads(data)['model'] == 'res.users':
+                    return "mine"
+                return super().web_export_csv(data=data)
+
+        class Filename:
+            def filename(self, base):
+                return "mine"
+
+        class Content:
+            def from_data(self, fields, columns_headers, rows):
+                return "mine"
+
+        class Base:
+            def base(self, data):
+                return super().base(data.upper())
+
+        class Request:
+            def base(self, data):
+                http.request.env.cr.execute("SELECT 1")
+                return super().base(data)
+
+        self.serve()
+        partners = self.env(user=self.user)['res.partner']
+        for mixin, is_background in (
+            (Nothing, True), (AnotherFormat, True), (PassesThrough, True),
+            (Filename, False), (Content, False), (Base, False), (Request, False),
+        ):
+            with self.subTest(mixin=mixin.__name__), extended(CSVExport, mixin):
+                self.assertEqual(partners.has_async_export('csv'), is_background)
+                self.assertTrue(partners.has_async_export('xlsx'))
+        with extended(CSVExport, PassesThrough):
+            self.assertTrue(partners.has_async_export('csv'))
+            self.assertFalse(self.env(user=self.user)['res.users'].has_async_export('csv'))
+        with extended(CSVExport, Content, module='odoo.addons.not_installed.controllers'):
+            self.assertTrue(partners.has_async_export('csv'))
+
+
+@contextlib.contextmanager
+def extended(controller, mixin, module='odoo.addons.bus.controllers'):
+    """Have an addon extend a controller."""
+    extension = type(mixin.__name__, (mixin, controller), {'__module__': module})
+    try:
+        yield
+    finally:
+        extension.__module__ = 'gone'  # Odoo's routes are those of addons
 
 
 def _filename(response):

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import io
+import re
 import tempfile
 from collections import defaultdict
 
 import xlsxwriter
 
+from odoo.exceptions import UserError
 from odoo.tools import osutil
 
 from odoo.addons.ir_async.tools.request import as_request
@@ -21,12 +23,27 @@ BATCH_SIZE = 1000  # records
 FORMATS = {'csv': CSVExport, 'xlsx': ExcelExport}
 
 
-class XlsxWriter(GroupExportXlsxWriter):
-    """Odoo's writer, but each row goes to a temporary file once the next one is begun."""
+LINK = re.compile(r'(?:(?:ftp|http)s?://|mailto:)')
+LINKS_MAX = 65_530  # on a sheet
+LINK_MAX_LENGTH = 2079  # UTF-16 units
 
-    def __init__(self, fields, columns_headers, row_count, folder):
+
+class XlsxWriter(GroupExportXlsxWriter):
+    """Odoo's writer, but each row goes to a temporary file once the next one begins, and no text gets lost.
+
+    xlsxwriter leaves a cell empty when it cannot make a link of its text, makes a formula of a text that begins with
+    ``=``, cuts off what is too long, and drops the rows and columns for which a sheet has no room.
+    """
+
+    def __init__(self, env, fields, columns_headers, row_count, folder):
+        self.env = env
         self.folder = folder
+        self.link_count = 0
         super().__init__(fields, columns_headers, row_count)
+        if len(columns_headers) > self.worksheet.xls_colmax:
+            raise UserError(self.env._(
+                "There are too many columns (%(count)s columns, limit: %(limit)s) for an XLSX file. Export fewer fields.",
+                count=len(columns_headers), limit=self.worksheet.xls_colmax))
 
     @property
     def workbook(self):
@@ -34,11 +51,49 @@ class XlsxWriter(GroupExportXlsxWriter):
 
     @workbook.setter
     def workbook(self, _in_memory):
-        self._workbook = xlsxwriter.Workbook(self.output, {'constant_memory': True, 'tmpdir': self.folder})
+        self._workbook = xlsxwriter.Workbook(self.output, {
+            'constant_memory': True, 'tmpdir': self.folder, 'strings_to_formulas': False, 'strings_to_urls': False})
+
+    def write(self, row, column, cell_value, style=None):
+        if isinstance(cell_value, str):
+            limit = self.worksheet.xls_strmax
+            if _length(cell_value) > limit:
+                cell_value = self.env._(
+                    "The content of this cell is too long for an XLSX file (more than %s characters). "
+                    "Please use the CSV format for this export.", limit)
+            elif self._write_link(row, column, cell_value, style):
+                return
+        if self.worksheet.write(row, column, cell_value, style):
+            self.raise_too_many_rows()
+
+    def _write_link(self, row, column, text, style):
+        """Write a text that is a link as such, as Odoo does.
+
+        :return: whether the sheet can have it
+        :rtype: bool
+        """
+        if not LINK.match(text) or self.link_count >= LINKS_MAX or _length(text) > LINK_MAX_LENGTH:
+            return False
+        self.link_count += 1
+        return not self.worksheet.write_url(row, column, text, style, string=text)
+
+    def raise_too_many_rows(self):
+        """Raise that the sheet has no room for all rows.
+
+        :raises odoo.exceptions.UserError: always
+        """
+        raise UserError(self.env._(
+            "There are too many rows for an XLSX file (limit: %(limit)s, with the headers). Consider splitting the export, "
+            "or use the CSV format.", limit=self.worksheet.xls_rowmax))
 
     def __exit__(self, exc_type, exc_value, exc_traceback):
         if exc_type is None:  # else it is not worth the time: the job may have been cancelled
             self.close()
+
+
+def _length(text):
+    """Return the length of a text as Excel counts it: in UTF-16 units."""
+    return len(text) if text.isascii() else len(text.encode('utf-16-le', 'surrogatepass')) // 2
 
 
 class Export:
@@ -88,7 +143,7 @@ class Export:
             report_progress(start, total)
             yield self.records[start:start + BATCH_SIZE].export_data(names).get('datas', [])
             self.model.env.invalidate_all()
-        report_progress(total, total)
+        report_progress(total, total, self.model.env._("Writing the file…"))
 
     def _csv(self):
         content = io.BytesIO()
@@ -105,9 +160,12 @@ class Export:
                 for rows in self._batches(self.names):
                     with as_request(self.model.env):
                         for row_index, row in enumerate(rows, row_index + 1):
-                            writer._write_row(row_index, 0, row)
+                            if row_index < writer.worksheet.xls_rowmax:
+                                writer._write_row(row_index, 0, row)
             if row_index > len(self.records):
                 self._writer(row_index, folder)  # raises if these are too many
+            if row_index >= writer.worksheet.xls_rowmax:
+                writer.raise_too_many_rows()  # with the header
             return writer.value
 
     def _grouped_xlsx(self):
@@ -121,7 +179,7 @@ class Export:
 
     def _writer(self, row_count, folder):
         with as_request(self.model.env):
-            return XlsxWriter(self.fields, self.headers, row_count, folder)
+            return XlsxWriter(self.model.env, self.fields, self.headers, row_count, folder)
 
     def _tree(self):
         """Return the tree of the groups with their rows, which are in the order of the records."""

@@ -22,17 +22,3 @@ def as_request(env):
         yield
     finally:
         _request_stack.pop()
-
-
-def is_extended(controller, env):
-    """Tell whether an installed addon extends a controller of Odoo's.
-
-    :param type controller: the class of the controller
-    :param odoo.api.Environment env: any environment of the database
-    :rtype: bool
-    """
-    for extension in controller.__subclasses__():
-        package, _, module = extension.__module__.removeprefix('odoo.').partition('.')
-        if package == 'addons' and module.split('.')[0] in env.registry._init_modules:
-            return True
-    return False

@@ -101,6 +101,17 @@ export async function sendMessage(message) {
     await nextMessages();
 }
 
+/**
+ * Something happens of which the bus says nothing.
+ *
+ * @param {number} jobId
+ * @param {Object} values
+ */
+export function changeSilently(jobId, values) {
+    const [{ revision }] = MockServer.env["ir.async"].browse(jobId);
+    MockServer.env["ir.async"].write([jobId], { ...values, revision: revision + 1 });
+}
+
 /** The payload of a job that failed. */
 export function makeErrorPayload(message = "Division by zero") {
     return {
@@ -133,7 +144,13 @@ export function mockNotifications() {
     const toasts = [];
     mockService("notification", {
         add(message, { title, type, buttons = [], onClose } = {}) {
-            const toast = { message: String(message), title, type, buttons, isOpen: true };
+            const toast = {
+                message: String(message),
+                title: title && String(title),
+                type,
+                buttons,
+                isOpen: true,
+            };
             toasts.push(toast);
             return () => {
                 toast.isOpen = false;

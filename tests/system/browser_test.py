@@ -134,7 +134,7 @@ def test_click_to_result(site):
         expect_running(tab)
         expect_running(other)
         site.wait_until_processing()
-        expect(tab.locator('.o_notification')).to_contain_text('go on working')
+        expect(tab.locator('.o_notification')).to_contain_text('the result will appear under Background jobs')
         expect(tab.locator('.o_blockUI')).to_have_count(0)
         open_menu(tab)
         expect(tab.locator('.o_ir_async_progress_message')).to_have_text(re.compile(r'Nearly there.*75%'))
@@ -151,6 +151,102 @@ def test_click_to_result(site):
     expect_no_results(other)
     expect(other.locator('.o_notification:has-text("Job with action")')).to_have_count(0)
     assert site.database.states() == {'done': 1}
+
+
+def test_late_result_leaves_the_page_alone(site):
+    """A user fills in a form while a result arrives late: the text and the form stay, a toast offers the result."""
+    tab = site.open_tab()
+    with site.closed_gate():
+        tab.click('button[name=run]')
+        blocking = tab.locator('.o_ir_async_block')
+        expect(blocking).to_contain_text('Job with action')
+        expect(blocking.locator('.o_ir_async_progress_message')).to_have_text(re.compile(r'Nearly there.*75%'))
+        blocking.locator('button:has-text("Continue in background")').click()
+        expect(blocking).to_have_count(0)
+        tab.evaluate("""odoo.__WOWL_DEBUG__.root.env.services.action.doAction({
+            type: 'ir.actions.act_window', res_model: 'res.country', views: [[false, 'form']]})""")
+        name = tab.locator('.o_form_view .o_field_widget[name=name] input')
+        name.press_sequentially('Half a na')
+        site.wait_until_processing()
+    site.wait_until_ended()
+    toast = tab.locator('.o_notification:has-text("The result is ready")')
+    expect(toast).to_be_visible()
+    name.press_sequentially('me')
+    expect(name).to_have_value('Half a name')
+    expect(name).to_be_focused()
+    expect(tab.locator('.o_dialog')).to_have_count(0)
+    expect_results(tab, 1)
+    assert site.database.states() == {'succeeded': 1}
+
+
+def test_late_error_leaves_the_page_alone(site):
+    tab = site.open_tab()
+    with site.closed_gate():
+        tab.click('button[name=error]')
+        tab.locator('.o_ir_async_continue').click()
+        tab.locator('input[name=text]').press_sequentially('Half a na')
+        site.wait_until_processing()
+    toast = tab.locator('.o_notification:has-text("division by zero")')
+    expect(toast).to_be_visible()
+    tab.locator('input[name=text]').press_sequentially('me')
+    expect(tab.locator('input[name=text]')).to_have_value('Half a name')
+    expect(tab.locator('.o_dialog')).to_have_count(0)
+    toast.locator('button:has-text("Show error")').click()
+    expect(tab.locator('.o_error_dialog .o_ir_async_error_job')).to_contain_text('Job with error')
+    tab.locator('.o_error_dialog .o_ir_async_error_retry').click()
+    expect(tab.locator('.o_error_dialog')).to_have_count(0)
+    expect(toast).to_be_visible()
+
+
+def test_quick_result_opens_by_itself(site):
+    tab = site.open_tab()
+    tab.click('button[name=run]')
+    expect(tab.locator('.o_breadcrumb')).to_contain_text('Countries')
+    expect_no_results(tab)
+    assert site.database.states() == {'done': 1}
+
+
+def test_session_expired(site):
+    """Polling stops without a word, until the user has logged in again."""
+    site.url = f'http://localhost:{site.odoo.port}'  # without a websocket: the jobs are polled
+    site.login()
+    tab = site.open_tab()
+    with site.closed_gate():
+        tab.click('button[name=nothing]')
+        tab.locator('.o_ir_async_continue').click()
+        site.wait_until_processing()
+        cookies = site.context.cookies()
+        site.context.clear_cookies()
+        with tab.expect_response(lambda response: 'get_user_jobs' in response.url) as polled:
+            pass
+        assert 'SessionExpired' in polled.value.text()
+        expect(tab.locator('.o_dialog')).to_have_count(0)
+    site.wait_until_ended()
+    expect(tab.locator('.o_dialog')).to_have_count(0)
+    expect_running(tab)
+    site.context.add_cookies(cookies)
+    tab.evaluate("odoo.__WOWL_DEBUG__.root.env.services.orm.searchCount('res.country', [])")
+    expect_said(tab, 'done 4')
+
+
+def test_spinner_turns_around_its_own_centre(site):
+    """The ring's pixels stay within the icon's own square, at any angle."""
+    tab = site.open_tab()
+    with site.closed_gate():
+        tab.click('button[name=nothing]')
+        tab.locator('.o_ir_async_continue').click()
+        site.wait_until_processing()
+        open_menu(tab)
+        for icon in tab.locator('.o_ir_async_spin').all():
+            box = icon.evaluate("""icon => ({
+                width: icon.offsetWidth, height: icon.offsetHeight, origin: getComputedStyle(icon).transformOrigin,
+                animation: getComputedStyle(icon).animationName,
+            })""")
+            assert box['animation'] == 'fa-spin'
+            assert box['width'] == box['height'] > 5
+            x, y = (float(value.removesuffix('px')) for value in box['origin'].split())
+            assert abs(x - box['width'] / 2) < 1
+            assert abs(y - box['height'] / 2) < 1
 
 
 def test_websocket_cut(site):
@@ -206,6 +302,13 @@ def test_cancelled(site):
         expect(tab.locator('.o_blockUI')).to_have_count(0)
         open_menu(tab)
         tab.locator('.o_ir_async_job .o_ir_async_cancel').click()
+        dialog = tab.locator('.modal')
+        expect(dialog).to_contain_text('“Job with nothing” is running')
+        dialog.locator('button:has-text("Keep it running")').click()
+        expect(dialog).to_have_count(0)
+        expect(tab.locator('.o_ir_async_job[data-state=processing]')).to_be_visible()
+        tab.locator('.o_ir_async_job .o_ir_async_cancel').click()
+        dialog.locator('button:has-text("Stop the job")').click()
         expect_said(tab, 'AsyncJobCancelledError')
         expect(tab.locator('.o_ir_async_job[data-state=cancelled]')).to_be_visible()
         expect(tab.locator('.o_error_dialog')).to_have_count(0)

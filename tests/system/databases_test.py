@@ -1,5 +1,10 @@
 """Databases come, go, change, and share the workers."""
-from harness import wait_until
+import subprocess
+
+import pytest
+from harness import ODOO, Database, wait_until
+
+COPIED = 'WARNING .* queued jobs came with a copy of another database'
 
 
 def test_many_databases(make_database, server, tmp_path):
@@ -107,3 +112,115 @@ def test_not_ours(cluster, make_database, server):
             wait_until(lambda database=database: not database.backends(), "nobody is in the database")
     assert other.job(job_id).state == 'created'
     assert not other.runs()
+
+
+def fill_production(database):
+    """Leave jobs of each kind in a database; return their ids."""
+    with database.env() as env:
+        effect = env['test.async.effect']
+        env['ir.async.channel'].create([{'name': 'limited', 'capacity': 1}, {'name': 'slow', 'interval': 3600}])
+
+        def call(name, **options):
+            return env['ir.async'].with_options(**options).call(effect.effect, f'production {name}')
+
+        parent = call('parent')
+        jobs = parent + call('child', after=parent) + call('dated', delay=1) + call('keyed', key='sync')
+        jobs += call('limited', channel='limited') + call('of a limited kind', channel='limited/a') + call('slow', channel='slow')
+        jobs += call('running') + call('running limited', channel='limited')
+        ids, running_ids = jobs.ids, jobs[-2:].ids
+    # The sessions are gone by the time of the copy, or are those of another cluster.
+    database.sql("UPDATE ir_async SET state = 'processing', session = 4711, claims = 1, date_start = now() WHERE id = ANY(%s)", [running_ids])
+    database.sql("UPDATE ir_async SET date_scheduled = now() - interval '1 day' WHERE date_scheduled IS NOT NULL")
+    database.leave()
+    return ids
+
+
+def by_template(cluster, database, name):
+    return Database(cluster, name, template=database.name)
+
+
+def by_dump(cluster, database, name):
+    copy = Database(cluster, name, template='template0')
+    settings = ['-h', str(cluster.folder), '-U', 'odoo']
+    dump = subprocess.run([cluster._bin / 'pg_dump', *settings, '-Fc', database.name], check=True, stdout=subprocess.PIPE).stdout
+    subprocess.run([cluster._bin / 'pg_restore', *settings, '--no-owner', '-d', name], check=True, input=dump)
+    return copy
+
+
+def by_odoo(cluster, database, name):
+    copy = Database.__new__(Database)
+    copy.cluster, copy.name = cluster, name
+    subprocess.run([*ODOO, 'db', 'duplicate', database.name, name], check=True, capture_output=True)
+    return copy
+
+
+@pytest.mark.parametrize('copy_database', [by_template, by_dump, by_odoo])
+def test_copy(cluster, database, server, copy_database):
+    """Nothing of a copied queue runs in the copy, and what is enqueued there does; until somebody adopts the rest."""
+    ids = fill_production(database)
+    copy = copy_database(cluster, database, f'{database.name}_copy')
+    try:
+        states = copy.states()
+        with server(copy, workers=2, settings={'poll_interval': 1}, expected=[COPIED]) as odoo:
+            odoo.wait_for_log('9 queued jobs came with a copy')
+            for _round in range(2):
+                with copy.env() as env:
+                    effect = env['test.async.effect']
+                    own = [
+                        env['ir.async'].with_options(**options).call(effect.effect, 'own').id
+                        for options in ({}, {'channel': 'limited'}, {'channel': 'limited/a'}, {'key': 'sync'}, {'priority': 99})]
+                assert not set(own) & set(ids)
+                for job_id in own:
+                    assert copy.wait_for(job_id).state == 'done'
+            assert copy.effects() == {'own': 10}
+            copy.sql("DELETE FROM ir_async WHERE NOT id = ANY(%s)", [ids])
+            assert copy.states() == states
+            copy.sql("UPDATE ir_async_channel SET interval = 0")
+            with copy.env() as env:
+                env['ir.async'].search([('is_elsewhere', '=', True)]).adopt()
+            assert copy.wait_for_all() == {'done': len(ids)}
+        assert copy.effects() == {'own': 10} | {run.name: 1 for run in copy.runs() if run.name != 'own'}
+        assert len(copy.effects()) == len(ids) + 1
+    finally:
+        copy.drop()
+
+
+def test_rename(cluster, database, server):
+    """A database that is renamed goes on."""
+    ids = [database.enqueue('effect', 'job'), database.enqueue('effect', 'limited', options={'channel': 'limited'})]
+    database.leave()
+    old_name, database.name = database.name, f'{database.name}_new'
+    cluster.sql(f'ALTER DATABASE "{old_name}" RENAME TO "{database.name}"')
+    with server(database):
+        for job_id in ids:
+            assert database.wait_for(job_id).state == 'done'
+
+
+def test_neutralized_under_the_same_name(cluster, database, server, tmp_path):
+    """A dump that takes the place of its original, while workers look at all databases, runs nothing of what it had."""
+    ids = fill_production(database)
+    dump = tmp_path / 'dump.zip'
+    subprocess.run([*ODOO, 'db', 'dump', database.name, dump], check=True, capture_output=True)
+    for args, states, expected in ((['--neutralize'], {'cancelled': 9}, []), ([], {'created': 6, 'waiting': 1, 'processing': 2}, [COPIED])):
+        database.drop()
+        with server(settings={'poll_interval': 1}, expected=expected) as odoo:
+            done = subprocess.run([*ODOO, 'db', 'load', '--force', *args, database.name, dump], check=False, capture_output=True, text=True)
+            assert not done.returncode, done.stderr
+            own = database.enqueue('effect', 'own')
+            assert database.wait_for(own).state == 'done'
+            assert database.effects() == {'own': 1}
+            database.sql("DELETE FROM ir_async WHERE NOT id = ANY(%s)", [ids])
+            assert database.states() == states
+            if expected:
+                odoo.wait_for_log('9 queued jobs came with a copy')
+
+
+def test_without_the_privilege(cluster, database, server):
+    """The queue works where nobody may ask for the identifier of the cluster."""
+    database.sql("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    ids = [database.enqueue('effect', 'job'), database.enqueue('effect', 'keyed', options={'key': 'sync'})]
+    ids += database.enqueue_all('effect', [f'job {i}' for i in range(60)])
+    with server(database):
+        for job_id in ids:
+            assert database.wait_for(job_id).state == 'done'
+        assert database.job(ids[0]).origin.endswith(f'/{database.name}')

@@ -20,6 +20,7 @@ from psycopg2.extras import NamedTupleCursor
 
 from odoo import SUPERUSER_ID, api, sql_db
 from odoo.modules.registry import Registry
+from odoo.service.model import retrying
 
 STATE = Path(os.environ['IR_ASYNC_STATE'])
 ODOO = [sys.executable, os.environ['IR_ASYNC_ODOO']]
@@ -187,6 +188,21 @@ class Database:
         with self.env() as env:
             target = getattr(env['test.async.effect'], method)
             return [env['ir.async'].call(target, name, **kwargs).id for name in names]
+
+    def act(self, method, *job_ids):
+        """Call a public method of jobs, as a request does."""
+        with self.env() as env:
+            retrying(getattr(env['ir.async'].browse(job_ids), method), env)
+
+    @contextlib.contextmanager
+    def locked(self, *job_ids):
+        """Keep the rows of jobs locked in somebody else's transaction."""
+        with contextlib.closing(self.cluster.connect(self.name)) as connection:
+            connection.autocommit = False
+            with connection.cursor() as cr:
+                cr.execute("SELECT FROM ir_async WHERE id IN %s FOR UPDATE", [job_ids])
+                yield
+            connection.rollback()
 
     def job(self, job_id):
         [job] = self.sql("SELECT * FROM ir_async WHERE id = %s", [job_id])

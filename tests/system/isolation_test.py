@@ -43,7 +43,7 @@ GROUPS = {
     ],
     'process': [
         'environment', 'missing_environment', 'working_directory', 'umask', 'locale', 'time_zone_of_process', 'signal_mask',
-        'timers', 'context_variable', 'thread', 'thread_user', 'request', 'decimal', 'decimal_context', 'socket_timeout',
+        'signal_handler', 'timers', 'context_variable', 'thread', 'thread_user', 'request', 'decimal', 'decimal_context', 'socket_timeout',
         'temporary_folder',
     ],
 }

@@ -1,8 +1,20 @@
 import { Component } from "@odoo/owl";
+import { ConfirmationDialog } from "@web/core/confirmation_dialog/confirmation_dialog";
+import { toLocaleDateTimeString } from "@web/core/l10n/dates";
+import { _t } from "@web/core/l10n/translation";
 import { useService } from "@web/core/utils/hooks";
-import { STATE_LABELS, isDownload, isLive, isResultWaiting } from "../core/async_job";
-import { formatElapsed } from "../core/elapsed";
+import {
+    STATE_LABELS,
+    hasAction,
+    hasValue,
+    isDownload,
+    isLive,
+    isResultWaiting,
+} from "../core/async_job";
 import { AsyncJobProgress } from "../core/async_job_progress/async_job_progress";
+import { formatElapsed } from "../core/elapsed";
+
+const { DateTime } = luxon;
 
 const ICONS = {
     waiting: "fa-hourglass-o text-muted",
@@ -14,7 +26,7 @@ const ICONS = {
     cancelled: "fa-ban text-muted",
 };
 
-/** A job in the list of the user: how it is, and what can be done about it. */
+/** A job in the list of the user: its state, and what can be done about it. */
 export class AsyncJobItem extends Component {
     static template = "ir_async.AsyncJobItem";
     static components = { AsyncJobProgress };
@@ -27,6 +39,7 @@ export class AsyncJobItem extends Component {
 
     setup() {
         this.asyncJob = useService("async_job");
+        this.dialog = useService("dialog");
     }
 
     get icon() {
@@ -35,6 +48,21 @@ export class AsyncJobItem extends Component {
 
     get stateLabel() {
         return STATE_LABELS[this.props.job.state].toString();
+    }
+
+    /** Why the job is not running, as far as that is known. */
+    get reason() {
+        const { isStuck, payload, scheduledAt, state } = this.props.job;
+        if (state === "waiting") {
+            return (isStuck ? _t("a previous job failed") : _t("for other jobs")).toString();
+        }
+        if (state === "created" && scheduledAt > this.props.now) {
+            const date = DateTime.fromMillis(scheduledAt);
+            const showDate = !date.hasSame(DateTime.fromMillis(this.props.now), "day");
+            const time = toLocaleDateTimeString(date, { showDate, showTime: true });
+            return payload?.error ? _t("runs again at %s", time) : _t("starts at %s", time);
+        }
+        return "";
     }
 
     get isLive() {
@@ -47,6 +75,15 @@ export class AsyncJobItem extends Component {
 
     get canOpen() {
         return isResultWaiting(this.props.job);
+    }
+
+    /** A result that was opened is still there. */
+    get canOpenAgain() {
+        return this.props.job.state === "done" && hasAction(this.props.job);
+    }
+
+    get canShow() {
+        return ["succeeded", "done"].includes(this.props.job.state) && hasValue(this.props.job);
     }
 
     get isDownload() {
@@ -62,12 +99,12 @@ export class AsyncJobItem extends Component {
     }
 
     get errorMessage() {
-        return this.hasFailed ? this.props.job.payload?.error?.data?.message || "" : "";
+        return this.props.job.payload?.error?.data?.message || "";
     }
 
     get elapsed() {
         const { startedAt, endedAt } = this.props.job;
-        return startedAt ? formatElapsed((endedAt || this.props.now) - startedAt) : "";
+        return startedAt ? formatElapsed(Math.max(0, (endedAt || this.props.now) - startedAt)) : "";
     }
 
     open() {
@@ -75,8 +112,23 @@ export class AsyncJobItem extends Component {
         return this.asyncJob.open(this.props.job.id);
     }
 
+    /** What a running job has done is lost. */
     cancel() {
-        return this.asyncJob.cancel(this.props.job.id);
+        const { id, name } = this.props.job;
+        if (!this.isRunning) {
+            return this.asyncJob.cancel(id);
+        }
+        this.dialog.add(ConfirmationDialog, {
+            title: _t("Stop this job?"),
+            body: _t("“%s” is running. Everything it did so far will be undone.", name),
+            confirmLabel: _t("Stop the job"),
+            confirm: () => {
+                const job = this.asyncJob.jobs[id];
+                return job && isLive(job) ? this.asyncJob.cancel(id) : undefined; // over meanwhile
+            },
+            cancelLabel: _t("Keep it running"),
+            cancel: () => {},
+        });
     }
 
     retry() {

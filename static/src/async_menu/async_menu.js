@@ -6,11 +6,14 @@ import { useDropdownState } from "@web/core/dropdown/dropdown_hooks";
 import { _t } from "@web/core/l10n/translation";
 import { registry } from "@web/core/registry";
 import { useService } from "@web/core/utils/hooks";
-import { isLive, isResultWaiting } from "../core/async_job";
+import { formatInteger } from "@web/views/fields/formatters";
+import { isLive, isResultWaiting, isScheduleUnknown, needsAttention } from "../core/async_job";
 import { AsyncJobItem } from "./async_job_item";
 
 // There are views for more.
 export const MAX_ITEMS = 20;
+// A job that is still queued after that is dated, or waits in a line: the server knows.
+const QUEUED_DELAY = 1000;
 
 /** The jobs of the user, in the top bar. */
 export class AsyncMenu extends Component {
@@ -22,6 +25,7 @@ export class AsyncMenu extends Component {
         this.asyncJob = useService("async_job");
         this.jobsById = useState(this.asyncJob.jobs);
         this.hiddenIds = useState(this.asyncJob.hidden);
+        this.older = useState(this.asyncJob.older);
         this.dropdown = useDropdownState();
         this.clock = useState({ now: Date.now() });
         useEffect(
@@ -33,20 +37,37 @@ export class AsyncMenu extends Component {
             },
             () => [this.dropdown.isOpen && this.isRunning]
         );
+        useEffect(
+            (isWondering) => {
+                if (isWondering) {
+                    const learn = () => this.asyncJob.learnSchedules();
+                    const timeout = browser.setTimeout(learn, QUEUED_DELAY);
+                    return () => browser.clearTimeout(timeout);
+                }
+            },
+            () => [this.dropdown.isOpen && this.jobs.some(isScheduleUnknown)]
+        );
         useCommand(_t("Background jobs"), () => this.dropdown.open(), {
             isAvailable: () => this.isDisplayed,
         });
     }
 
-    /** The jobs that have a name, the latest first, those that are not over before the others. */
+    /** The jobs that have a name: running ones, those with a result or an error, queued ones; the latest first. */
     get jobs() {
         return Object.values(this.jobsById)
             .filter((job) => job.name && !this.hiddenIds.has(job.id))
-            .sort((a, b) => isLive(b) - isLive(a) || b.id - a.id);
+            .sort((a, b) => getRank(a) - getRank(b) || b.id - a.id);
     }
 
     get items() {
-        return this.jobs.slice(0, MAX_ITEMS);
+        const running = this.jobs.filter((job) => job.state === "processing").length;
+        return this.jobs.slice(0, Math.max(MAX_ITEMS, running));
+    }
+
+    /** How many jobs only the views show, as users write numbers. */
+    get moreCount() {
+        const count = this.jobs.length - this.items.length + this.older.count;
+        return count && formatInteger(count);
     }
 
     get isDisplayed() {
@@ -57,21 +78,42 @@ export class AsyncMenu extends Component {
         return this.jobs.some((job) => job.state === "processing");
     }
 
-    get endedIds() {
-        return this.jobs.filter((job) => !isLive(job)).map((job) => job.id);
+    get canDismissAll() {
+        return this.jobs.filter((job) => !isLive(job)).length > 1;
     }
 
-    /** How many results the user did not see yet. */
+    /** How many jobs ask for attention: results that nobody opened yet, and failures. */
     get count() {
-        return this.jobs.filter(isResultWaiting).length;
+        return this.jobs.filter(needsAttention).length;
+    }
+
+    get hasFailures() {
+        return this.jobs.some((job) => job.state === "failed");
+    }
+
+    /** The same in words. */
+    get summary() {
+        const count = (isCounted) => this.jobs.filter(isCounted).length;
+        const running = count((job) => job.state === "processing");
+        const ready = count(isResultWaiting);
+        const failed = count((job) => job.state === "failed");
+        return [
+            running && _t("%s running", running),
+            ready && (ready === 1 ? _t("1 result ready") : _t("%s results ready", ready)),
+            failed && _t("%s failed", failed),
+        ]
+            .filter(Boolean)
+            .join(", ");
     }
 
     get label() {
-        return this.count
-            ? _t("Background jobs, %s results ready", this.count)
-            : this.isRunning
-              ? _t("Background jobs, running")
-              : _t("Background jobs");
+        const name = _t("Background jobs").toString();
+        return this.summary ? `${name}, ${this.summary}` : name;
+    }
+
+    beforeOpen() {
+        this.tick();
+        this.asyncJob.toasts.closeAll(); // they would cover the list
     }
 
     tick() {
@@ -84,8 +126,18 @@ export class AsyncMenu extends Component {
     }
 
     dismissAll() {
-        return this.asyncJob.dismiss(this.endedIds);
+        return this.asyncJob.dismissAll();
     }
+}
+
+function getRank(job) {
+    if (job.state === "processing") {
+        return 0;
+    }
+    if (["succeeded", "failed"].includes(job.state)) {
+        return 1;
+    }
+    return isLive(job) ? 2 : 3;
 }
 
 registry.category("systray").add("ir_async.async_menu", { Component: AsyncMenu }, { sequence: 22 });

@@ -1,11 +1,11 @@
 /**
  * Call a method of the server that has a job make a file, and download the file, as if there were no job.
  *
- * When that takes a while, the user is not kept waiting: the file is in the list of his jobs, in the end.
+ * When that takes a while, the user is not kept waiting: the file ends up under *Background jobs*.
  *
  * @param {import("../services/async_job_service").AsyncJobService} asyncJob
  * @param {Object} call as for `asyncRpc`
- * @returns {Promise<void>} resolved once the file is there, or the user is told that it takes a while
+ * @returns {Promise<void>} resolved once the file is there, or the user goes on with something else
  */
 export function asyncDownload(asyncJob, call) {
     return new Promise((resolve, reject) => {
@@ -15,9 +15,8 @@ export function asyncDownload(asyncJob, call) {
             resolve();
         };
         const onEnd = async (job) => {
-            if (isInBackground) {
-                asyncJob.toasts.add(job);
-                return;
+            if (job.inBackground) {
+                return; // a toast offers the file
             }
             try {
                 await asyncJob.open(job.id);
@@ -33,7 +32,7 @@ export function asyncDownload(asyncJob, call) {
             .then(onEnd)
             .catch((error) => {
                 if (isInBackground) {
-                    throw error; // nobody waits any more, but the user is to see it
+                    throw error; // nobody waits any more, but the user must learn of it
                 }
                 reject(error);
             });

@@ -5,18 +5,22 @@ import { _t } from "@web/core/l10n/translation";
  *
  * @typedef {Object} AsyncJob
  * @property {number} id
- * @property {string|false} name what the user sees; he does not see jobs without one
+ * @property {string|false} name what users see; jobs without a name are not listed
  * @property {AsyncJobState} state
  * @property {number} revision grows with every change of state
- * @property {{ result: any }|{ error: Object }|null|undefined} payload undefined: it was too large to be told
+ * @property {{ result: any }|{ error: Object }|null|undefined} payload undefined: too large for a message
+ * @property {string|false} [resultType] the type of an action that is too large for a message
  * @property {{ done: number, total?: number, message?: string }|null} progress
  * @property {number} [startedAt] by the clock of this browser, in milliseconds
  * @property {number} [endedAt]
+ * @property {number|null} [scheduledAt] not before that time; undefined: the server was not asked yet
+ * @property {boolean} [isStuck] a job that it waits for has failed
  */
 
+// As in the job views.
 export const STATE_LABELS = {
-    waiting: _t("Waiting for other jobs"),
-    created: _t("Waiting for its turn"),
+    waiting: _t("Waiting"),
+    created: _t("Queued"),
     processing: _t("Running"),
     succeeded: _t("Ready"),
     done: _t("Done"),
@@ -31,14 +35,40 @@ export function isLive(job) {
     return LIVE_STATES.has(job.state);
 }
 
-/** Tell whether the result is an action; one that was too large to be told may be one. */
-export function hasAction({ payload }) {
-    return payload === undefined || Boolean(payload?.result?.type?.startsWith?.("ir.actions."));
+/** @param {Pick<AsyncJob, "payload"|"resultType">} job */
+export function hasAction({ payload, resultType }) {
+    const type = payload === undefined ? resultType : payload?.result?.type;
+    return Boolean(type?.startsWith?.("ir.actions."));
 }
 
-/** Tell whether the user was not shown the result yet. */
+/** Return whether the result is text or data that users can look at. */
+export function hasValue(job) {
+    if (hasAction(job)) {
+        return false;
+    }
+    if (job.payload === undefined) {
+        return job.state === "succeeded" && job.resultType !== undefined;
+    }
+    const value = job.payload?.result;
+    if (value === null || value === undefined || typeof value === "boolean") {
+        return false;
+    }
+    return typeof value === "number" || Object.keys(value).length > 0;
+}
+
+/** Return whether users did not open the result yet. */
 export function isResultWaiting(job) {
     return job.state === "succeeded" && hasAction(job);
+}
+
+/** Return whether the job is queued and nobody asked the server when it may start. */
+export function isScheduleUnknown(job) {
+    return ["waiting", "created"].includes(job.state) && job.scheduledAt === undefined;
+}
+
+/** Return whether the job asks for attention: its result waits, or it failed. */
+export function needsAttention(job) {
+    return job.state === "failed" || isResultWaiting(job);
 }
 
 /**

@@ -32,7 +32,7 @@ export const asyncExportService = {
                 const { model } = JSON.parse(data);
                 if (
                     !session.async_downloads?.export ||
-                    !(await orm.call(model, "has_async_export", [format]))
+                    !(await orm.call(model, "has_async_export", [format, data]))
                 ) {
                     return false;
                 }

@@ -17,14 +17,15 @@ async function asyncReportHandler(action, options, env) {
         return false;
     }
     const { async_job: asyncJob, orm } = env.services;
-    if (!(await orm.call("ir.actions.report", "has_async_pdf", [name]))) {
+    const hasData = Boolean(data && Object.keys(data).length); // then it decides which records to print
+    const ids = (!hasData && context?.active_ids) || [];
+    if (!(await orm.call("ir.actions.report", "has_async_pdf", [name, ids]))) {
         return false;
     }
-    const hasData = Boolean(data && Object.keys(data).length); // then it decides which records to print
     await asyncDownload(asyncJob, {
         model: "ir.actions.report",
         method: "async_pdf",
-        args: [name, (!hasData && context?.active_ids) || [], hasData ? data : {}],
+        args: [name, ids, hasData ? data : {}],
         kwargs: { context: { ...user.context, ...context } },
     });
     return true;

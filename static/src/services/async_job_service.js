@@ -2,32 +2,45 @@ import { reactive } from "@odoo/owl";
 import { WORKER_STATE } from "@bus/workers/websocket_worker";
 import { browser } from "@web/core/browser/browser";
 import { downloadFile } from "@web/core/network/download";
-import { ConnectionLostError, makeErrorFromResponse } from "@web/core/network/rpc";
+import { ConnectionLostError, rpcBus } from "@web/core/network/rpc";
 import { registry } from "@web/core/registry";
+import { user } from "@web/core/user";
 import { Deferred } from "@web/core/utils/concurrency";
-import { pick } from "@web/core/utils/objects";
 import { batched } from "@web/core/utils/timing";
-import { completeAction, hasAction, isDownload, isLive } from "../core/async_job";
-import { AsyncJobCancelledError } from "../core/async_job_error";
+import {
+    completeAction,
+    hasAction,
+    hasValue,
+    isDownload,
+    isLive,
+    isScheduleUnknown,
+} from "../core/async_job";
+import { AsyncJobCancelledError, makeJobError } from "../core/async_job_error";
+import { AsyncJobResultDialog } from "../core/async_job_result/async_job_result";
 import { nextFrame } from "../core/next_frame";
+import { makeJob } from "./async_job_record";
 import { AsyncJobToasts } from "./async_job_toasts";
+import { BLOCK_UI_DURATION, startWait } from "./async_job_waits";
 
 /** @typedef {import("../core/async_job").AsyncJob} AsyncJob */
 
-// The user is kept waiting that long at most, and a quick call does not make the page flicker.
-export const BLOCK_UI_DURATION = 5000;
-const BLOCK_UI_DELAY = 300;
-// While there is no websocket; and the jobs somebody waits for always, just in case.
+export { BLOCK_UI_DURATION };
+// While there is no websocket; awaited jobs always, just in case.
 export const POLL_DELAY = 5000;
 export const SAFETY_POLL_DELAY = 60000;
-// Jobs without a name are not listed. They are only kept for who starts to wait for them a bit late.
+// Jobs without a name are not listed. They are only kept for callers that start to wait a bit late.
 const NAMELESS_DURATION = 60000;
+// As many as `get_user_jobs` returns; users may have more.
+const LISTED_MAX = 100;
+// With fewer, older ones are fetched.
+const LISTED_MIN = 20;
+const SESSION_ERRORS = ["odoo.http.SessionExpiredException", "werkzeug.exceptions.Forbidden"];
 
 /**
  * Knows the background jobs of the user (model `ir.async`), and calls the methods that start some.
  *
- * Every tab has its own copy. What the bus tells is applied by the revisions of the jobs, in whatever order it
- * comes; what the bus could not tell is read.
+ * Every tab has its own copy. Messages of the bus are applied by the revisions of the jobs, in whatever order they
+ * arrive; what the bus could not say is read.
  */
 export class AsyncJobService {
     constructor(env, services) {
@@ -42,6 +55,7 @@ export class AsyncJobService {
         this.env = env;
         this.action = services.action;
         this.bus = services.bus_service;
+        this.dialog = services.dialog;
         this.orm = services.orm;
         this.ui = services.ui;
         this.toasts = new AsyncJobToasts(this, services);
@@ -49,12 +63,27 @@ export class AsyncJobService {
         this.jobs = reactive({});
         /** Jobs that are not listed: somebody waits for them, and they may be over in a moment. */
         this.hidden = reactive(new Set());
+        /** How many jobs of the user are too old to be in `jobs`. */
+        this.older = reactive({ count: 0 });
+        /** @type {Record<number, import("./async_job_waits").Wait>} what the user is kept waiting for */
+        this.waits = reactive({});
+        /** The calls that did not answer yet: nobody knows which job is theirs. */
+        this.calls = new Set();
         /** The last revision of the jobs that left `jobs`: late messages do not bring them back. */
         this.forgotten = new Map();
-        /** @type {Map<number, Deferred & { isHeard?: boolean }>} who waits for the end of a job */
+        /** @type {Map<number, Deferred & { isHeard?: boolean, staleRevision?: number }>} */
         this.watchers = new Map();
         this.inbox = [];
+        this.learning = Promise.resolve();
         this.isLoaded = false;
+        this.lastLoadedId = 0;
+        this.pageStart = Date.now() - browser.performance.now();
+        this.isSessionExpired = false;
+        this.wasDisconnected = false;
+        this.hiddenSince = Infinity;
+        this.pollDelay = POLL_DELAY;
+        this.polledAt = null;
+        this.pollTimeout = null;
 
         const readInbox = batched(() => this.readInbox(), nextFrame);
         this.bus.subscribe("ir.async", (message) => {
@@ -64,6 +93,7 @@ export class AsyncJobService {
         this.bus.addEventListener("BUS:DISCONNECT", () => (this.wasDisconnected = true));
         this.bus.addEventListener("BUS:CONNECT", () => this.wasDisconnected && this.repair());
         this.bus.addEventListener("BUS:RECONNECT", () => this.repair());
+        rpcBus.addEventListener("RPC:RESPONSE", ({ detail }) => this.onResponse(detail));
         document.addEventListener("visibilitychange", () => this.onVisibilityChange());
         env.bus.addEventListener("WEB_CLIENT_READY", () => this.bus.start(), { once: true });
         services.lazy_session.getValue("async_jobs", (rows) => this.onLoaded(rows || []));
@@ -74,88 +104,126 @@ export class AsyncJobService {
     // -------------------------------------------------------------------------
 
     /**
+     * Call a method of the server that starts a job and answers `{ asyncJobId: job.id }`, and do the rest: open the
+     * result if the user is still kept waiting for it, else let a toast and *Background jobs* offer it.
+     *
+     * A result that was opened is completed, and so is plain data, which the caller has then.
+     *
+     * @param {{ model: string, method: string, args?: any[], kwargs?: Object }} call
+     * @param {Object} [options] as for `asyncRpc`
+     * @returns {ReturnType<AsyncJobService["asyncRpc"]>}
+     */
+    async run(call, options = {}) {
+        const job = await this.asyncRpc(call, { ...options, isOffered: true });
+        if (!job.inBackground && job.state === "succeeded") {
+            if (hasAction(job)) {
+                await this.openPayload(job.payload);
+            }
+            await this.complete(job.id);
+        }
+        return job;
+    }
+
+    /**
      * Call a method of the server that starts a job and answers `{ asyncJobId: job.id }`, and wait for the end of
      * the job, however long it takes.
      *
-     * Until then the user cannot do anything else, for 5 seconds at most: then he is told that the job goes on in
-     * the background.
+     * Until then users cannot do anything else, for 5 seconds at most and unless they want to: then the job goes on
+     * in the background, and nothing may happen to the page by itself any more.
      *
      * @param {{ model: string, method: string, args?: any[], kwargs?: Object }} call
      * @param {Object} [options]
      * @param {boolean} [options.blockUI=true]
-     * @param {() => void} [options.onBackground] called when the user is told so
-     * @param {boolean} [options.isHidden=false] until then, or an error, the job is not listed; the caller is to
+     * @param {() => void} [options.onBackground] called when the user goes on with something else
+     * @param {boolean} [options.isHidden=false] until then, or an error, the job is not listed; the caller must
      *  dismiss it
-     * @returns {Promise<Pick<AsyncJob, "id"|"name"|"state"|"payload">>} the job, if it ended well. The promise is
-     *  rejected with the RPCError that the job ended with, or with an AsyncJobCancelledError.
+     * @param {boolean} [options.isOffered=blockUI] when the job ends in the background, a toast offers its result
+     * @returns {Promise<Pick<AsyncJob, "id"|"name"|"state"|"payload"> & { inBackground: boolean }>} the job, if it
+     *  ended well. `inBackground`: the user is not kept waiting for it (any more).
+     *  The promise is rejected with the RPCError that the job ended with, or with an AsyncJobCancelledError.
      */
     async asyncRpc({ model, method, args = [], kwargs = {} }, options = {}) {
-        const { blockUI = true, isHidden = false, onBackground } = options;
+        const { blockUI = true, isHidden = false, isOffered = blockUI, onBackground } = options;
         let jobId;
-        let isWaiting = true;
-        const unblock = blockUI
-            ? this.blockUI(() => {
-                  isWaiting = false;
-                  this.hidden.delete(jobId);
-                  this.toasts.showBackground(this.jobs[jobId]?.name);
-                  onBackground?.();
-              })
-            : () => {};
+        let inBackground = !blockUI;
+        const onLetGo = (byUser) => {
+            inBackground = true;
+            this.hidden.delete(jobId);
+            this.toasts.showBackground(this.jobs[jobId]?.name, byUser);
+            onBackground?.();
+        };
+        const wait = blockUI ? startWait(this.waits, this.ui, onLetGo) : null;
         try {
             this.bus.start();
-            const answer = await this.orm.call(model, method, args, kwargs);
-            jobId = answer?.asyncJobId;
-            if (!Number.isInteger(jobId)) {
-                throw new Error(
-                    `${model}.${method}() is to answer { asyncJobId: <id of the job> } to be called by asyncRpc, ` +
-                        `not ${JSON.stringify(answer)}`
-                );
+            const overBefore = this.getOverIds();
+            jobId = await this.callForJob(model, method, args, kwargs);
+            if (wait) {
+                wait.jobId = jobId;
             }
-            if (isHidden && isWaiting) {
+            if (isHidden && !inBackground) {
                 this.hidden.add(jobId);
             }
-            return await this.watch(jobId);
+            const job = await this.watch(jobId, overBefore.has(jobId));
+            if (inBackground && isOffered) {
+                this.toasts.offer(job);
+            }
+            if (job.state === "failed") {
+                throw makeJobError(job, inBackground);
+            }
+            if (job.state === "cancelled") {
+                throw new AsyncJobCancelledError(job);
+            }
+            return { ...job, inBackground };
         } catch (error) {
             this.hidden.delete(jobId);
             throw error;
         } finally {
-            unblock();
+            wait?.end();
         }
     }
 
-    /**
-     * @param {() => void} onTimeout
-     * @returns {() => void} to be called when there is nothing to wait for any more
-     */
-    blockUI(onTimeout) {
-        let isBlocked = true;
-        const unblock = () => {
-            browser.clearTimeout(timeout);
-            if (isBlocked) {
-                isBlocked = false;
-                this.ui.unblock();
+    /** @returns {Promise<number>} the id of the job that the method has started */
+    async callForJob(model, method, args, kwargs) {
+        const call = this.orm.call(model, method, args, kwargs);
+        this.calls.add(call);
+        try {
+            const answer = await call;
+            if (!Number.isInteger(answer?.asyncJobId)) {
+                throw new Error(
+                    `${model}.${method}() must answer { asyncJobId: <id of the job> } to be called by asyncRpc, ` +
+                        `not ${JSON.stringify(answer)}`
+                );
             }
-        };
-        const timeout = browser.setTimeout(() => {
-            unblock();
-            onTimeout();
-        }, BLOCK_UI_DURATION);
-        this.ui.block({ delay: BLOCK_UI_DELAY });
-        return unblock;
+            return answer.asyncJobId;
+        } finally {
+            this.calls.delete(call);
+        }
+    }
+
+    /** @returns {Set<number>} the jobs that are over: a call that runs one of them again makes that old news */
+    getOverIds() {
+        const over = Object.values(this.jobs).filter((job) => !isLive(job));
+        return new Set([...over.map(({ id }) => id), ...this.forgotten.keys()]);
     }
 
     /**
      * Wait for the end of a job.
      *
      * @param {number} jobId
+     * @param {boolean} [mayBeStale=false] it was over before, and may have been run again since
+     * @returns {Promise<Pick<AsyncJob, "id"|"name"|"state"|"payload">>} the job, whatever it ended with
      */
-    watch(jobId) {
+    watch(jobId, mayBeStale = false) {
         const job = this.jobs[jobId];
         if (!this.watchers.has(jobId)) {
             this.watchers.set(jobId, new Deferred());
         }
         const watcher = this.watchers.get(jobId);
-        if (job) {
+        this.toasts.remove(jobId); // it was over before anybody knew that it is awaited
+        if (job && mayBeStale && !isLive(job)) {
+            watcher.staleRevision = job.revision;
+            this.tryRefresh([jobId]);
+        } else if (job) {
             watcher.isHeard = true;
             this.settle(job); // it may be over already
         }
@@ -163,40 +231,38 @@ export class AsyncJobService {
         return watcher;
     }
 
-    /** Tell those who wait for this job, if it has ended. */
+    /** Resolve the promise of a job that has ended. */
     async settle(job) {
-        const watcher = this.watchers.get(job.id);
-        if (!watcher || isLive(job)) {
+        const { id, name, state, revision } = job;
+        const watcher = this.watchers.get(id);
+        if (!watcher || isLive(job) || watcher.staleRevision === revision) {
             return;
         }
-        const { id, name, state, revision } = job;
         let payload = job.payload;
         if (payload === undefined) {
             try {
                 payload = await this.readPayload(id);
             } catch (error) {
-                if (error instanceof ConnectionLostError) {
-                    return; // the next poll comes back here
+                if (this.isPassing(error)) {
+                    watcher.isHeard = false; // the next poll comes back here
+                } else if (this.watchers.get(id) === watcher) {
+                    this.watchers.delete(id);
+                    watcher.reject(error);
                 }
-                this.watchers.delete(id);
-                return watcher.reject(error);
+                return;
             }
             if ((this.jobs[id]?.revision ?? revision) !== revision) {
                 return; // run again meanwhile: that payload is of another state
             }
         }
-        this.watchers.delete(id);
-        if (state === "failed") {
-            watcher.reject(makeErrorFromResponse(payload.error));
-        } else if (state === "cancelled") {
-            watcher.reject(new AsyncJobCancelledError(job));
-        } else {
+        if (this.watchers.get(id) === watcher) {
+            this.watchers.delete(id);
             watcher.resolve({ id, name, state, payload });
         }
     }
 
     // -------------------------------------------------------------------------
-    // What the user does with his jobs
+    // What users do with their jobs
     // -------------------------------------------------------------------------
 
     getJobs() {
@@ -204,36 +270,52 @@ export class AsyncJobService {
     }
 
     /**
-     * Open the result of a job, or download it, or show its error. A result that was used is completed.
+     * Open the result of a job, download it, or show its error. A result that was used is completed.
      *
      * @param {number} jobId
      */
     async open(jobId) {
-        const payload = this.jobs[jobId]?.payload ?? (await this.readPayload(jobId));
-        if (payload?.error) {
-            // Nobody catches it: the standard dialog shows up.
-            Promise.reject(makeErrorFromResponse(payload.error));
+        const { name = false, payload: known, state } = this.jobs[jobId] || {};
+        const payload = known ?? (await this.readPayload(jobId));
+        if (payload?.error || state === "failed") {
+            // Nobody catches it: the dialog shows up.
+            Promise.reject(makeJobError({ id: jobId, name, payload }));
             return;
         }
-        await this.openPayload(payload);
+        await this.openPayload(payload, name);
         if (this.jobs[jobId]?.state !== "done") {
             await this.complete(jobId);
         }
     }
 
-    /** @param {AsyncJob["payload"]} payload */
-    async openPayload(payload) {
+    /**
+     * @param {AsyncJob["payload"]} payload
+     * @param {string|false} [name] of the job
+     */
+    async openPayload(payload, name) {
         const action = payload?.result;
         if (isDownload(action)) {
             await downloadFile(action.url);
         } else if (payload && hasAction({ payload })) {
             await this.action.doAction(completeAction(action));
+        } else if (payload && hasValue({ payload })) {
+            this.dialog.add(AsyncJobResultDialog, { name, result: payload.result });
         }
     }
 
-    /** Open the list of all jobs of the user, also those he dismissed. */
-    openAll() {
-        return this.action.doAction("ir_async.ir_async_action_mine", { clearBreadcrumbs: true });
+    /**
+     * Open the list of all jobs of the user, also the dismissed ones.
+     *
+     * @param {number[]} [jobIds] only these
+     */
+    async openAll(jobIds) {
+        const xmlId = "ir_async.ir_async_action_mine";
+        const options = { clearBreadcrumbs: true };
+        if (!jobIds) {
+            return this.action.doAction(xmlId, options);
+        }
+        const action = await this.action.loadAction(xmlId);
+        return this.action.doAction({ ...action, domain: [["id", "in", jobIds]] }, options);
     }
 
     complete(jobIds) {
@@ -252,6 +334,23 @@ export class AsyncJobService {
         return this.callJobs("dismiss", jobIds);
     }
 
+    /** Dismiss all jobs that ended, also those that are too old to be listed. */
+    async dismissAll() {
+        const over = Object.values(this.jobs).filter((job) => job.name && !isLive(job));
+        let ids = over.map(({ id }) => id);
+        if (this.older.count) {
+            const states = ["succeeded", "done", "failed", "cancelled"];
+            ids = await this.orm.search("ir.async", [
+                ...this.getListedDomain(),
+                ["state", "in", states],
+            ]);
+        }
+        await this.dismiss(ids);
+        if (this.older.count) {
+            await this.tryRefresh();
+        }
+    }
+
     /**
      * @param {string} method
      * @param {number|number[]} jobIds
@@ -260,7 +359,7 @@ export class AsyncJobService {
         const ids = [jobIds].flat();
         const result = await this.orm.call("ir.async", method, [ids]);
         if (!this.isConnected) {
-            await this.refresh(ids); // the bus will not tell
+            await this.tryRefresh(ids); // the bus will not say
         }
         return result;
     }
@@ -275,7 +374,8 @@ export class AsyncJobService {
 
     /** Apply all messages that came since the last frame, so that the page is rendered once for all of them. */
     readInbox() {
-        for (const message of this.inbox.splice(0)) {
+        const messages = this.inbox.splice(0);
+        for (const message of messages) {
             const watcher = this.watchers.get(message.id);
             if (watcher) {
                 watcher.isHeard = true;
@@ -287,16 +387,24 @@ export class AsyncJobService {
                 this.forget(job);
             }
         }
+        this.learning = this.learnResultTypes(messages.map(({ id }) => id));
+        if (this.older.count && this.listedJobs.length < LISTED_MIN) {
+            this.tryRefresh();
+        }
         this.schedulePoll();
     }
 
+    /** The jobs that users see, but for those that may be over in a moment. */
+    get listedJobs() {
+        return Object.values(this.jobs).filter((job) => job.name && !this.hidden.has(job.id));
+    }
+
     /**
-     * Apply what the bus or the server tells about a job, unless it is old news.
+     * Apply what the bus or the server says about a job, unless it is old news.
      *
-     * @param {AsyncJob & { dismissed?: boolean, elapsed?: number }} news
-     * @param {boolean} [canToast=true]
+     * @param {AsyncJob & { dismissed?: boolean, elapsed?: number, ended_ago?: number }} news
      */
-    update(news, canToast = true) {
+    update(news) {
         const { id, revision } = news;
         const old = this.jobs[id];
         const lastRevision = old?.revision ?? this.forgotten.get(id) ?? 0;
@@ -305,14 +413,17 @@ export class AsyncJobService {
             return;
         }
         const job = makeJob(news, old);
+        if (!old && job.name && id <= this.lastLoadedId && !this.forgotten.has(id)) {
+            this.older.count = Math.max(0, this.older.count - 1); // it is not too old any more
+        }
         this.jobs[id] = job;
         if (isLive(job)) {
             this.toasts.remove(id);
         } else {
             if (old && !isLive(old)) {
                 this.toasts.remove(id, job.state);
-            } else if (canToast && this.isLoaded && job.name && !this.watchers.has(id)) {
-                this.toasts.add(job);
+            } else if (this.isLoaded && (old || this.isRecent(job, news))) {
+                this.announce(job);
             }
             this.settle(job);
         }
@@ -322,6 +433,19 @@ export class AsyncJobService {
         this.env.bus.trigger("async_job", this.jobs[id] || job);
     }
 
+    /** Messages say what happens now; rows, in case the user was not told yet. */
+    isRecent({ endedAt }, news) {
+        const isRow = "elapsed" in news;
+        return !isRow || (typeof news.ended_ago === "number" && endedAt >= this.pageStart);
+    }
+
+    /** Say in a toast that a job has ended, unless somebody waits for it. */
+    announce(job) {
+        if (job.name && !this.watchers.has(job.id)) {
+            this.toasts.add(job);
+        }
+    }
+
     forget({ id, revision }) {
         this.forgotten.set(id, revision);
         this.toasts.remove(id);
@@ -329,20 +453,57 @@ export class AsyncJobService {
     }
 
     // -------------------------------------------------------------------------
-    // What the bus did not tell
+    // What the bus did not say
     // -------------------------------------------------------------------------
 
-    /** What had ended before the page was loaded is no news. */
+    /** Jobs that ended before the page was loaded are no news; those that ended while it was loaded are. */
     onLoaded(rows) {
+        const heard = { ...this.jobs };
         rows.forEach((row) => this.update(row));
+        for (const row of rows) {
+            const job = this.jobs[row.id];
+            const wasLive = heard[row.id] && row.revision < heard[row.id].revision;
+            if (job && !isLive(job) && (wasLive || this.isRecent(job, row))) {
+                this.announce(job);
+            }
+        }
         this.isLoaded = true;
+        this.afterRows(rows);
         this.schedulePoll();
+    }
+
+    /** @param {Object[]} rows the jobs of the user, as listed by the server */
+    async afterRows(rows) {
+        this.lastLoadedId = Math.max(this.lastLoadedId, ...rows.map(({ id }) => id));
+        if (rows.length < LISTED_MAX) {
+            this.older.count = 0;
+            return;
+        }
+        try {
+            const total = await this.orm.silent.searchCount("ir.async", this.getListedDomain());
+            const known = Object.values(this.jobs).filter((job) => job.name);
+            this.older.count = Math.max(0, total - known.length);
+        } catch (error) {
+            this.onBackgroundError(error);
+        }
+    }
+
+    getListedDomain() {
+        return [
+            ["user_id", "=", user.userId],
+            ["notify", "=", true],
+            ["dismissed", "=", false],
+            ["name", "!=", false],
+        ];
     }
 
     /** @returns {Promise<AsyncJob["payload"]>} */
     async readPayload(jobId) {
         const [row] = await this.orm.silent.read("ir.async", [jobId], ["payload"]);
-        const payload = row?.payload || null;
+        if (!row) {
+            throw new Error(`Job ${jobId} does not exist (any more).`);
+        }
+        const payload = row.payload || null;
         if (this.jobs[jobId]) {
             this.jobs[jobId].payload = payload;
         }
@@ -356,14 +517,80 @@ export class AsyncJobService {
      */
     async refresh(jobIds = []) {
         const known = Object.values(this.jobs).map(({ id, revision }) => ({ id, revision }));
-        const ids = new Set([...known.map(({ id }) => id), ...this.watchers.keys(), ...jobIds]);
+        const watchers = new Map(this.watchers);
+        const ids = new Set([...known.map(({ id }) => id), ...watchers.keys(), ...jobIds]);
         const rows = await this.orm.silent.call("ir.async", "get_user_jobs", [[...ids]]);
         for (const row of rows) {
-            this.update(row, row.id in this.jobs); // what we did not know may have ended long ago
+            if (watchers.has(row.id)) {
+                watchers.get(row.id).staleRevision = undefined; // it is as the server says now
+            }
+            this.update(row);
             ids.delete(row.id);
         }
         for (const id of ids) {
             this.onMissing(id, known);
+        }
+        this.afterRows(rows);
+    }
+
+    /**
+     * Read the jobs in the background, where an error must not interrupt the user.
+     *
+     * @param {number[]} [jobIds]
+     */
+    async tryRefresh(jobIds) {
+        if (this.isSessionExpired) {
+            return;
+        }
+        try {
+            await this.refresh(jobIds);
+            this.pollDelay = POLL_DELAY;
+        } catch (error) {
+            this.onBackgroundError(error);
+        }
+    }
+
+    onBackgroundError(error) {
+        if (SESSION_ERRORS.includes(error.exceptionName)) {
+            this.isSessionExpired = true;
+        } else if (!(error instanceof ConnectionLostError)) {
+            this.pollDelay = SAFETY_POLL_DELAY; // the server is in trouble
+        }
+        this.wasDisconnected = true;
+    }
+
+    /** Return whether the same request may go well later. */
+    isPassing(error) {
+        return error instanceof ConnectionLostError || SESSION_ERRORS.includes(error.exceptionName);
+    }
+
+    /** A request that went well says that the user has logged in again. */
+    onResponse({ error, settings }) {
+        if (this.isSessionExpired && !error && !settings.silent) {
+            this.repair();
+        }
+    }
+
+    /**
+     * Learn which large results are actions: the bus leaves them out.
+     *
+     * @param {number[]} jobIds
+     */
+    async learnResultTypes(jobIds) {
+        const isUnknown = (id) => {
+            const { name, payload, resultType, state } = this.jobs[id] || {};
+            const isLarge = state === "succeeded" && payload === undefined;
+            return name && isLarge && resultType === undefined && !this.watchers.has(id);
+        };
+        if (jobIds.some(isUnknown)) {
+            await this.tryRefresh();
+        }
+    }
+
+    /** Learn when queued jobs will start: the bus does not say. */
+    async learnSchedules() {
+        if (this.listedJobs.some(isScheduleUnknown)) {
+            await this.tryRefresh();
         }
     }
 
@@ -380,18 +607,11 @@ export class AsyncJobService {
     /** Read what was missed. While the network is down, the poll tries again. */
     async repair() {
         this.wasDisconnected = false;
-        if (!this.isLoaded) {
-            return;
+        this.isSessionExpired = false;
+        if (this.isLoaded) {
+            await this.tryRefresh();
+            this.schedulePoll();
         }
-        try {
-            await this.refresh();
-        } catch (error) {
-            if (!(error instanceof ConnectionLostError)) {
-                throw error;
-            }
-            this.wasDisconnected = true;
-        }
-        this.schedulePoll();
     }
 
     /** A tab that sleeps may miss anything. */
@@ -411,78 +631,36 @@ export class AsyncJobService {
         return Object.values(this.jobs).some(isLive);
     }
 
+    get isPolling() {
+        return !this.isSessionExpired && (this.watchers.size > 0 || this.hasLiveJobs);
+    }
+
     schedulePoll() {
-        if (!this.watchers.size && !this.hasLiveJobs) {
+        if (!this.isPolling) {
             this.polledAt = null;
         } else if (!this.pollTimeout) {
             this.polledAt ??= Date.now();
-            this.pollTimeout = browser.setTimeout(() => this.poll(), POLL_DELAY);
+            this.pollTimeout = browser.setTimeout(() => this.poll(), this.pollDelay);
         }
     }
 
     async poll() {
         const isUnheard = [...this.watchers.values()].some((watcher) => !watcher.isHeard);
         const isOverdue = Date.now() - this.polledAt >= SAFETY_POLL_DELAY;
-        try {
-            if (!this.isConnected || isUnheard || isOverdue) {
-                this.polledAt = Date.now();
-                await this.refresh();
-            }
-        } catch (error) {
-            if (!(error instanceof ConnectionLostError)) {
-                throw error;
-            }
-        } finally {
-            this.pollTimeout = null;
-            this.schedulePoll();
+        if (this.isPolling && (!this.isConnected || isUnheard || isOverdue)) {
+            this.polledAt = Date.now();
+            await this.tryRefresh();
         }
+        this.pollTimeout = null;
+        this.schedulePoll();
     }
-}
-
-/**
- * @param {AsyncJob & { elapsed?: number }} news
- * @param {AsyncJob} [old]
- * @returns {AsyncJob}
- */
-function makeJob(news, old) {
-    const job = { ...pick(news, "id", "name", "state", "revision"), ...makeTimes(news, old) };
-    const isSameState = old?.revision === news.revision;
-    job.progress = "progress" in news ? news.progress : (isSameState && old.progress) || null;
-    job.payload = "payload" in news ? news.payload : guessPayload(news, old);
-    return job;
-}
-
-/** @returns {AsyncJob["payload"]} undefined: nobody knows before it is read */
-function guessPayload({ state, revision }, old) {
-    if (isLive({ state }) || state === "cancelled") {
-        return null;
-    }
-    if (!old || revision > old.revision + 1) {
-        return undefined; // something was missed
-    }
-    if (isLive(old)) {
-        return state === "done" ? null : undefined; // done without a result; or it was too large for the bus
-    }
-    return old.payload;
-}
-
-function makeTimes({ state, revision, elapsed }, old) {
-    const now = Date.now();
-    const isEnded = !isLive({ state });
-    const endedAt = isEnded ? (old && !isLive(old) && old.endedAt) || now : undefined;
-    if (typeof elapsed === "number") {
-        return { startedAt: (endedAt || now) - elapsed * 1000, endedAt };
-    }
-    if (state === "processing") {
-        return { startedAt: old?.state === "processing" ? old.startedAt : now };
-    }
-    return { startedAt: isEnded ? old?.startedAt : undefined, endedAt };
 }
 
 export const asyncJobService = {
     dependencies: [
         "action",
         "bus_service",
+        "dialog",
         "lazy_session",
         "multi_tab",
         "notification",

@@ -5,14 +5,18 @@ import { ForegroundTab } from "../core/foreground_tab";
 
 /** @typedef {import("../core/async_job").AsyncJob} AsyncJob */
 
-// Jobs that end one right after the other are told together. While they are, there is no hurry.
+// Jobs that end one right after the other are summed up. While they are, there is no hurry.
 const DELAYS = { quiet: 200, max: 1500 };
 const SUMMARY_DELAYS = { quiet: 1000, max: 3000 };
 const MAX_TOASTS = 3;
 const AUTOCLOSE_DELAY = 8000;
 const SUMMARY = "summary";
+// A toast is read in passing: the dialog has the whole error.
+const MAX_ERROR_LENGTH = 150;
+// A call that does not answer holds back no toasts for longer.
+const MAX_CALL_DURATION = 5000;
 
-/** Tells the user about the jobs that ended, in one tab. */
+/** Says in one tab which jobs have ended. */
 export class AsyncJobToasts {
     /**
      * @param {import("./async_job_service").AsyncJobService} service
@@ -25,9 +29,11 @@ export class AsyncJobToasts {
         /** @type {Map<number, AsyncJob>} */
         this.ended = new Map();
         this.toasts = new Map();
+        this.deadline = 0;
+        this.timeout = null;
     }
 
-    /** Tell that a job has ended, soon. */
+    /** Say that a job has ended, soon. */
     add(job) {
         const { quiet, max } = this.toasts.has(SUMMARY) ? SUMMARY_DELAYS : DELAYS;
         if (!this.ended.size) {
@@ -39,11 +45,18 @@ export class AsyncJobToasts {
         this.timeout = browser.setTimeout(() => this.show(), delay);
     }
 
+    /** Say that a job has ended, unless that is said already. */
+    offer(job) {
+        if (!this.ended.has(job.id) && !this.toasts.has(job.id)) {
+            this.add(job);
+        }
+    }
+
     /**
-     * There is nothing to tell any more: the job is run again, its result was opened in another tab…
+     * There is nothing to say any more: the job is run again, its result was opened in another tab…
      *
      * @param {number} jobId
-     * @param {string} [state] unless this is what the toast says
+     * @param {string} [state] unless the toast says this
      */
     remove(jobId, state) {
         if (this.ended.get(jobId)?.state !== state) {
@@ -55,7 +68,14 @@ export class AsyncJobToasts {
         }
     }
 
+    /** The user looks at the list, which says the same. */
+    closeAll() {
+        [...this.toasts.values()].forEach((toast) => toast.close());
+    }
+
     async show() {
+        await this.whenAnswered();
+        await this.service.learning;
         const jobs = [...this.ended.values()];
         this.ended.clear();
         if (!jobs.length || !(await this.foregroundTab.isHere())) {
@@ -67,27 +87,45 @@ export class AsyncJobToasts {
         } else if (jobs.length > MAX_TOASTS) {
             this.showSummary(jobs);
         } else {
-            jobs.forEach((job) => this.showJob(job));
+            jobs.forEach((job) => this.showJob(this.service.jobs[job.id] || job));
         }
     }
 
+    /** A job that ended may be the one that a call is about to answer: its caller waits for it. */
+    async whenAnswered() {
+        const calls = [...this.service.calls];
+        if (calls.length) {
+            let timeout;
+            const isLate = new Promise((resolve) => {
+                timeout = browser.setTimeout(resolve, MAX_CALL_DURATION);
+            });
+            await Promise.race([Promise.allSettled(calls), isLate]);
+            browser.clearTimeout(timeout);
+        }
+    }
+
+    /** @param {AsyncJob} job */
     showJob(job) {
         const buttons = [];
         const addButton = (name) =>
             buttons.push({
-                name,
+                name: name.toString(),
                 primary: true,
                 onClick: () => {
                     this.remove(job.id);
                     return this.service.open(job.id);
                 },
             });
-        const options = { title: job.name, autocloseDelay: AUTOCLOSE_DELAY, buttons };
+        const options = {
+            title: job.name || _t("Background job"),
+            autocloseDelay: AUTOCLOSE_DELAY,
+            buttons,
+        };
         let message;
         if (job.state === "failed") {
             Object.assign(options, { type: "danger", sticky: true });
-            message = job.payload?.error?.data?.message || _t("It failed.");
-            addButton(_t("Show Error"));
+            message = shorten(job.payload?.error?.data?.message) || _t("It failed.");
+            addButton(_t("Show error"));
         } else if (job.state === "cancelled") {
             options.type = "warning";
             message = _t("It was cancelled.");
@@ -109,37 +147,61 @@ export class AsyncJobToasts {
 
     /** @param {AsyncJob[]} jobs */
     showSummary(jobs) {
-        const failed = jobs.filter(({ state }) => state === "failed").length;
+        const failed = jobs.filter(({ state }) => state === "failed");
+        const shownIds = (failed.length ? failed : jobs).map(({ id }) => id);
+        const onClick = () => {
+            this.toasts.get(SUMMARY)?.close();
+            return this.service.openAll(shownIds);
+        };
+        const name = (failed.length ? _t("Show failed jobs") : _t("Show")).toString();
         this.open(
             SUMMARY,
-            failed
-                ? _t("%(failed)s of %(count)s jobs failed.", { failed, count: jobs.length })
+            failed.length
+                ? _t("%(failed)s of %(count)s jobs failed.", {
+                      failed: failed.length,
+                      count: jobs.length,
+                  })
                 : _t("%(count)s jobs have ended.", { count: jobs.length }),
             {
-                type: failed ? "danger" : "success",
+                type: failed.length ? "danger" : "success",
                 title: _t("Background jobs"),
-                sticky: Boolean(failed),
+                sticky: failed.length > 0,
                 autocloseDelay: AUTOCLOSE_DELAY,
-                buttons: [
-                    { name: _t("Show"), primary: true, onClick: () => this.service.openAll() },
-                ],
+                buttons: [{ name, primary: true, onClick }],
             },
             { jobs }
         );
     }
 
-    /** @param {string|false} [name] */
-    showBackground(name) {
-        this.notification.add(
-            _t("This takes a while: go on working. You will find it in the top bar."),
-            { title: name || _t("In the background"), type: "info" }
-        );
+    /**
+     * Say that the user is not kept waiting any more.
+     *
+     * @param {string|false} [name] of the job
+     * @param {boolean} [byUser=false] they did not want to wait
+     */
+    showBackground(name, byUser = false) {
+        const message = byUser
+            ? _t("You can keep working; the result will appear under Background jobs.")
+            : _t(
+                  "This is taking longer than expected. You can keep working; the result will appear under Background jobs."
+              );
+        this.notification.add(message, { title: name || _t("Background job"), type: "info" });
     }
 
     open(key, message, options, toast) {
         this.toasts.get(key)?.close();
         const onClose = () => this.toasts.delete(key);
-        const close = this.notification.add(message, { ...options, onClose });
+        const close = this.notification.add(message, {
+            ...options,
+            className: "o_ir_async_toast",
+            onClose,
+        });
         this.toasts.set(key, { ...toast, close });
     }
+}
+
+/** @param {string} [text] */
+function shorten(text = "") {
+    const line = text.replace(/\s+/g, " ").trim();
+    return line.length > MAX_ERROR_LENGTH ? `${line.slice(0, MAX_ERROR_LENGTH).trim()}…` : line;
 }

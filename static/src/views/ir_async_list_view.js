@@ -3,13 +3,16 @@ import { ListController } from "@web/views/list/list_controller";
 import { listView } from "@web/views/list/list_view";
 import { useLiveView } from "./live_view";
 
-/** The rows follow the jobs, as long as none is selected. */
+/** The rows follow the jobs, as long as none is selected or edited. */
 export class IrAsyncListController extends ListController {
     setup() {
         super.setup();
         useLiveView({
             reload: () => this.model.load(),
-            canReload: () => this.model.isReady && !this.model.root.selection.length,
+            canReload: () => {
+                const { isReady, root } = this.model;
+                return isReady && !root.selection.length && !root.editedRecord;
+            },
         });
     }
 }

@@ -38,7 +38,7 @@ beforeEach(() => {
     isAvailable = true;
     patchWithCleanup(session, { async_downloads: { export: true, report: true } });
     const onAvailable = ({ args, method }) => {
-        expect.step([method, ...args].join(" "));
+        expect.step(`${method} ${args[0]}`);
         return isAvailable;
     };
     const onStart = ({ args, method, kwargs }) => {

@@ -15,6 +15,7 @@ import {
     beforeEach,
     describe,
     expect,
+    press,
     test,
     waitFor,
     waitUntil,
@@ -24,6 +25,7 @@ import {
     MockServer,
     contains,
     getService,
+    makeServerError,
     mockService,
     mountWithCleanup,
     onRpc,
@@ -36,6 +38,7 @@ import { RPCError } from "@web/core/network/rpc";
 import { useService } from "@web/core/utils/hooks";
 import {
     changeJob,
+    changeSilently,
     defineIrAsyncModels,
     makeAsyncJobEnv,
     makeErrorPayload,
@@ -79,6 +82,11 @@ async function nextPoll() {
     await waitUntil(() => asyncJob.pollTimeout !== timeout, { timeout: 3000 });
 }
 
+/** A job of which the bus says nothing. */
+function startSilently(name, values) {
+    return MockServer.env["ir.async"].create([{ name, ...values }])[0];
+}
+
 /** No message of the bus arrives any more. */
 async function cutWebsocket() {
     const asyncJob = getService("async_job");
@@ -87,12 +95,6 @@ async function cutWebsocket() {
     MockServer.env["bus.bus"]._simulateDisconnection(WEBSOCKET_CLOSE_CODES.ABNORMAL_CLOSURE);
     await waitUntil(() => !asyncJob.isConnected, { timeout: 3000 });
     return restore;
-}
-
-/** Something happens of which the bus tells nothing. */
-function changeSilently(jobId, values) {
-    const [{ revision }] = MockServer.env["ir.async"].browse(jobId);
-    MockServer.env["ir.async"].write([jobId], { ...values, revision: revision + 1 });
 }
 
 describe("loading", () => {
@@ -228,6 +230,7 @@ describe("asyncRpc", () => {
             name: "Export",
             state: "succeeded",
             payload: { result: ACTION },
+            inBackground: true, // the page is not blocked
         });
         expect(MockServer.env["ir.async"].browse(jobId)[0].state).toBe("succeeded", {
             message: "it is up to the caller to complete it",
@@ -261,7 +264,7 @@ describe("asyncRpc", () => {
         const outcome = callExport();
         await nextMessages();
         await changeJob(1, "done");
-        expect(outcome.job).toEqual({ id: 1, name: "Export", state: "done", payload: null });
+        expect(outcome.job).toMatchObject({ id: 1, name: "Export", state: "done", payload: null });
         expect.verifySteps([]);
     });
 
@@ -499,7 +502,7 @@ describe("toasts", () => {
             "Export | Your file is ready. | success | Download",
             "Export | It is done. | success",
             "Export | It is done. | success",
-            "Export | Division by zero | danger | Show Error",
+            "Export | Division by zero | danger | Show error",
             "Export | It was cancelled. | warning",
         ]);
     });
@@ -741,6 +744,514 @@ describe("missed messages", () => {
         await nextMessages();
         expect(jobs[jobId].state).toBe("done");
         expect(jobs[other].state).toBe("created");
+    });
+});
+
+describe("run", () => {
+    function mockAction() {
+        mockService("action", {
+            doAction(action) {
+                expect.step(`open ${action.res_model}`);
+            },
+        });
+    }
+
+    /** Call it, and follow the promise. */
+    function runExport(options) {
+        const outcome = { job: null, error: null };
+        getService("async_job")
+            .run(CALL, options)
+            .then(
+                (job) => (outcome.job = job),
+                (error) => (outcome.error = error)
+            );
+        return outcome;
+    }
+
+    test("opens the result while the user is kept waiting, and completes it", async () => {
+        mockAction();
+        mockExport();
+        const toasts = mockNotifications();
+        onRpc("ir.async", "complete", () => expect.step("complete"));
+        await makeAsyncJobEnv();
+        const outcome = runExport();
+        await nextMessages();
+        await changeJob(1, "succeeded", { payload: { result: ACTION } });
+        await nextMessages();
+        expect.verifySteps(["open res.partner", "complete"]);
+        expect(outcome.job.inBackground).toBe(false);
+        expect(outcome.job.payload.result).toEqual(ACTION);
+        await advanceTime(2000);
+        expect(toasts).toHaveLength(0);
+    });
+
+    test("offers a late result, and leaves the page alone", async () => {
+        mockAction();
+        mockExport();
+        const toasts = mockNotifications();
+        onRpc("ir.async", "complete", () => expect.step("complete"));
+        await makeAsyncJobEnv();
+        const outcome = runExport();
+        await nextMessages();
+        await advanceTime(BLOCK_UI_DURATION);
+        await changeJob(1, "succeeded", { payload: { result: ACTION } });
+        await advanceTime(500);
+        expect.verifySteps([]);
+        expect(outcome.job.inBackground).toBe(true);
+        expect(getService("async_job").jobs[1].state).toBe("succeeded");
+        expect(toasts.map(({ message }) => message)).toEqual([
+            "This is taking longer than expected. You can keep working; the result will appear under Background jobs.",
+            "The result is ready.",
+        ]);
+        await toasts[1].buttons[0].onClick();
+        expect.verifySteps(["open res.partner", "complete"]);
+    });
+
+    test("offers the result of a job without a name, too", async () => {
+        mockAction();
+        mockExport(() => ({ asyncJobId: startJob(false) }));
+        const toasts = mockNotifications();
+        await makeAsyncJobEnv();
+        runExport();
+        await nextMessages();
+        await advanceTime(BLOCK_UI_DURATION);
+        await changeJob(1, "succeeded", { payload: { result: ACTION } });
+        await advanceTime(500);
+        expect(toasts.at(-1).buttons.map(({ name }) => name)).toEqual(["Open"]);
+        expect.verifySteps([]);
+    });
+
+    test("offers the result when the page is not blocked", async () => {
+        mockAction();
+        mockExport();
+        const toasts = mockNotifications();
+        await makeAsyncJobEnv();
+        runExport({ blockUI: false });
+        await nextMessages();
+        await changeJob(1, "succeeded", { payload: { result: ACTION } });
+        await advanceTime(500);
+        expect.verifySteps([]);
+        expect(toasts.map(({ message }) => message)).toEqual(["The result is ready."]);
+    });
+
+    test("hands plain data to the caller", async () => {
+        mockAction();
+        mockExport();
+        await makeAsyncJobEnv();
+        const outcome = runExport();
+        await nextMessages();
+        await changeJob(1, "succeeded", { payload: { result: 42 } });
+        await nextMessages();
+        expect.verifySteps([]);
+        expect(outcome.job.payload.result).toBe(42);
+        expect(getService("async_job").jobs[1].state).toBe("done");
+    });
+
+    test("a result that cannot be opened is not completed", async () => {
+        mockService("action", {
+            async doAction() {
+                throw new Error("no such view");
+            },
+        });
+        mockExport();
+        await makeAsyncJobEnv();
+        const outcome = runExport();
+        await nextMessages();
+        await changeJob(1, "succeeded", { payload: { result: ACTION } });
+        await nextMessages();
+        expect(outcome.error.message).toBe("no such view");
+        expect(getService("async_job").jobs[1].state).toBe("succeeded");
+    });
+
+    test("a late error is offered, too: a dialog would interrupt the user", async () => {
+        expect.errors(1);
+        mockExport();
+        const toasts = mockNotifications();
+        const env = await makeAsyncJobEnv();
+        await mountWithCleanup(MainComponentsContainer, { env });
+        getService("async_job").run(CALL);
+        await nextMessages();
+        await advanceTime(BLOCK_UI_DURATION);
+        await changeJob(1, "failed", { payload: makeErrorPayload() });
+        await advanceTime(500);
+        expect.verifyErrors(["Odoo Server Error"]);
+        expect(".o_dialog").toHaveCount(0);
+        expect(toasts.slice(1).map(({ message }) => message)).toEqual(["Division by zero"]);
+    });
+});
+
+describe("blocking screen", () => {
+    async function mountBlocked() {
+        mockExport();
+        const toasts = mockNotifications();
+        const env = await makeAsyncJobEnv();
+        class Page extends Component {
+            static template = xml`<input class="o_test_input"/><MainComponentsContainer/>`;
+            static components = { MainComponentsContainer };
+            static props = {};
+        }
+        await mountWithCleanup(Page, { env });
+        await contains(".o_test_input").edit("typed");
+        const outcome = callExport({});
+        await nextMessages();
+        await advanceTime(500);
+        await animationFrame();
+        return { outcome, toasts };
+    }
+
+    test("shows what runs, with its progress", async () => {
+        await mountBlocked();
+        expect(".o_ir_async_block_name").toHaveText("Export");
+        expect(".o_ir_async_block_state").toHaveText("Queued");
+        await changeJob(1, "processing", { progress: { done: 1, total: 4, message: "1 of 4" } });
+        expect(".o_ir_async_block_state").toHaveText("Running");
+        expect(".o_ir_async_block .progress-bar").toHaveStyle({ width: "25%" }, { inline: true });
+        expect(".o_ir_async_block [role=progressbar]").toHaveAttribute(
+            "aria-label",
+            "Progress of Export"
+        );
+        await changeJob(1, "done");
+        expect(".o_ir_async_block").toHaveCount(0);
+    });
+
+    test("Continue in background, at once", async () => {
+        const { outcome, toasts } = await mountBlocked();
+        expect(".o_ir_async_continue").toBeFocused();
+        await contains(".o_ir_async_continue").click();
+        expect(".o_ir_async_block").toHaveCount(0);
+        expect(getService("ui").isBlocked).toBe(false);
+        await animationFrame();
+        expect(".o_test_input").toBeFocused();
+        expect(".o_test_input").toHaveValue("typed");
+        expect(toasts.map(({ message }) => message)).toEqual([
+            "You can keep working; the result will appear under Background jobs.",
+        ]);
+        await advanceTime(BLOCK_UI_DURATION);
+        expect(toasts).toHaveLength(1);
+        await changeJob(1, "done");
+        expect(outcome.job.inBackground).toBe(true);
+    });
+
+    test("Escape does the same", async () => {
+        await mountBlocked();
+        await press("Escape");
+        await animationFrame();
+        expect(".o_ir_async_block").toHaveCount(0);
+        expect(getService("ui").isBlocked).toBe(false);
+    });
+
+    test("two calls: one screen", async () => {
+        await mountBlocked();
+        callExport({});
+        await nextMessages();
+        await advanceTime(500);
+        await animationFrame();
+        expect(".o_ir_async_block").toHaveCount(1);
+        expect(".o_ir_async_block_name").toHaveCount(2);
+        await changeJob(1, "done");
+        expect(".o_ir_async_block_name").toHaveCount(1);
+        await contains(".o_ir_async_continue").click();
+        expect(getService("ui").isBlocked).toBe(false);
+    });
+});
+
+describe("a job that is run again by the very call", () => {
+    async function failThenRetry() {
+        await makeAsyncJobEnv();
+        const jobId = startJob("Export");
+        await changeJob(jobId, "processing");
+        await changeJob(jobId, "failed", { payload: makeErrorPayload() });
+        mockExport(() => {
+            changeSilently(jobId, { state: "created", payload: false }); // the bus is slow
+            return { asyncJobId: jobId };
+        });
+        const outcome = callExport();
+        await nextMessages();
+        await nextMessages();
+        expect(outcome.error).toBe(null);
+        return { jobId, outcome };
+    }
+
+    test("does not settle with the old failure", async () => {
+        const { jobId, outcome } = await failThenRetry();
+        await changeJob(jobId, "succeeded", { payload: { result: 42 } });
+        expect(outcome.error).toBe(null);
+        expect(outcome.job.payload).toEqual({ result: 42 });
+    });
+
+    test("settles with the new failure", async () => {
+        const { jobId, outcome } = await failThenRetry();
+        await changeJob(jobId, "failed", { payload: makeErrorPayload("Again") });
+        expect(outcome.error.data.message).toBe("Again");
+    });
+
+    test("unless the call found it as it was", async () => {
+        await makeAsyncJobEnv();
+        const jobId = startJob("Export");
+        await changeJob(jobId, "succeeded", { payload: { result: 42 } });
+        mockExport(() => ({ asyncJobId: jobId }));
+        const outcome = callExport();
+        await nextMessages();
+        await nextMessages();
+        expect(outcome.job.payload).toEqual({ result: 42 });
+    });
+});
+
+describe("a payload that is gone", () => {
+    test("the promise rejects: the error was vacuumed", async () => {
+        mockExport();
+        await makeAsyncJobEnv();
+        const outcome = callExport();
+        await nextMessages();
+        changeSilently(1, { state: "failed", payload: false });
+        await sendMessage({ id: 1, name: "Export", state: "failed", revision: 2 });
+        await nextMessages();
+        expect(outcome.error).toBeInstanceOf(RPCError);
+        expect(outcome.error.data.message).toBe("The error of this job is not available any more.");
+    });
+
+    test("the promise rejects: the job was vacuumed", async () => {
+        mockExport();
+        await makeAsyncJobEnv();
+        const outcome = callExport();
+        await nextMessages();
+        MockServer.env["ir.async"].unlink([1]);
+        await sendMessage({ id: 1, name: "Export", state: "failed", revision: 2 });
+        await nextMessages();
+        expect(outcome.error.message).toBe("Job 1 does not exist (any more).");
+    });
+});
+
+describe("expired session", () => {
+    test("polling stops silently until the user has logged in again", async () => {
+        mockExport();
+        let isExpired = false;
+        onRpc("ir.async", "get_user_jobs", () => {
+            expect.step("get_user_jobs");
+            if (isExpired) {
+                throw makeServerError({
+                    errorName: "odoo.http.SessionExpiredException",
+                    code: 100,
+                });
+            }
+        });
+        const env = await makeAsyncJobEnv();
+        await mountWithCleanup(MainComponentsContainer, { env });
+        await cutWebsocket();
+        const outcome = callExport();
+        await nextMessages();
+        isExpired = true;
+        changeSilently(1, { state: "done" });
+        await advanceTime(POLL_DELAY);
+        await nextMessages();
+        expect.verifySteps(["get_user_jobs"]);
+        await advanceTime(2 * SAFETY_POLL_DELAY);
+        await nextMessages();
+        expect.verifySteps([]);
+        expect(".o_dialog").toHaveCount(0);
+        expect(outcome.error).toBe(null);
+        isExpired = false;
+        await getService("orm").searchCount("ir.async", []); // the user works again
+        await nextMessages();
+        expect.verifySteps(["get_user_jobs"]);
+        expect(outcome.job.state).toBe("done");
+    });
+
+    test("nor does any other trouble of the server open dialogs", async () => {
+        mockExport();
+        onRpc("ir.async", "get_user_jobs", () => {
+            expect.step("get_user_jobs");
+            throw makeServerError({ errorName: "odoo.exceptions.AccessError" });
+        });
+        const env = await makeAsyncJobEnv();
+        await mountWithCleanup(MainComponentsContainer, { env });
+        await cutWebsocket();
+        callExport();
+        await nextMessages();
+        await advanceTime(POLL_DELAY);
+        await nextMessages();
+        await advanceTime(POLL_DELAY);
+        await nextMessages();
+        expect.verifySteps(["get_user_jobs"]); // less often
+        expect(".o_dialog").toHaveCount(0);
+    });
+});
+
+describe("news", () => {
+    test("a job that failed while the page was loaded has a toast", async () => {
+        const toasts = mockNotifications();
+        const env = await makeAsyncJobEnv({ ready: false });
+        const values = { state: "failed", revision: 3, payload: makeErrorPayload() };
+        startSilently("Long ago", { ...values, ended_ago: 86400 * 365 });
+        startSilently("Just now", { ...values, ended_ago: 0.01 });
+        env.bus.trigger("WEB_CLIENT_READY");
+        await nextMessages();
+        await advanceTime(500);
+        expect(toasts.map(({ title }) => title)).toEqual(["Just now"]);
+    });
+
+    test("what is read says the end of a job that nobody had heard of", async () => {
+        const toasts = mockNotifications();
+        await makeAsyncJobEnv();
+        const values = { state: "failed", revision: 3, payload: makeErrorPayload() };
+        startSilently("Just now", { ...values, ended_ago: 0.01 });
+        getService("bus_service").trigger("BUS:RECONNECT");
+        await nextMessages();
+        await advanceTime(500);
+        expect(toasts.map(({ title }) => title)).toEqual(["Just now"]);
+    });
+
+    test("nothing is read when all jobs are over", async () => {
+        onRpc("ir.async", "get_user_jobs", () => expect.step("get_user_jobs"));
+        await makeAsyncJobEnv();
+        const jobId = startJob("Export");
+        await changeJob(jobId, "processing");
+        await changeJob(jobId, "done");
+        await advanceTime(2 * POLL_DELAY);
+        await nextMessages();
+        expect.verifySteps([]);
+    });
+
+    test("a toast waits for the answer of a call: its job may be the awaited one", async () => {
+        const toasts = mockNotifications();
+        const httpAnswer = new Deferred();
+        mockExport(async () => {
+            const asyncJobId = startJob("Export");
+            MockServer.env["ir.async"]._change(asyncJobId, { state: "done" });
+            await httpAnswer;
+            return { asyncJobId };
+        });
+        await makeAsyncJobEnv();
+        const outcome = callExport({});
+        const { jobs } = getService("async_job");
+        await waitUntil(() => jobs[1]?.state === "done", { timeout: 3000 });
+        await advanceTime(1000);
+        expect(toasts).toHaveLength(0);
+        httpAnswer.resolve();
+        await nextMessages();
+        expect(outcome.job.inBackground).toBe(false);
+        await advanceTime(2000);
+        expect(toasts).toHaveLength(0);
+    });
+
+    test("the elapsed time never jumps back", async () => {
+        await makeAsyncJobEnv();
+        const jobId = startJob("Export");
+        await changeJob(jobId, "processing");
+        const { jobs } = getService("async_job");
+        const { startedAt } = jobs[jobId];
+        await advanceTime(10000);
+        const refresh = async (elapsed) => {
+            MockServer.env["ir.async"].write([jobId], { elapsed });
+            getService("bus_service").trigger("BUS:RECONNECT");
+            await nextMessages();
+        };
+        await refresh(8); // the answer took its time
+        expect(jobs[jobId].startedAt).toBe(startedAt);
+        await refresh(20);
+        expect(jobs[jobId].startedAt).toBeLessThan(startedAt - 5000);
+        await changeJob(jobId, "created");
+        expect(jobs[jobId].startedAt).toBe(undefined);
+        await changeJob(jobId, "processing");
+        expect(jobs[jobId].startedAt).toBeGreaterThan(startedAt + 5000);
+    });
+
+    test("a large result is data, or an action", async () => {
+        await makeAsyncJobEnv();
+        const { jobs } = getService("async_job");
+        const text = "x".repeat(70_000);
+        for (const [jobId, result, resultType] of [
+            [startJob("Data"), text, false],
+            [startJob("Action"), { ...ACTION, context: { text } }, ACTION.type],
+        ]) {
+            await nextMessages();
+            changeSilently(jobId, { state: "succeeded", payload: { result } });
+            await sendMessage({ id: jobId, name: "Export", state: "succeeded", revision: 2 });
+            await nextMessages();
+            expect(jobs[jobId].payload).toBe(undefined);
+            expect(jobs[jobId].resultType).toBe(resultType);
+        }
+    });
+});
+
+describe("what toasts say", () => {
+    test("of a long error, the beginning", async () => {
+        const toasts = mockNotifications();
+        await makeAsyncJobEnv();
+        const payload = makeErrorPayload("word ".repeat(400));
+        await changeJob(startJob("Export"), "failed", { payload });
+        await advanceTime(300);
+        expect(toasts[0].message.length).toBeLessThan(160);
+        expect(toasts[0].message).toMatch(/^word .* word…$/);
+        expect(toasts[0].buttons.map(({ name }) => name)).toEqual(["Show error"]);
+    });
+
+    test("the summary is closed by its button, which opens just these jobs", async () => {
+        const toasts = mockNotifications();
+        mockService("action", {
+            loadAction: async () => ({ type: "ir.actions.act_window", domain: [] }),
+            doAction: ({ domain }) => expect.step(JSON.stringify(domain)),
+        });
+        await makeAsyncJobEnv();
+        const ids = ["First", "Second", "Third", "Fourth"].map((name) => startJob(name));
+        for (const id of ids) {
+            await changeJob(id, id === ids[2] ? "failed" : "done", { payload: null });
+        }
+        await advanceTime(2000);
+        const toast = toasts.at(-1);
+        expect(toast.message).toBe("1 of 4 jobs failed.");
+        await toast.buttons[0].onClick();
+        expect.verifySteps([JSON.stringify([["id", "in", [ids[2]]]])]);
+        expect(toast.isOpen).toBe(false);
+    });
+});
+
+describe("what dialogs say", () => {
+    test("an error names its job, and can be tried again", async () => {
+        expect.errors(1);
+        onRpc("ir.async", "retry", ({ args }) => expect.step(`retry ${args[0]}`));
+        const env = await makeAsyncJobEnv();
+        await mountWithCleanup(MainComponentsContainer, { env });
+        const jobId = startJob("Export");
+        await changeJob(jobId, "failed", { payload: makeErrorPayload() });
+        await getService("async_job").open(jobId);
+        await waitFor(".o_error_dialog");
+        expect.verifyErrors(["Odoo Server Error"]);
+        expect(".o_error_dialog .o_ir_async_error_job").toHaveText("Background job: Export");
+        await contains(".o_error_dialog .o_ir_async_error_retry").click();
+        await nextMessages();
+        expect.verifySteps([`retry ${jobId}`]);
+        expect(".o_error_dialog").toHaveCount(0);
+    });
+
+    test("so does an error that the user caused", async () => {
+        expect.errors(1);
+        const env = await makeAsyncJobEnv();
+        await mountWithCleanup(MainComponentsContainer, { env });
+        const payload = makeErrorPayload("Not like that");
+        payload.error.data.name = "odoo.exceptions.UserError";
+        const jobId = startJob("Export");
+        await changeJob(jobId, "failed", { payload });
+        await getService("async_job").open(jobId);
+        await waitFor(".o_error_dialog");
+        expect.verifyErrors(["Odoo Server Error"]);
+        expect(".modal-title").toHaveText("Invalid Operation");
+        expect(".o_error_dialog").toHaveText(/Background job: Export/);
+        expect(".o_error_dialog").toHaveText(/Not like that/);
+        expect(".o_error_dialog .o_ir_async_error_retry").toHaveCount(1);
+    });
+
+    test("a number or a text as result", async () => {
+        const env = await makeAsyncJobEnv();
+        await mountWithCleanup(MainComponentsContainer, { env });
+        const jobId = startJob("Export");
+        await changeJob(jobId, "succeeded", { payload: { result: { answer: 42 } } });
+        await getService("async_job").open(jobId);
+        await waitFor(".o_ir_async_result");
+        expect(".o_ir_async_result_text").toHaveText(/"answer": 42/);
+        expect(".o_ir_async_result .modal-title").toHaveText("Export");
+        await nextMessages();
+        expect(getService("async_job").jobs[jobId].state).toBe("done");
     });
 });
 

@@ -36,11 +36,10 @@ export class DurationField extends Component {
     }
 
     get formattedValue() {
-        const value = this.props.record.data[this.props.name];
         if (this.isRunning) {
             return formatElapsed(Math.max(this.clock.now - this.startedAt, 1000));
         }
-        return value ? formatElapsed(value * 1000) : "";
+        return formatDuration(this.props.record.data[this.props.name]);
     }
 }
 
@@ -51,4 +50,15 @@ export const durationField = {
     fieldDependencies: [{ name: "state", type: "selection" }],
 };
 
+/**
+ * Format seconds where there is no field: in groups, totals, pivot tables and graphs.
+ *
+ * @param {number|false} value
+ * @returns {string}
+ */
+export function formatDuration(value) {
+    return value ? formatElapsed(value * 1000) : "";
+}
+
 registry.category("fields").add("ir_async_duration", durationField);
+registry.category("formatters").add("ir_async_duration", formatDuration);

@@ -3,8 +3,20 @@ import { CopyButton } from "@web/core/copy_button/copy_button";
 import { _t } from "@web/core/l10n/translation";
 import { registry } from "@web/core/registry";
 import { useService } from "@web/core/utils/hooks";
+import { formatFloat, formatInteger } from "@web/views/fields/formatters";
 import { standardFieldProps } from "@web/views/fields/standard_field_props";
 import { hasAction, isDownload } from "../../core/async_job";
+
+/** Format a number like the user's other numbers, with all of its decimals. */
+function formatNumber(value) {
+    if (Number.isInteger(value)) {
+        return formatInteger(value);
+    }
+    const decimals = String(value).split(".")[1]?.length;
+    return decimals && !/e/i.test(String(value))
+        ? formatFloat(value, { digits: [false, decimals] })
+        : String(value);
+}
 
 /** What came of a job: its result, which can be opened if it is an action, or its error with the traceback. */
 export class PayloadField extends Component {
@@ -32,8 +44,26 @@ export class PayloadField extends Component {
         return isDownload(this.payload?.result);
     }
 
+    /** A text or a number is shown as the user would write it, all else as JSON. */
     get resultText() {
-        return JSON.stringify(this.payload.result, null, 4);
+        const { result } = this.payload;
+        if (typeof result === "string") {
+            return result;
+        }
+        if (typeof result === "number") {
+            return formatNumber(result);
+        }
+        return JSON.stringify(result, null, 4);
+    }
+
+    get emptyText() {
+        const { state } = this.props.record.data;
+        if (state === "processing") {
+            return _t("The job is running. Its result will be shown here.");
+        }
+        return ["waiting", "created"].includes(state)
+            ? _t("The job has not run yet. Its result will be shown here.")
+            : _t("There is no result.");
     }
 
     /** The result of a job of the user's own is used then. */

@@ -1,5 +1,7 @@
 import { fields, getKwArgs, models, serverState } from "@web/../tests/web_test_helpers";
 
+const LISTED_MAX = 100;
+const PAYLOAD_MAX_SIZE = 64 * 1024;
 const ENDED = ["succeeded", "done", "failed", "cancelled"];
 
 /**
@@ -13,9 +15,9 @@ export class IrAsync extends models.Model {
     state = fields.Selection({
         selection: [
             ["waiting", "Waiting"],
-            ["created", "Created"],
-            ["processing", "Processing"],
-            ["succeeded", "Succeeded"],
+            ["created", "Queued"],
+            ["processing", "Running"],
+            ["succeeded", "Ready"],
             ["done", "Done"],
             ["failed", "Failed"],
             ["cancelled", "Cancelled"],
@@ -24,13 +26,18 @@ export class IrAsync extends models.Model {
     });
     payload = fields.Json();
     progress = fields.Json();
-    duration = fields.Float();
+    duration = fields.Float({ aggregator: "avg" });
     notify = fields.Boolean({ default: true });
     dismissed = fields.Boolean();
     revision = fields.Integer({ default: 1 });
     user_id = fields.Many2one({ relation: "res.users", default: () => serverState.userId });
     date_start = fields.Datetime();
     date_done = fields.Datetime();
+    // what `get_user_jobs` computes
+    elapsed = fields.Float();
+    ended_ago = fields.Float();
+    scheduled_in = fields.Float();
+    is_stuck = fields.Boolean();
 
     /**
      * Start a job, and tell its user, as `call_notify` does.
@@ -81,9 +88,25 @@ export class IrAsync extends models.Model {
 
     get_user_jobs(jobIds) {
         jobIds = getKwArgs(arguments, "job_ids").job_ids || [];
-        return this.filter((job) => jobIds.includes(job.id) || (job.notify && !job.dismissed)).map(
-            ({ id }) => ({ payload: null, elapsed: null, ...this._message(id) })
-        );
+        const listed = this.filter((job) => job.notify && !job.dismissed).slice(0, LISTED_MAX);
+        const more = this.filter((job) => jobIds.includes(job.id) && !listed.includes(job));
+        return [...listed, ...more].map((job) => this._row(job));
+    }
+
+    _row({ id, elapsed, ended_ago, is_stuck, payload, scheduled_in }) {
+        const row = {
+            payload: null,
+            ...this._message(id),
+            elapsed: elapsed || null,
+            ...(ended_ago && { ended_ago }),
+            ...(scheduled_in && { scheduled_in }),
+            ...(is_stuck && { is_stuck }),
+        };
+        if (JSON.stringify(payload || null).length > PAYLOAD_MAX_SIZE) {
+            delete row.payload;
+            row.result_type = payload.result?.type || false;
+        }
+        return row;
     }
 
     complete(ids) {

@@ -125,6 +125,12 @@ class TestAsyncEffect(models.Model):
         self.create({'name': name})
 
     @api.model
+    def enqueue_then_wait(self, name, gate):
+        """Enqueue a job, so that the transaction holds a lock on the table of jobs, and wait."""
+        self.env['ir.async'].with_options(delay=3600).call(self.noop)._insert_pending()
+        self.wait_for_gate(name, gate)
+
+    @api.model
     def sum_of_parents(self, name):
         parents = self.env['ir.async'].current().after_ids
         self.create({'name': name, 'value': sum(parent.payload['result'] for parent in parents)})

@@ -1,8 +1,10 @@
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 import psycopg2
@@ -76,10 +78,8 @@ class TestAsyncEffect(models.Model):
         self._trace(name)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            try:
+            with contextlib.suppress(BaseException):
                 time.sleep(0.01)
-            except BaseException:  # noqa: BLE001, S110 -- that is the point
-                pass
             self._trace(f'{name} goes on')
 
     @api.model
@@ -88,7 +88,8 @@ class TestAsyncEffect(models.Model):
         children = [subprocess.Popen(['sleep', '600']), subprocess.Popen(['sh', '-c', 'trap "" TERM; sleep 600; true'])]  # noqa: S607
         handle, file = tempfile.mkstemp()
         os.close(handle)
-        files = [file, tempfile.mkdtemp(), tempfile.NamedTemporaryFile(delete=False).name]
+        with tempfile.NamedTemporaryFile(delete=False) as named:
+            files = [file, tempfile.mkdtemp(), named.name]
         with open(path, 'w', encoding='utf-8') as report:
             json.dump([[child.pid for child in children], files], report)
         self._trace(name)
@@ -107,15 +108,20 @@ class TestAsyncEffect(models.Model):
 
     @api.model
     def cancel_neighbours(self, name):
-        """Cancel the jobs that were claimed with this one, before they begin."""
+        """Cancel the jobs that were claimed with this one, before they begin; then lock them for a second."""
         self._trace(name)
+        connection = self._connect()
         with self.env.registry.cursor() as cr:
             env = self.env(cr=cr)
             cr.execute("SELECT id FROM ir_async WHERE state = 'processing' AND id != %s", [self.env['ir.async'].current().id])
             ids = [id_ for id_, in cr.fetchall()]
             retrying(env['ir.async'].browse(ids).cancel, env)
-        for job_id in ids:
-            self._trace(f'cancelled {job_id}')
+        with connection.cursor() as cr:
+            # So that they cannot be put back into the queue instead.
+            cr.execute("SELECT id FROM ir_async WHERE state = 'processing' AND id = ANY(%s) FOR UPDATE SKIP LOCKED", [ids])
+            for job_id, in cr.fetchall():
+                self._trace(f'cancelled {job_id}')
+        threading.Timer(1, connection.close).start()
 
     @api.model
     def trace_job(self, name):

@@ -1,3 +1,4 @@
+import contextlib
 import contextvars
 import decimal
 import io
@@ -23,6 +24,7 @@ from odoo.addons.ir_async.exceptions import RetryJob
 
 VARIABLE = contextvars.ContextVar('test_ir_async.variable', default=None)
 LOCAL = threading.local()
+SIGNALS = [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE]
 LOCK_CLASS = 4711  # of the advisory locks
 OUR_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # a name that the queue's own code uses
 NAMES = [f'ir_async_finish_{i}' for i in range(20)]
@@ -163,6 +165,7 @@ class TestAsyncEffect(models.Model):
             'signal mask of a child': status['SigBlk'].strip(),
             'signals ignored by a child': status['SigIgn'].strip(),
             'signal mask': sorted(int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+            'signal handlers': [repr(signal.getsignal(number)) for number in SIGNALS],
             'timers': [signal.getitimer(timer)[0] > 0 for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)],
             'context variable': VARIABLE.get(),
             'thread': [name for name in vars(thread) if 'leak' in name] or None,
@@ -562,6 +565,11 @@ class TestAsyncEffect(models.Model):
 
     def _leak_signal_mask(self, cr, tag):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGWINCH})
+
+    def _leak_signal_handler(self, cr, tag):
+        with contextlib.suppress(ValueError):  # jobs may run in a thread that cannot set any
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
     def _leak_timers(self, cr, tag):
         signal.setitimer(signal.ITIMER_PROF, 3600)

@@ -12,6 +12,16 @@ class TestPage extends Component {
         this.state = useState({ said: "" });
     }
 
+    /** As the README says. */
+    async run() {
+        const job = await this.asyncJob.run({
+            model: "test.async.web",
+            method: "start",
+            args: ["action"],
+        });
+        this.state.said = job.inBackground ? "in background" : "opened";
+    }
+
     async start(outcome) {
         try {
             const job = await this.asyncJob.asyncRpc({

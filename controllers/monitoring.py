@@ -1,0 +1,81 @@
+import contextlib
+import hmac
+import json
+import logging
+
+from odoo import SUPERUSER_ID, api, http
+from odoo.http import request
+from odoo.modules.registry import Registry
+
+_logger = logging.getLogger(__name__)
+
+PROMETHEUS = 'text/plain; version=0.0.4; charset=utf-8'
+
+
+class MonitoringController(http.Controller):
+    """What monitoring asks for. Both routes are off until the system parameter ``ir_async.metrics_token`` is set."""
+
+    @http.route('/ir_async/health', type='http', auth='none', methods=['GET'], save_session=False)
+    def health(self, **_params):
+        """Answer whether the queue of a database is well, and why not: JSON, 200 or 503."""
+        return self._answer(self._health)
+
+    @http.route('/ir_async/metrics', type='http', auth='none', methods=['GET'], save_session=False)
+    def metrics(self, **_params):
+        """Answer the figures of the queue of a database, in the text format of Prometheus."""
+        return self._answer(lambda env: _response(env['ir.async']._metrics(), PROMETHEUS))
+
+    def _health(self, env):
+        return _health_response(**env['ir.async']._health())
+
+    def _answer(self, make):
+        try:
+            with _environment() as env:
+                if env is None or 'ir.async' not in env:
+                    return _response("Not found. With several databases, add ?db=NAME or the header X-Odoo-Database.\n", status=404)
+                token = (env['ir.config_parameter'].get_param('ir_async.metrics_token') or '').strip()
+                if not token:
+                    return _response("Not found\n", status=404)
+                if not _is_authorized(token):
+                    return _response(
+                        "Unauthorized: send the header Authorization: Bearer TOKEN\n", status=401,
+                        headers={'WWW-Authenticate': 'Bearer realm="ir_async"'})
+                with env.cr.savepoint(flush=False):
+                    return make(env)
+        except Exception:
+            # Whatever is wrong with the database, monitoring needs an answer. Details go to the log only.
+            _logger.warning("Could not answer the request of the monitoring", exc_info=True)
+            return _health_response('unhealthy', [
+                {'code': 'error', 'message': "The database could not be asked. The log of the server says more."}])
+
+
+@contextlib.contextmanager
+def _environment():
+    """Provide an environment on the database that the request names; None where it names none that it may use."""
+    name = request.httprequest.args.get('db')
+    if not name or name == request.db:
+        yield None if request.env is None else request.env(user=SUPERUSER_ID, su=True, context={})
+    elif name not in http.db_list(force=True):  # as filtered for this host
+        yield None
+    else:
+        with Registry(name).cursor() as cr:
+            Registry(name).check_signaling(cr)
+            yield api.Environment(cr, SUPERUSER_ID, {})
+
+
+def _is_authorized(token):
+    scheme, _space, given = request.httprequest.headers.get('Authorization', '').partition(' ')
+    # Headers are decoded as latin-1. Both sides are bytes: text with accents cannot be compared in constant time.
+    is_same = hmac.compare_digest(given.strip().encode('latin-1', 'replace'), token.encode())
+    return is_same and scheme.lower() == 'bearer'
+
+
+def _health_response(status, reasons, **more):
+    return _response(
+        json.dumps({'status': status, 'reasons': reasons, **more}, indent=2) + '\n', 'application/json',
+        status=200 if status == 'ok' else 503)
+
+
+def _response(body, content_type='text/plain; charset=utf-8', status=200, headers=()):
+    return http.Response(body, status=status, headers={
+        'Content-Type': content_type, 'Cache-Control': 'no-store', **dict(headers)})

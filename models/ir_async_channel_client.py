@@ -1,0 +1,61 @@
+from odoo import api, fields, models
+
+from .ir_async_channel import EVERYTHING
+
+
+class IrAsyncChannel(models.Model):
+    """What the views need."""
+    _inherit = 'ir.async.channel'
+
+    running_count = fields.Integer("Running", compute='_compute_counts')
+    queued_count = fields.Integer("Queued", compute='_compute_counts', help="Jobs that wait for others, a date or their turn")
+    failed_count = fields.Integer("Failed", compute='_compute_counts')
+
+    @api.depends('name')
+    def _compute_counts(self):
+        counts, _is_estimated = self.env['ir.async']._count_jobs()
+        for channel in self:
+            def count(*states, channel=channel):
+                return sum(
+                    number for (state, name), number in counts.items()
+                    if state in states and channel.name in (name, EVERYTHING))
+
+            channel.running_count = count('processing')
+            channel.queued_count = count('waiting', 'created')
+            channel.failed_count = count('failed')
+
+    def action_open_jobs(self):
+        """Open the jobs of a channel.
+
+        :return: the action
+        :rtype: dict
+        """
+        self.ensure_one()
+        action = self.env['ir.actions.act_window']._for_xml_id('ir_async.ir_async_action')
+        if self.name != EVERYTHING:
+            action['domain'] = ['|', ('channel', '=', self.name), ('channel', '=like', f'{_escape_like(self.name)}/%')]
+        action['context'] = {'search_default_live': 1}
+        return action
+
+    @api.model
+    def action_pause_everything(self):
+        """Start no more jobs, of whatever channel. What runs goes on."""
+        self._pause_everything(True)
+
+    @api.model
+    def action_resume_everything(self):
+        """Start jobs again. Channels that are paused by themselves stay paused."""
+        self._pause_everything(False)
+
+    def _pause_everything(self, paused):
+        everything = self.search([('name', '=', EVERYTHING)])
+        if everything:
+            everything.write({'paused': paused})
+        elif paused:
+            self.create({'name': EVERYTHING, 'paused': True})
+        else:
+            self.browse().check_access('write')
+
+
+def _escape_like(text):
+    return text.replace('\\', r'\\').replace('%', r'\%').replace('_', r'\_')

@@ -1,0 +1,179 @@
+"""Why a queued job waits, and how a manager lets it go on."""
+import logging
+from collections import defaultdict
+
+from odoo import api, fields, models
+from odoo.exceptions import AccessError, UserError
+from odoo.tools import SQL, format_datetime
+
+from .ir_async_channel import EVERYTHING
+
+_logger = logging.getLogger(__name__)
+
+PARENTS_MAX = 10  # jobs that are shown as what another one waits for
+
+
+class IrAsync(models.Model):
+    _inherit = 'ir.async'
+
+    wait_reason = fields.Char("Why It Waits", compute='_compute_wait_reason', help="What a queued job waits for")
+    is_blocked = fields.Boolean(
+        "Blocked", compute='_compute_wait_reason', help="A job that it waits for has failed: it does not start by itself")
+    blocking_ids = fields.Many2many(
+        'ir.async', string="Waits For", compute='_compute_wait_reason', help="The jobs that have not ended well yet")
+    worker_id = fields.Many2one(
+        'ir.async.worker', "Worker", compute='_compute_worker_id', groups='ir_async.ir_async_group_manager')
+
+    @api.depends('state', 'date_scheduled', 'channel')
+    def _compute_wait_reason(self):
+        self.update({'wait_reason': False, 'is_blocked': False, 'blocking_ids': False})
+        waiting = self.filtered(lambda job: job.state == 'waiting')
+        parents_by_job = waiting._unmet_parents()
+        for job in waiting:
+            states, job.blocking_ids = parents_by_job[job.id]
+            job.is_blocked = 'failed' in states
+            job.wait_reason = job._why_copied() or job._why_parents(states, job.blocking_ids)
+        queue = _Queue(self.env)
+        for job in self.filtered(lambda job: job.state == 'created'):
+            job.wait_reason = job._why_queued(queue)
+
+    @api.depends('session', 'state')
+    def _compute_worker_id(self):
+        workers = self.env['ir.async.worker'].browse({job.session for job in self if job.session}).exists()
+        for job in self:
+            job.worker_id = job.state == 'processing' and job.session in workers._ids and job.session
+
+    def _unmet_parents(self):
+        """Return the states of the jobs that each of these waits for, and those of the jobs that the user may see."""
+        self.env['ir.async']._insert_pending()
+        states, ids = defaultdict(list), defaultdict(list)
+        for job_id, parent_id, state in self.env.execute_query(SQL(
+            """
+            SELECT rel.job_id, parent.id, parent.state
+              FROM ir_async_after_rel rel
+              JOIN ir_async parent ON parent.id = rel.after_id
+             WHERE rel.unmet AND rel.job_id IN %s
+          ORDER BY parent.state != 'failed', parent.id
+            """, self._ids or (0,))):
+            states[job_id].append(state)
+            ids[job_id].append(parent_id)
+        shown = self.browse(id_ for parents in ids.values() for id_ in parents[:PARENTS_MAX])._filtered_access('read')
+        return {
+            job.id: (states[job.id], self.browse(ids[job.id][:PARENTS_MAX]) & shown) for job in self}
+
+    def _why_parents(self, states, parents):
+        names = ", ".join(f"{parent.display_name} ({parent.id})" for parent in parents if parent.state == 'failed')
+        hidden = self.env._("another user's")
+        failed = states.count('failed')
+        if failed > 1:
+            return self.env._(
+                "%(count)s of the jobs it waits for failed: %(jobs)s. It starts once they are retried and end well.",
+                count=failed, jobs=names or hidden)
+        if failed:
+            return self.env._(
+                "The job it waits for failed: %(job)s. It starts once that one is retried and ends well.", job=names or hidden)
+        if not states:
+            return self.env._("The jobs it waited for have ended. It starts in a moment.")
+        if len(states) > 1:
+            return self.env._("It waits for %(count)s other jobs to end.", count=len(states))
+        return self.env._("It waits for another job to end: %(job)s.", job=", ".join(
+            f"{parent.display_name} ({parent.id})" for parent in parents) or hidden)
+
+    def _why_queued(self, queue):
+        self.ensure_one()
+        root = self.channel.split('/', 1)[0]
+        if reason := self._why_copied():
+            return reason
+        if self.date_scheduled and self.date_scheduled > queue.now:
+            date = format_datetime(self.env, self.date_scheduled)
+            if self.attempts:
+                return self.env._("It failed, and is tried again on %(date)s.", date=date)
+            return self.env._("It does not start before %(date)s.", date=date)
+        match queue.why_unserved(root):
+            case 'upgrading':
+                return self.env._("Modules are being installed or upgraded. It starts when that is done.")
+            case 'paused' if EVERYTHING in queue.paused:
+                return self.env._("Everything is paused.")
+            case 'paused':
+                return self.env._("The channel %(channel)s is paused.", channel=root)
+            case 'no_worker':
+                return self.env._(
+                    "No worker serves the channel %(channel)s. The scheduled actions run it, which takes longer.", channel=root)
+        capacity, interval = queue.limits.get(root, (0, 0))
+        running = queue.running.get(self.channel, 0)
+        if capacity and running >= capacity:
+            return self.env._(
+                "The channel %(channel)s is full: %(running)s of %(capacity)s jobs run.",
+                channel=self.channel, running=running, capacity=capacity)
+        if interval and queue.is_early(self.channel, interval):
+            return self.env._(
+                "The channel %(channel)s starts a job every %(interval)s seconds.", channel=self.channel, interval=f'{interval:g}')
+        return self.env._("It waits for a free worker.")
+
+    def _why_copied(self):
+        if self.is_elsewhere:
+            return self.env._("It came with a copy of another database, and does not run in this one unless a manager has it run.")
+        return False
+
+    def run_anyway(self):
+        """Start these waiting jobs although the jobs they wait for have not ended well. Managers only.
+
+        :return: True
+        :raises odoo.exceptions.AccessError: when the user is no manager
+        :raises odoo.exceptions.UserError: when one of them does not wait for other jobs; none is changed then
+        """
+        if not (self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')):
+            raise AccessError(self.env._("Only a manager of background jobs can let a job run before the jobs it waits for."))
+        jobs = self._lock()
+        if others := jobs.filtered(lambda job: job.state != 'waiting'):
+            raise UserError(self.env._("Only jobs that wait for others can be run anyway, not %(jobs)s.", jobs=others._label()))
+        if jobs:
+            self.env.cr.execute(SQL("UPDATE ir_async_after_rel SET unmet = false WHERE job_id IN %s AND unmet", jobs._ids))
+            jobs._update(state='created')
+            _logger.info(
+                "Jobs %s run although the jobs they wait for did not end well: user %s (%s) said so",
+                jobs.ids, self.env.user.login, self.env.uid)
+            self._wake_workers()
+        return True
+
+
+class _Queue:
+    """What holds jobs back, read once for many of them."""
+
+    def __init__(self, env):
+        self.env = env
+        self.now = env.cr.now()
+        self._unserved = {}
+        self._limits = None
+        self._running = None
+
+    def why_unserved(self, root):
+        if root not in self._unserved:
+            self._unserved[root] = self.env['ir.async']._why_unserved(root)
+        return self._unserved[root]
+
+    @property
+    def paused(self):
+        return self._read_limits()[0]
+
+    @property
+    def limits(self):
+        return self._read_limits()[1]
+
+    def _read_limits(self):
+        if self._limits is None:
+            self._limits = self.env['ir.async']._limits()
+        return self._limits
+
+    @property
+    def running(self):
+        if self._running is None:
+            self._running = dict(self.env.execute_query(SQL(
+                "SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")))
+        return self._running
+
+    def is_early(self, channel, interval):
+        [[is_early]] = self.env.execute_query(SQL(
+            "SELECT max(date_start) + %s * interval '1 second' > clock_timestamp() AT TIME ZONE 'UTC'"
+            " FROM ir_async WHERE channel = %s AND limited", interval, channel))
+        return bool(is_early)

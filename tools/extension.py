@@ -1,0 +1,113 @@
+"""What addons change about a controller of Odoo's, whose work a job does in its place."""
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from odoo import http
+from odoo.tools import config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from odoo.api import Environment
+
+
+class _Touched(Exception):
+    """An extension wants to know more than that there is a call."""
+
+
+def find_extension(
+    controller: type, env: Environment, calls: dict[str, dict[str, Any]], members: Iterable[str] = (),
+) -> str | None:
+    """Return the extension of a controller that has a say in some calls of its methods.
+
+    An extension that hands the calls on to Odoo's method as they are, and returns its answer as it is, has none: one
+    that adds another format does so. This is tried out with a stand-in for Odoo's method. An extension that looks at
+    the request, or at the answer, has a say.
+
+    :param type controller: the class of Odoo's
+    :param odoo.api.Environment env: any environment of the database
+    :param dict calls: the keyword arguments of the calls, by the name of the method
+    :param members: names of attributes that no extension may redefine
+    :return: the module and the name of what an installed addon defines, None if all is as in Odoo
+    :rtype: str | None
+    """
+    for name in calls:
+        if (module := getattr(controller, name).__module__) != controller.__module__:
+            return f'{module}.{name}'  # put there by a patch
+    leaves = _leaves(controller, env.registry._init_modules | set(config['server_wide_modules']))
+    if not leaves:
+        return None
+    mro = _bare_class(leaves).__mro__
+    extensions = mro[1:mro.index(controller)]
+    for extension in extensions:
+        for member in members:
+            if member in vars(extension):
+                return _label(extension, member)
+    for name, kwargs in calls.items():
+        for extension in extensions:
+            if name in vars(extension):
+                if not _passes(controller, leaves, name, kwargs):
+                    return _label(extension, name)
+                break
+    return None
+
+
+def _label(extension: type, member: str) -> str:
+    return f'{extension.__module__}.{extension.__name__}.{member}'
+
+
+def _leaves(controller: type, modules: Iterable[str]) -> list[type]:
+    """Return the last extensions of a controller that installed addons define, as Odoo looks for them."""
+    leaves = {}
+    for cls in controller.__subclasses__():
+        path = cls.__module__.split('.')
+        if path[:2] == ['odoo', 'addons'] and path[2] in modules:
+            leaves.update(dict.fromkeys(_leaves(cls, modules) or [cls]))
+    return list(leaves)
+
+
+def _bare_class(bases: Iterable[type], **attributes: Any) -> type:
+    """Return a class that Odoo does not take for a controller."""
+    return type('Bare', tuple(reversed(bases)), {'__module__': __name__.replace('odoo.addons.', ''), **attributes})
+
+
+def _passes(controller: type, leaves: list[type], name: str, kwargs: dict[str, Any]) -> bool:
+    """Try out whether a call passes through all extensions unchanged, and its answer, too."""
+    touches, calls = [], []
+
+    def touch(*args, **kwargs):
+        touches.append(args)
+        raise _Touched
+
+    # Nobody but an extension looks at the attributes of these two.
+    answer = object.__new__(type('Answer', (http.Response,), {
+        '__getattribute__': touch, '__setattr__': touch, '__bool__': touch, '__call__': touch, '__eq__': touch, '__hash__': None}))
+    request = type('Request', (), {'__getattr__': touch, '__setattr__': touch, '__bool__': touch})()
+    signature = inspect.signature(getattr(controller, name))
+
+    def bind(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return list(bound.arguments.items())[1:]
+
+    def stand_in(*args, **kwargs):
+        calls.append(bind(*args, **kwargs))
+        return answer
+
+    # Last among the bases, it comes after all extensions, and before what they extend.
+    routes = [member for member in vars(controller) if hasattr(getattr(controller, member), 'original_routing')]
+    stand_in_class = _bare_class([controller], **(dict.fromkeys(routes, touch) | {name: stand_in}))
+    probe = _bare_class([stand_in_class, *leaves])()
+    for cls in type(probe).__mro__:
+        if (routing := getattr(vars(cls).get(name), 'original_routing', None)) is not None:
+            routing.setdefault('type', 'http')  # as Odoo does when it builds the routing map
+    http._request_stack.push(request)
+    try:
+        result = getattr(probe, name)(**kwargs)
+    except Exception:  # noqa: BLE001 -- an extension may raise anything
+        return False
+    finally:
+        http._request_stack.pop()
+    return result is answer and not touches and calls == [bind(None, **kwargs)]
