@@ -17,6 +17,7 @@ LOOK_INTERVAL = 1  # seconds between two looks while anything is processing
 SWEEP_INTERVAL = 1  # seconds, at least, between two sweeps of the jobs that wait for others
 BUSY_SWEEP_INTERVAL = 10  # seconds between two sweeps for what nobody reported, as a crash between an end and its children
 WARNING_INTERVAL = 60  # seconds between two warnings about modules
+FLUX_TIME = 10  # seconds that a job waits before the first of them: most upgrades are over by then
 STUCK_TIME = 5 * 3600  # seconds after which Odoo's crons take modules in flux for left over, too
 
 LOOK = f"""
@@ -124,9 +125,11 @@ class Maintenance:
         now = time.monotonic()
         if now < self._next_warning:
             return
-        self._next_warning = now + WARNING_INTERVAL
         [[age]] = self._session.execute(OLDEST, self._session.params())
-        if age is not None and age > STUCK_TIME:
+        if age is None or age < FLUX_TIME:
+            return
+        self._next_warning = now + WARNING_INTERVAL
+        if age > STUCK_TIME:
             _logger.warning("Jobs of %s wait for modules to install, upgrade or remove since %d hours: resetting these modules",
                             self._session.dbname, age / 3600)
             reset_modules_state(self._session.dbname)

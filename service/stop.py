@@ -49,7 +49,7 @@ def stop_job(batch, execution, reason, thread):
         signal.setitimer(signal.ITIMER_REAL, 2 * INTERRUPT_TIME if reason == 'shutdown' else INTERRUPT_TIME)
         job = None
         if reason == 'lost':
-            _logger.warning("The claim of job %s was lost with its connection: it runs again", execution.job)
+            _logger.warning("This worker lost the claim of job %s with its connection: it runs again", execution.job)
         else:
             try:
                 job = batch.session.fence_off(execution.job, reason if is_outcome else None, debug)
