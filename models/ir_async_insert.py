@@ -85,7 +85,7 @@ class Pending:
     def __init__(self):
         self.calls = []
         self.keyed = {}  # (key, owner): the last call of that key
-        self.replacements = []  # (mark, job id, claims, values)
+        self.replacements = []  # [mark, job id, claims, values, mark of its execution]
         self.relied = []  # (mark, job id, claims): queued jobs that must not begin before the commit
         self.mark = None
         self.statements = None  # how many the cursor had executed when the mark was known to hold
@@ -228,7 +228,7 @@ class IrAsync(models.Model):
                 own.values.update(replaced)
                 own.chunks = [chunks[0]]
             else:
-                pending.replacements.append((pending.mark, job.id, claims, replaced))
+                pending.replacements.append([pending.mark, job.id, claims, replaced, None])
                 job.invalidate_recordset(flush=False)
                 pending.is_complete = False
         elif job_id and options.key_until == 'start' and state == 'created':
@@ -335,8 +335,9 @@ class IrAsync(models.Model):
         calls = [call for call in pending.calls if call.mark in marks and call.inserted not in marks]
         keyed = [call for call in calls if call.values['key']]
         keyless = [call for call in calls if not call.values['key']]
-        # What was replaced already is done again: that may have been rolled back with a savepoint.
-        replacements = {job_id: (claims, values) for mark, job_id, claims, values in pending.replacements if mark in marks}
+        # What was rolled back with a savepoint is done again.
+        current = [item for item in pending.replacements if item[0] in marks and item[4] not in marks]
+        replacements = {job_id: (claims, values) for _mark, job_id, claims, values, _done in current}
         relied = {job_id: claims for mark, job_id, claims in pending.relied if mark in marks} if last else {}
         try:
             if keyless:
@@ -352,6 +353,8 @@ class IrAsync(models.Model):
                 self._notify_users([call for call in pending.calls if call.mark in marks])
             if replacements or relied:
                 self._hold_keyed(replacements, relied, lock_timeout)
+                for item in current:
+                    item[4] = inserted_mark
                 self._wake_workers()  # they passed over the locked rows
         except BaseException:
             pending.is_complete = False
