@@ -54,6 +54,22 @@ CANCEL = f"""
 """
 
 
+HAS_BLOCKED = f"""
+    SELECT EXISTS (
+               SELECT
+                 FROM ir_async child
+                WHERE state = 'waiting' AND {HERE}
+                  AND (SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND unmet LIMIT 1) IS NULL)
+        OR EXISTS (
+               SELECT
+                 FROM ir_async_after_rel rel
+                 JOIN ir_async parent ON parent.id = rel.after_id
+                 JOIN ir_async child ON child.id = rel.job_id
+                WHERE rel.unmet AND child.state = 'waiting' AND child.{HERE}
+                  AND parent.state IN ('succeeded', 'done', 'cancelled'))
+"""
+
+
 class Dependencies:
     """The children of jobs that ended.
 
@@ -77,6 +93,14 @@ class Dependencies:
         if parents is None:
             return self._session.change(UNBLOCK_ALL, self._session.params())
         return self._session.change(UNBLOCK_OF, self._session.params(parents='{%s}' % ','.join(map(str, parents))))
+
+    def has_blocked(self):
+        """Return whether any job still waits whose turn has come: a sweep passed over it, since it was locked.
+
+        :rtype: bool
+        """
+        [[has_blocked]] = self._session.execute(HAS_BLOCKED, self._session.params())
+        return has_blocked
 
     def cancel(self):
         """Cancel the children of cancelled jobs, and theirs.

@@ -22,8 +22,8 @@ from odoo.sql_db import PoolError
 RACE_CODES = {'40001', '40P01', '55P03'}  # serialization failure, deadlock, lock not available
 LOST_CODES = {'57P01', '57P02', '57P03', '57P05', '25P03', '25P04'}  # shutdown, crash, starting up; ended for being idle or slow
 SERVER_CLASSES = {'53', '58'}  # insufficient resources, system error
-# object in use; object not in the right state; the plan of an index that was rebuilt; a damaged page; database dropped
-SERVER_CODES = {'55006', '55000', 'XX000', 'XX001', 'XX002', '57P04'}
+# object in use; the plan of an index that was rebuilt; a damaged page; database dropped
+SERVER_CODES = {'55006', 'XX000', 'XX001', 'XX002', '57P04'}
 
 
 class Kind(enum.Enum):

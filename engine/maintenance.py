@@ -90,7 +90,7 @@ class Maintenance:
         changed, rescue_delay = self._rescue.rescue(dead) if processing else (set(), None)
         sweep_delay = None
         if waiting:
-            swept, sweep_delay = self._sweep(processing)
+            swept, sweep_delay = self._sweep(processing, is_busy)
             changed |= swept
         if due is not None and due <= 0:
             changed |= self._session.change(STAGE, self._session.params())
@@ -109,15 +109,17 @@ class Maintenance:
             delays.append(LOOK_INTERVAL)
         return min((float(delay) for delay in delays if delay is not None), default=None)
 
-    def _sweep(self, processing):
+    def _sweep(self, processing, is_busy):
         """Look at all jobs that wait for others, when that is owed; return what changed, and when the next sweep is due."""
         now = time.monotonic()
-        interval = SWEEP_INTERVAL if self._is_dirty else BUSY_SWEEP_INTERVAL
+        interval = SWEEP_INTERVAL if self._is_dirty and not is_busy else BUSY_SWEEP_INTERVAL
         if now < self._last_sweep + interval:
             return set(), self._last_sweep + interval - now if self._is_dirty or processing else None
-        self._is_dirty = False
         self._last_sweep = now
         changed = self._dependencies.unblock() | self._dependencies.cancel()
+        self._is_dirty = self._dependencies.has_blocked()  # somebody had them locked
+        if self._is_dirty:
+            return changed, SWEEP_INTERVAL
         return changed, BUSY_SWEEP_INTERVAL if processing else None
 
     def _report_modules(self):

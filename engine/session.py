@@ -130,6 +130,7 @@ class Session:
         self.dbname = dbname
         self.key = key
         self.changes = []  # to be published to the users
+        self.channels = settings().channels
         self._connection = connection
         self._lock = threading.Lock()  # the worker's two threads share the connection
         self._prepared = set()
@@ -140,11 +141,12 @@ class Session:
         self._maintenance = Maintenance(self, self._claim, self._channels, self._dependencies, self._rescue)
 
     @classmethod
-    def open(cls, dbname, process_key=None):
+    def open(cls, dbname, process_key=None, always=False):
         """Connect to a database and register there.
 
         :param str dbname: the database
         :param int process_key: the key of the lock that this process holds on ``postgres`` as long as it lives
+        :param bool always: also when no job is due
         :return: a session, and when to look again, in seconds; no session when there is nothing to do there: no job,
             no such module, another version of Odoo or of this module
         :rtype: tuple
@@ -166,7 +168,7 @@ class Session:
                 cr.execute(LOOK, {'process_key': process_key, 'origin': origin})
                 is_ready, is_waiting, is_processing, delay, is_known = cr.fetchone()
                 delay = None if delay is None else float(delay)
-                is_due = is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
+                is_due = always or is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
                 if is_due or (process_key and not is_known):  # also without jobs: others ask whether anybody serves this database
                     session = cls(dbname, connection, cls._register(cr, process_key))
                 if not is_due and session:
@@ -245,7 +247,7 @@ class Session:
 
     def params(self, **params):
         """Return the parameters that claims have in common, with some more."""
-        return {'key': self.key, 'channels': settings().channels, 'origin': self.origin, **params}
+        return {'key': self.key, 'channels': self.channels, 'origin': self.origin, **params}
 
     @functools.cached_property
     def columns(self):
@@ -283,7 +285,9 @@ class Session:
 
     def unblock(self, parents=None):
         """Put the children of jobs that ended well into the queue."""
-        return self._dependencies.unblock(parents)
+        changed = self._dependencies.unblock(parents)
+        self._maintenance.wake()  # some may have been locked
+        return changed
 
     def release(self, jobs, starts=0, delay=None, payload=None):
         """Put jobs back into the queue; but for those that somebody has locked.

@@ -16,6 +16,7 @@ from odoo.tools import config
 
 from ..engine.session import Session
 from .execution import Execution
+from .process_state import ProcessState
 from .publisher import publish
 from .runner import Runner, conclude, time_limit, where_it_is
 
@@ -36,7 +37,7 @@ def run_one(dbname, job_id):
     :rtype: bool
     """
     Registry(dbname)
-    session, _delay = Session.open(dbname)
+    session, _delay = Session.open(dbname, always=True)
     if not session:
         return False
     with _runner(session) as runner:
@@ -64,6 +65,7 @@ def run_for(dbname, seconds):
     session, delay = Session.open(dbname)
     if not session:
         return delay
+    session.channels = []  # the setting is that of this server's own workers
     with _runner(session) as runner:
         delay = 0
         while delay == 0 and time.monotonic() < begin + seconds:
@@ -80,7 +82,9 @@ def run_for(dbname, seconds):
 
 @contextlib.contextmanager
 def _runner(session):
-    runner = Runner(session)
+    # A threaded server shares its process with requests, which change it as well.
+    is_own_process = isinstance(odoo.service.server.server, PreforkServer)
+    runner = Runner(session, ProcessState() if is_own_process else None)
     try:
         yield runner
     finally:

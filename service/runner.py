@@ -14,7 +14,7 @@ from functools import partial
 
 import psycopg2
 
-from odoo import SUPERUSER_ID, api
+from odoo import SUPERUSER_ID, api, sql_db
 from odoo.exceptions import UserError
 from odoo.modules.registry import Registry
 from odoo.service.model import retrying
@@ -31,6 +31,7 @@ _logger = logging.getLogger(__name__)
 
 TRIES = 4  # in place, when a race is lost
 FIRST_PAUSE = 0.05  # seconds before the second try, at most; twice as long before each further one
+MAX_SETBACKS = 50  # from which on, after more than half an hour, trouble of the server is taken for the method's
 MAX_DELAY = 60  # seconds before a job is run again that lost races, or met trouble of the server
 
 
@@ -179,10 +180,13 @@ class Runner:
     def _handle(self, execution, exc, begin):
         """Decide what becomes of a job whose method, or whose end, raised."""
         job, kind = execution.job, kind_of(exc)
-        if kind is Kind.LOST and not exc.pgcode and not self._has_lost_connection():
-            kind = Kind.METHOD  # of another server, that the method has to do with
+        if kind is Kind.LOST and not (exc.pgcode or '').startswith('57P') and not self._has_lost_connection():
+            # Odoo's pool could not connect to our server; or the method has to do with another one.
+            kind = Kind.SERVER if _comes_from_pool(exc) else Kind.METHOD
         elif kind is Kind.METHOD and self._was_lost and not isinstance(exc, RetryJob):
             kind = Kind.LOST  # it stumbled over a statement that could not be executed any more
+        if kind is Kind.SERVER and setbacks(execution) >= MAX_SETBACKS:
+            kind = Kind.METHOD  # it does not pass
         if kind is Kind.METHOD:
             try:
                 self._run_in_place(execution, partial(self._fail, exc=exc))
@@ -211,8 +215,7 @@ class Runner:
     def _send_back(self, execution, exc):
         """Put a job back into the queue. It is not its fault, so it costs no attempt; the delay grows."""
         job = execution.job
-        setbacks = (job.starts or 0) + execution.starts - (job.attempts or 0) - (job.deaths or 0)
-        delay = min(MAX_DELAY, 0.5 * 1.3 ** min(setbacks, 40)) * random.uniform(0.2, 1)
+        delay = min(MAX_DELAY, 0.5 * 1.3 ** min(setbacks(execution), 40)) * random.uniform(0.2, 1)
         _logger.info("Job %s goes back into the queue for %.1fs: %s", job, delay, first_line(exc))
         # The claim is looked up, not concluded from an error.
         if not self.session.release([job], starts=execution.starts, delay=delay, payload=minimal_payload(exc)):
@@ -315,6 +318,22 @@ def tame(exc):
         tamed = RuntimeError(f"{type(exc).__name__}, whose attributes raised {type(error).__name__}")
         return tamed.with_traceback(BaseException.__dict__['__traceback__'].__get__(exc))
     return exc
+
+
+def _comes_from_pool(exc):
+    """Return whether an error was raised when Odoo's pool opened a connection: psycopg2 gives it no code."""
+    frames = list(traceback.walk_tb(exc.__traceback__))
+    return any(
+        frame.f_code.co_name == 'borrow' and frame.f_code.co_filename == sql_db.__file__ for frame, _line in frames[-4:])
+
+
+def setbacks(execution):
+    """Return how often a method was begun, and neither it nor its worker was to blame that it did not end.
+
+    :rtype: int
+    """
+    job = execution.job
+    return (job.starts or 0) + execution.starts - (job.attempts or 0) - (job.deaths or 0)
 
 
 def root(cr):
