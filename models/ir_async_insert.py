@@ -413,7 +413,7 @@ class IrAsync(models.Model):
             pending.has_waited = False
             hooks.add(self._before_commit)
             raise
-        del hooks.data[PENDING]
+        hooks.data.pop(PENDING, None)
         self._signal_changes()
         self._keep_until_commit(pending)
 
