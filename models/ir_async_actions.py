@@ -96,7 +96,8 @@ class IrAsync(models.Model):
         if not keyed:
             return {}
         live_ids = {(key, owner): id_ for key, owner, id_ in self.env.execute_query(SQL(
-            "SELECT key, %s, id FROM ir_async WHERE key IN %s AND %s", KEY_OWNER, tuple(set(keyed.mapped('key'))), TAKES_KEY))}
+            "SELECT key, %s, id FROM ir_async WHERE key IN %s AND %s AND origin = %s",
+            KEY_OWNER, tuple(set(keyed.mapped('key'))), TAKES_KEY, self._origin_sql()))}
         found = {}
         for job in keyed:
             live_id = live_ids.setdefault((job.key, job.user_id.id if job.notify else 0), job.id)

@@ -80,13 +80,14 @@ class PendingCall:
 
 class Pending:
     """What a transaction is about to do for the jobs it enqueued."""
-    __slots__ = ('calls', 'clock', 'has_waited', 'is_complete', 'keyed', 'mark', 'origin', 'relied', 'replacements', 'statements')
+    __slots__ = ('calls', 'clock', 'has_waited', 'is_complete', 'keyed', 'mark', 'origin', 'relied', 'replacements', 'settled', 'statements')
 
     def __init__(self):
         self.calls = []
         self.keyed = {}  # (key, owner): the last call of that key
         self.replacements = []  # [mark, job id, claims, values, mark of its execution]
         self.relied = []  # (mark, job id, claims): queued jobs that must not begin before the commit
+        self.settled = 0  # how many calls and replacements were inserted or executed
         self.mark = None
         self.statements = None  # how many the cursor had executed when the mark was known to hold
         self.clock = None  # that of the database, and of this process at that moment
@@ -166,7 +167,7 @@ class IrAsync(models.Model):
         cr = self.env.cr
         if pending.mark and cr.sql_log_count == pending.statements:
             return None  # nothing was executed since, so no savepoint began or ended
-        if len(pending.calls) + len(pending.replacements) >= MAX_MARKS and pending.mark:
+        if len(pending.calls) + len(pending.replacements) - pending.settled >= MAX_MARKS and pending.mark:
             self._insert_pending()
         mark = str(next(_marks))
         has_others = pending.calls or pending.replacements or pending.relied or FLUSHED in vars(cr)
@@ -350,12 +351,19 @@ class IrAsync(models.Model):
             if calls:
                 self._after_insertion(calls, inserted_mark)  # a child may come before its parent here
             if last:
-                self._notify_users([call for call in pending.calls if call.mark in marks])
+                self._notify_users([call for call in pending.calls if call.mark in marks or call.inserted in marks])
             if replacements or relied:
                 self._hold_keyed(replacements, relied, lock_timeout)
+                self._wake_workers()  # they passed over the locked rows
                 for item in current:
                     item[4] = inserted_mark
-                self._wake_workers()  # they passed over the locked rows
+            if len(marks) > MAX_MARKS:
+                # One mark stands for all that was inserted. A savepoint that is rolled back brings the others back.
+                kept = {inserted_mark, *(mark for mark, *_rest in pending.relied if mark in marks)}
+                kept |= {mark for mark in marks if mark.startswith('i')}
+                self.env.execute_query(SQL("SELECT set_config('ir_async.marks', %s, true)", ''.join(f'{mark},' for mark in kept)))
+                pending.mark = None
+            pending.settled = len(pending.calls) + len(pending.replacements)
         except BaseException:
             pending.is_complete = False
             raise

@@ -83,3 +83,18 @@ def test_nobody_is_notified_of_a_job_that_never_was(database):
         call(env, 'real', notify="Real").exists()
     messages = [json.loads(message) for message, in database.sql("SELECT message FROM bus_bus")]
     assert [message['payload']['name'] for message in messages if message['type'] == 'ir.async'] == ["Real"]
+
+
+def test_calls_with_statements_in_between(database):
+    """Many calls, each after a statement: few insertions, and savepoints count for each of them."""
+    with database.env() as env:
+        for i in range(450):
+            env.cr.execute("SELECT 1")
+            call(env, f'kept {i}')
+        with rolled_back(env):
+            for i in range(250):
+                env.cr.execute("SELECT 1")
+                call(env, f'lost {i}')
+        env.cr.execute("SELECT 1")
+        call(env, 'last')
+    assert sorted(names(database)) == sorted([*(f'kept {i}' for i in range(450)), 'last'])

@@ -120,7 +120,7 @@ export class AsyncJobItem extends Component {
         }
         this.dialog.add(ConfirmationDialog, {
             title: _t("Stop this job?"),
-            body: _t("“%s” is running. Everything it did so far will be undone.", name),
+            body: _t("“%s” is running. What it has not committed yet will be undone.", name),
             confirmLabel: _t("Stop the job"),
             confirm: () => {
                 const job = this.asyncJob.jobs[id];
