@@ -454,7 +454,7 @@ class IrAsync(models.Model):
 
     def _insert_again(self, flushed):
         """Insert the rows that were rolled back with a savepoint which was older than the flush that inserted them."""
-        if self.env.cr.sql_log_count == flushed[-1].statements:
+        if len(flushed) == 1 and self.env.cr.sql_log_count == flushed[0].statements:
             return  # nothing was executed since
         [[marks]] = self.env.execute_query(SQL("SELECT %s", MARKS))
         marks = set(marks.split(','))
