@@ -6,8 +6,6 @@ from odoo.exceptions import ValidationError
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
-from odoo.addons.ir_async.engine import session as session_module
-from odoo.addons.ir_async.tools.config import settings
 
 
 class TestChannel(QueueCase):
@@ -264,16 +262,12 @@ class TestChannel(QueueCase):
     # The worker's own channels
     # ------------------------------------------------------------
 
-    def only(self, *channels):
-        """Have workers take jobs of these channels alone."""
-        self.patch(session_module, 'settings', lambda: settings()._replace(channels=list(channels)))
-
     def test_a_workers_channels(self):
         self.channel('c', capacity=5)
         jobs = {channel: self.call(channel=channel) for channel in ('default', 'a', 'a/1', 'ab', 'c', 'c/1')}
-        self.only('a', 'c')
+        self.session.channels = ['a', 'c']
         self.assertEqual({job.id for job in self.claim_all()}, {jobs[name].id for name in ('a', 'a/1', 'c', 'c/1')})
-        self.only()
+        self.session.channels = []
         self.assertEqual({job.id for job in self.claim_all()}, {jobs[name].id for name in ('default', 'ab')})
 
     # ------------------------------------------------------------
