@@ -20,10 +20,7 @@ class Payload(fields.Json):
     def convert_to_record(self, value, record):
         # Managers also see who enqueued the job that failed, and from which job: that may be somebody else's code.
         payload = super().convert_to_record(value, record)
-        if payload and 'error' in payload and record.id and record._is_manager():
-            data = payload['error'].get('data') or {}
-            data['debug'] = record.sudo()._format_chain() + (data.get('debug') or '')
-        return payload
+        return record._add_chain(payload) if payload and record.id and record._is_manager() else payload
 
 
 class WeakMany2one(fields.Many2one):
@@ -211,6 +208,16 @@ class IrAsync(models.Model):
 
     def copy(self, default=None):
         raise AccessError(self.env._("Jobs cannot be duplicated."))
+
+    def _add_chain(self, payload):
+        """Say in the error of a job, for managers, who enqueued it and from which job.
+
+        :param dict payload: the payload, which is changed
+        :rtype: dict
+        """
+        if data := (payload.get('error') or {}).get('data'):
+            data['debug'] = self.sudo()._format_chain() + (data.get('debug') or '')
+        return payload
 
     def _is_manager(self):
         return self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')

@@ -130,6 +130,8 @@ class IrAsync(models.Model):
             if size > BUS_PAYLOAD_MAX_SIZE:
                 del row['payload']
                 row['result_type'] = size <= ACTION_MAX_SIZE and self.browse(row['id'])._read_result_type()
+            elif row['payload'] and 'error' in row['payload'] and self._is_manager():
+                self.browse(row['id'])._add_chain(row['payload'])
             if row['state'] == 'processing':
                 row['progress'] = self.browse(row['id']).progress or None
         return rows

@@ -72,10 +72,13 @@ class IrAsync(models.Model):
         if outcome.state == 'created':
             self.env.cr.execute(SQL("DELETE FROM ir_async_progress WHERE job_id = %s", job.id))
         if job.notify:
-            small = outcome.payload and len(outcome.payload) <= BUS_PAYLOAD_MAX_SIZE
-            self._send(
-                job.id, job.user_id, job.name, outcome.state, revision,
-                **({'payload': json.loads(outcome.payload)} if small else {}))
+            more = {}
+            if outcome.payload and len(outcome.payload) <= BUS_PAYLOAD_MAX_SIZE:
+                record = self.browse(job.id)
+                payload = json.loads(outcome.payload)
+                owner = record.with_user(job.user_id)
+                more['payload'] = record._add_chain(payload) if 'error' in payload and owner._is_manager() else payload
+            self._send(job.id, job.user_id, job.name, outcome.state, revision, **more)
         if outcome.state == 'failed':
             record = self.browse(job.id)
             record.invalidate_recordset(flush=False)
