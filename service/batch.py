@@ -30,6 +30,7 @@ class Batch:
         self.begin = time.monotonic()
         self.count = 0  # jobs that were run
         self.running = None
+        self.is_stopping = False  # the process ends, and another thread writes the outcome
         self.lock = threading.Lock()  # held by whoever takes a job out of it
         self._mark = mark
         self._prefetched = deque(_MarkedExecution(job, self) for job in jobs)

@@ -100,6 +100,9 @@ class Runner:
                     _logger.info("Job %s done in %.3fs", execution.job, time.monotonic() - begin)
         except ClaimLost:
             _logger.warning("Job %s was taken away from this worker, nothing of it is committed", execution.job)
+        except psycopg2.Error:
+            _logger.warning("Job %s was taken away from this worker with its connection", execution.job)
+            raise
         except JobInterrupted:
             _logger.info("Job %s was interrupted after %.3fs", execution.job, time.monotonic() - begin)
 

@@ -62,6 +62,7 @@ def stop_job(batch, execution, reason, thread):
                 if is_outcome:
                     batch.mark(execution, job, reason)
                 _logger.info("Job %s is interrupted: %s", job, reason)
+    batch.is_stopping = True
     has_left = _interrupt(batch, thread)
     if job and has_left:
         try:

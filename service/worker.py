@@ -313,6 +313,8 @@ class WorkerAsync(Worker):
                 self.multi.pipe_ping(self.eintr_pipe)
             while execution := batch.next(self.alive and not database.runner.must_end):
                 database.runner.run(execution)
+                if batch.is_stopping:
+                    raise JobInterrupted  # the main thread needs the session, and ends the process
                 batch.end()
                 batch.count += 1
         finally:

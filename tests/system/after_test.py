@@ -202,7 +202,7 @@ def test_random_graph(database, server, measured, tmp_path, count):
     for i, ((kind, _parents), state) in enumerate(zip(jobs, final)):
         count_runs = len(runs.get(f'job {i}', []))
         if state == 'cancelled':
-            assert count_runs == (1 if ids[i] in cancelled else 0), (seed, i, jobs[i])
+            assert count_runs <= (1 if ids[i] in cancelled else 0), (seed, i, jobs[i])
         elif kind in ('ok', 'dated'):
             assert count_runs == 1, (seed, i, jobs[i])
         else:
