@@ -23,7 +23,6 @@ from odoo.tools import SQL
 from odoo.addons.ir_async.exceptions import RetryJob
 
 VARIABLE = contextvars.ContextVar('test_ir_async.variable', default=None)
-LOCAL = threading.local()
 SIGNALS = [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE]
 LOCK_CLASS = 4711  # of the advisory locks
 OUR_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # a name that the queue's own code uses
@@ -169,7 +168,6 @@ class TestAsyncEffect(models.Model):
             'timers': [signal.getitimer(timer)[0] > 0 for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)],
             'context variable': VARIABLE.get(),
             'thread': [name for name in vars(thread) if 'leak' in name] or None,
-            'thread local': [name for name in vars(LOCAL) if 'leak' in name] or None,
             'thread user': getattr(thread, 'uid', None) == self.env.uid,
             'request': repr(request._get_current_object()) if request else None,
             'decimal': decimal.getcontext().prec,
@@ -580,7 +578,6 @@ class TestAsyncEffect(models.Model):
 
     def _leak_thread(self, cr, tag):
         threading.current_thread().leak = tag
-        LOCAL.leak = tag
 
     def _leak_thread_user(self, cr, tag):
         threading.current_thread().uid = 4711
