@@ -40,6 +40,7 @@ def stop_job(batch, execution, reason, thread):
                 return
             _logger.warning("The hooks after the commit of job %s take too long, this worker is replaced", execution.job)
             _leave(batch, thread)
+        batch.is_stopping = True
         debug = where_it_is(thread) if reason == 'timeout' else None
         if is_outcome:
             batch.mark(execution, cause=reason)
@@ -62,7 +63,6 @@ def stop_job(batch, execution, reason, thread):
                 if is_outcome:
                     batch.mark(execution, job, reason)
                 _logger.info("Job %s is interrupted: %s", job, reason)
-    batch.is_stopping = True
     has_left = _interrupt(batch, thread)
     if job and has_left:
         try:
@@ -75,6 +75,7 @@ def stop_job(batch, execution, reason, thread):
 
 def _restore(batch, execution):
     """Have the job go on that has ended by itself just now."""
+    batch.is_stopping = False
     batch.unmark()
     execution.limit(settings().limit_time_real)
 

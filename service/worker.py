@@ -313,12 +313,14 @@ class WorkerAsync(Worker):
                 self.multi.pipe_ping(self.eintr_pipe)
             while execution := batch.next(self.alive and not database.runner.must_end):
                 database.runner.run(execution)
-                if batch.is_stopping:
-                    raise JobInterrupted  # the main thread needs the session, and ends the process
                 batch.end()
+                if batch.is_stopping:
+                    break
                 batch.count += 1
         finally:
             batch.end()
+            if batch.is_stopping:
+                raise JobInterrupted  # the main thread needs the session, and ends the process
             self.batch = None
             self._release_prefetched(batch)
         self.request_count += batch.count
