@@ -5,7 +5,7 @@ import time
 from odoo import SUPERUSER_ID, api
 from odoo.tools import SQL
 
-from .engine.session import LIVE_SESSIONS
+from .engine.connection import LIVE_SESSIONS
 
 _logger = logging.getLogger(__name__)
 

@@ -12,6 +12,20 @@ from ..tools.config import settings
 LOCK_CLASS = int.from_bytes(b'iras', 'big')  # first key of the advisory lock of a session, in the database of its jobs
 PROCESS_LOCK_CLASS = int.from_bytes(b'irap', 'big')  # first key of the advisory lock of a worker process, on `postgres`
 
+# The keys of the sessions that are alive in this database, and of the worker processes of the cluster.
+LIVE_SESSIONS = f"""
+    SELECT objid::int8
+      FROM pg_locks
+     WHERE locktype = 'advisory' AND classid = {LOCK_CLASS} AND objsubid = 2 AND granted
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+LIVE_PROCESSES = f"""
+    SELECT objid::int8
+      FROM pg_locks
+     WHERE locktype = 'advisory' AND classid = {PROCESS_LOCK_CLASS} AND objsubid = 2 AND granted
+       AND database = (SELECT oid FROM pg_database WHERE datname = 'postgres')
+"""
+
 # Both ends must notice within seconds that the other host vanished. The server releases the locks of a dead worker then,
 # and the client does not wait for ever on a connection that is half open.
 CLIENT_LIMITS = {
@@ -81,3 +95,11 @@ def set_config(values):
     :rtype: str
     """
     return 'SELECT ' + ', '.join(f"set_config('{name}', '{value}', false)" for name, value in values.items())
+
+
+def array(ids):
+    """Return ids as one text: one statement for pg_stat_statements, however many there are.
+
+    :rtype: str
+    """
+    return '{%s}' % ','.join(map(str, ids))

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from .claim import HERE
+from .connection import array
 from .job import PUBLISHED
 
 # Rows are locked in no certain order by several workers, or by somebody who cancels them: whatever is locked is left to the
@@ -92,7 +93,7 @@ class Dependencies:
         """
         if parents is None:
             return self._session.change(UNBLOCK_ALL, self._session.params())
-        return self._session.change(UNBLOCK_OF, self._session.params(parents='{%s}' % ','.join(map(str, parents))))
+        return self._session.change(UNBLOCK_OF, self._session.params(parents=array(parents)))
 
     def has_blocked(self):
         """Return whether any job still waits whose turn has come: a sweep passed over it, since it was locked.

@@ -7,7 +7,7 @@ import time
 from odoo.modules.loading import reset_modules_state
 
 from .claim import HERE, IS_UPGRADING, LIMITED, NOW, READY, SERVED
-from .connection import LOCK_CLASS
+from .connection import LIVE_SESSIONS
 from .job import PUBLISHED
 from .notifier import notifier
 
@@ -21,11 +21,7 @@ FLUX_TIME = 10  # seconds that a job waits before the first of them: most upgrad
 STUCK_TIME = 5 * 3600  # seconds after which Odoo's crons take modules in flux for left over, too
 
 LOOK = f"""
-    SELECT ARRAY(SELECT id FROM ir_async_worker WHERE closed IS NOT TRUE AND id NOT IN (
-               SELECT objid::int8
-                 FROM pg_locks
-                WHERE locktype = 'advisory' AND classid = {LOCK_CLASS} AND objsubid = 2 AND granted
-                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))),
+    SELECT ARRAY(SELECT id FROM ir_async_worker WHERE closed IS NOT TRUE AND id NOT IN ({LIVE_SESSIONS})),
            $1 OR EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND {HERE}),
            EXISTS (SELECT FROM ir_async WHERE state = 'waiting' AND {HERE}),
            EXISTS (SELECT FROM ir_async WHERE {READY} AND limited AND {SERVED}),

@@ -9,20 +9,14 @@ from __future__ import annotations
 import time
 
 from .claim import HERE, TAKE
-from .connection import LOCK_CLASS
+from .connection import LIVE_SESSIONS
 from .job import BEGUN, PUBLISHED, Job
 
 # The time that the parent of a dead worker has to report the death, before others put its job back without a charge.
 GRACE = 0.7  # seconds
 FULL_INTERVAL = 60  # seconds between two looks at all jobs that are processing
 
-IS_ORPHAN = f"""
-    job.state = 'processing' AND job.session NOT IN (
-        SELECT objid::int8
-          FROM pg_locks
-         WHERE locktype = 'advisory' AND classid = {LOCK_CLASS} AND objsubid = 2 AND granted
-           AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
-"""
+IS_ORPHAN = f"job.state = 'processing' AND job.session NOT IN ({LIVE_SESSIONS})"
 RESCUE = f"""
     WITH orphan AS (
         SELECT job.id, worker.id IS NOT NULL AS is_charged

@@ -22,7 +22,7 @@ from ..exceptions import PoolerFound
 from ..tools.config import settings
 from .channels import Channels
 from .claim import HERE, NOW, READY, Claim
-from .connection import LOCK_CLASS, PROCESS_LOCK_CLASS, connect_worker
+from .connection import LIVE_PROCESSES, LIVE_SESSIONS, LOCK_CLASS, array, connect_worker
 from .dependencies import Dependencies
 from .fence import LOOK_UP, RAISE, token
 from .job import CLAIMED, PUBLISHED, StateChange
@@ -49,19 +49,6 @@ PLANNER = {
     'enable_sort': 'off', 'plan_cache_mode': 'force_generic_plan', 'jit': 'off',
 }
 DURABLE = "SET LOCAL synchronous_commit = on;"
-
-LIVE_SESSIONS = f"""
-    SELECT objid::int8
-      FROM pg_locks
-     WHERE locktype = 'advisory' AND classid = {LOCK_CLASS} AND objsubid = 2 AND granted
-       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
-LIVE_PROCESSES = f"""
-    SELECT objid::int8
-      FROM pg_locks
-     WHERE locktype = 'advisory' AND classid = {PROCESS_LOCK_CLASS} AND objsubid = 2 AND granted
-       AND database = (SELECT oid FROM pg_database WHERE datname = 'postgres')
-"""
 
 LOOK = f"""
     SELECT EXISTS (SELECT FROM ir_async WHERE {READY} AND {HERE}),
@@ -377,8 +364,3 @@ class Session:
     def has_waiting(self):
         """Whether any job waits for others, lately."""
         return self._maintenance.has_waiting
-
-
-def array(ids):
-    """Return ids as one text: one statement for pg_stat_statements, however many there are."""
-    return '{%s}' % ','.join(map(str, ids))

@@ -9,7 +9,7 @@ from odoo.modules import module
 from odoo.tools import SQL, str2bool
 from odoo.tools.misc import clean_context
 
-from ..engine.session import LIVE_PROCESSES
+from ..engine.connection import LIVE_PROCESSES
 from .ir_async import LIVE
 
 _logger = logging.getLogger(__name__)

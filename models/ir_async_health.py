@@ -7,7 +7,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 from odoo import api, models
 from odoo.tools import SQL
 
-from ..engine.session import LIVE_PROCESSES
+from ..engine.connection import LIVE_PROCESSES
 from .ir_async import ENDED, LIVE
 from .ir_async_channel import EVERYTHING
 

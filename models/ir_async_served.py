@@ -2,7 +2,7 @@
 from odoo import api, models
 from odoo.tools import SQL
 
-from ..engine.session import LIVE_PROCESSES
+from ..engine.connection import LIVE_PROCESSES
 from .ir_async_channel import EVERYTHING
 
 # A worker process is alive while it holds its lock; its row in this database says that it serves it, and which channels.

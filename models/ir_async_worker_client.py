@@ -1,7 +1,7 @@
 from odoo import api, fields, models
 from odoo.fields import Domain
 
-from ..engine.session import LIVE_PROCESSES, LIVE_SESSIONS
+from ..engine.connection import LIVE_PROCESSES, LIVE_SESSIONS
 
 
 class IrAsyncWorker(models.Model):
