@@ -23,6 +23,7 @@ FINISH = f"""
            payload = %(payload)s,
            date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + %(delay)s * interval '1 second',
            session = NULL,
+           claims = coalesce(%(shown_claims)s, claims),
            attempts = attempts + %(attempts)s,
            starts = starts + %(starts)s,
            revision = revision + 1,
@@ -31,6 +32,7 @@ FINISH = f"""
  RETURNING job.revision
 """
 
+# The number goes up without a new claim; whoever ends the job sets it back to the count of its claims.
 # The job stays `processing`, so that its slot in a limited channel is taken until its method has been left.
 RAISE = f"""
     WITH raised AS (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from .claim import HERE, TAKE
+from .claim import HERE
 from .connection import LIVE_SESSIONS
 from .job import BEGUN, PUBLISHED, Job
 
@@ -38,7 +38,7 @@ RESCUE = f"""
 # The row may be that of a job which runs again by now: then its end meets a concurrent update, and is tried again.
 CHARGE = f"""
     UPDATE ir_async job
-       SET deaths = deaths + 1,
+       SET deaths = deaths + (NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int,
            starts = starts + 1,
            state = CASE WHEN {{held}} THEN 'created' ELSE state END,
            session = CASE WHEN {{held}} THEN NULL ELSE session END,
@@ -46,7 +46,7 @@ CHARGE = f"""
      WHERE id = %(id)s AND state IN ('created', 'processing')
  RETURNING {PUBLISHED}
 """.format(held="session = %(session)s AND claims = %(claims)s")
-TAKE_OVER = f"""
+TAKE_OVER = """
     WITH stop AS (
         INSERT INTO ir_async_stop (job_id, reason)
              SELECT id, %(reason)s FROM ir_async
@@ -54,7 +54,7 @@ TAKE_OVER = f"""
         ON CONFLICT (job_id) DO NOTHING
     )
     UPDATE ir_async job
-       SET {TAKE}
+       SET session = %(key)s
      WHERE id = %(id)s AND state = 'processing' AND session = %(session)s AND claims = %(claims)s
  RETURNING """
 

@@ -91,6 +91,7 @@ RELEASE = f"""
            revision = revision + 1,
            starts = starts + %(starts)s,
            payload = coalesce(%(payload)s, payload),
+           claims = coalesce(%(shown_claims)s, claims),
            date_start = CASE WHEN %(starts)s > 0 THEN date_start END,
            date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + %(delay)s * interval '1 second'
      WHERE job.id = ANY(ARRAY(SELECT id FROM mine))
@@ -276,18 +277,20 @@ class Session:
         self._maintenance.wake()  # some may have been locked
         return changed
 
-    def release(self, jobs, starts=0, delay=None, payload=None):
+    def release(self, jobs, starts=0, delay=None, payload=None, shown_claims=None):
         """Put jobs back into the queue; but for those that somebody has locked.
 
         :param list[Job] jobs: the jobs
         :param int starts: how often their method was begun since they were claimed
         :param float delay: seconds until they are tried again; at once by default
         :param str payload: why, as the error of an RPC; JSON
+        :param int shown_claims: how often the job was claimed, if it was taken from its method since
         :return: the ids of those that were
         :rtype: set[int]
         """
         released = self.change(RELEASE, {
-            'ids': array(job.id for job in jobs), 'session': self.key, 'starts': starts, 'delay': delay, 'payload': payload})
+            'ids': array(job.id for job in jobs), 'session': self.key, 'starts': starts, 'delay': delay, 'payload': payload,
+            'shown_claims': shown_claims})
         if released and not delay:
             notifier.notify(self.dbname)
         return released

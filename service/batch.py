@@ -76,7 +76,7 @@ class Batch:
         """
         job = job or execution.job
         deadline = execution.deadline and execution.deadline + INTERRUPT_TIME
-        self._mark.set(Obituary(self.session.dbname, job.id, job.session, job.claims, deadline, cause))
+        self._mark.set(Obituary(self.session.dbname, job.id, job.session, job.claims, deadline, execution.job.claims, cause))
 
     def unmark(self):
         """Note that the end of this process would be nobody's fault."""

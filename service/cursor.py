@@ -185,7 +185,8 @@ class JobCursor(sql_db.Cursor):
         :rtype: int
         :raises ClaimLost: when the job is not this worker's any more
         """
-        self.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts}, log_exceptions=False)
+        self.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts,
+            'shown_claims': self._execution.shown_claims}, log_exceptions=False)
         if not self.rowcount:
             raise ClaimLost
         self._is_finishing = True

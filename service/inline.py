@@ -111,7 +111,7 @@ def _run(session, runner, job, end):
     try:
         if execution.fenced:
             for taken in session.take_over(*execution.fenced):
-                conclude(session, taken, execution.starts)
+                conclude(session, taken, execution.starts, job.claims)
         session.note_running(None)
     except psycopg2.Error:
         with contextlib.suppress(psycopg2.Error):  # the connection was cut, this process lives

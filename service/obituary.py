@@ -21,6 +21,7 @@ class Obituary(NamedTuple):
     session: int
     claims: int
     deadline: float | None  # time.monotonic() of this machine
+    shown_claims: int  # how often it was claimed; `claims` is part of its token
     cause: str | None = None  # `cancel` or `timeout` when the process ended itself for that; None: it was killed
 
 

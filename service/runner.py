@@ -275,15 +275,17 @@ class Runner:
                     _logger.info("The progress of job %s could not be saved: %s", execution.job, exc)
 
 
-def conclude(session, job, starts=0):
+def conclude(session, job, starts, shown_claims):
     """Write the outcome of a job that was stopped: its method is not run.
 
     :param Session session: the session that took it over
     :param Job job: the job
     :param int starts: how often its method was begun since it was claimed
+    :param int shown_claims: how often it was claimed
     """
     execution = Execution(job)
     execution.starts = starts
+    execution.shown_claims = shown_claims
     runner = Runner(session)
     try:
         runner.run(execution)

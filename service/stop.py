@@ -83,10 +83,10 @@ def _restore(batch, execution):
 def _conclude(batch, job, reason, execution):
     signal.setitimer(signal.ITIMER_REAL, 10)  # it may wait for a lock
     if reason == 'shutdown':
-        batch.session.release([job], starts=execution.starts)
+        batch.session.release([job], starts=execution.starts, shown_claims=execution.job.claims)
         return
     [taken] = batch.session.take_over(job.id, job.session, job.claims, reason)
-    conclude(batch.session, taken, execution.starts)
+    conclude(batch.session, taken, execution.starts, execution.job.claims)
 
 
 def _interrupt(batch, thread):

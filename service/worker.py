@@ -301,7 +301,7 @@ class WorkerAsync(Worker):
             _logger.info("A worker died while it ran job %s of %s", obituary.job_id, obituary.dbname)
             database.session.charge(*claim)
         elif jobs := database.session.take_over(*claim, obituary.cause):
-            conclude(database.session, jobs[0], starts=1)
+            conclude(database.session, jobs[0], 1, obituary.shown_claims)
 
     def _run_batch(self, database, jobs):
         batch = Batch(database.session, database.runner, self.mark, jobs)

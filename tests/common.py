@@ -182,7 +182,7 @@ class _TestRunner(Runner):
 
 
 def _finish(cr, job, outcome, starts):
-    cr.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts})
+    cr.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts, 'shown_claims': None})
     if not cr.rowcount:
         raise ClaimLost
     return cr.fetchone()[0]

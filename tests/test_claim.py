@@ -66,7 +66,7 @@ class TestClaimPlan(QueueCase):
         self.env.cr.execute("ANALYZE ir_async")
         for statement in (fence.BEGIN, fence.CHECK, fence.FINISH):
             with self.subTest(statement=statement):
-                params = {**fence.token(job), **Outcome('done')._asdict(), 'starts': 1}
+                params = {**fence.token(job), **Outcome('done')._asdict(), 'starts': 1, 'shown_claims': None}
                 self.env.cr.execute("SAVEPOINT plan")
                 scans = self.scans(self.env.cr.mogrify(statement, params).decode())
                 self.env.cr.execute("ROLLBACK TO plan")

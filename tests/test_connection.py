@@ -154,7 +154,7 @@ class TestFence(ConnectionCase):
         """)
         self.cursor.commit()
         self.job = Job(*[None] * 13)._replace(id=1, session=5, claims=7)
-        self.execution = Mock(job=self.job, ended=False, interrupted=False, invalidated=set())
+        self.execution = Mock(job=self.job, ended=False, interrupted=False, invalidated=set(), shown_claims=None)
         self.cursor._execution = self.execution
 
     def lose(self):

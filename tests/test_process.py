@@ -34,7 +34,7 @@ class TestMark(BaseCase):
         self.mark = Mark()
         self.addCleanup(self.mark.close)
         self.deadline = self.clock.monotonic() + 5
-        self.obituary = Obituary('prod', 7, 3, 2, self.deadline)
+        self.obituary = Obituary('prod', 7, 3, 2, self.deadline, 1)
 
     def test_nothing(self):
         self.assertIsNone(self.mark.read())

@@ -255,7 +255,7 @@ def test_race_with_the_end(database, server, measured):
 
     def worker(ids):
         for name, job_id in ids:
-            wait_until(partial(lambda job_id: database.job(job_id).state != 'created', job_id))
+            wait_until(partial(database.runs, name))
             time.sleep(random.uniform(0, 0.14))
             with database.env() as env:
                 try:
