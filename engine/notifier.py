@@ -30,6 +30,7 @@ class Notifier:
     def __init__(self):
         self._lock = threading.Lock()
         self._connection = None
+        self.failure_level = logging.WARNING  # a worker, which looks by itself, says less
 
     def notify(self, dbname):
         """Wake the workers of a database. A failure costs time, not jobs: workers also look by themselves.
@@ -45,7 +46,7 @@ class Notifier:
                     self._send(dbname)
             except (psycopg2.Error, ValueError) as exc:  # or a wrong setting, where no server has checked them
                 self._connection = None
-                _logger.warning("Could not wake the job workers: %s", exc)
+                _logger.log(self.failure_level, "Could not wake the job workers: %s", exc)
 
     def _send(self, dbname):
         if self._connection is None:

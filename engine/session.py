@@ -17,6 +17,7 @@ import socket
 import threading
 
 import psycopg2
+from psycopg2.extensions import AsIs
 
 from ..exceptions import PoolerFound
 from ..tools.config import settings
@@ -32,7 +33,6 @@ from .origin import (
     EXPRESSIONS,
     IS_PERMITTED,
     is_same_version,
-    read_origin,
     warn_of_copies,
 )
 from .rescue import Rescue
@@ -50,6 +50,9 @@ PLANNER = {
 }
 DURABLE = "SET LOCAL synchronous_commit = on;"
 
+VERSIONS = f"""
+    SELECT (SELECT json_object_agg(name, latest_version) FROM ir_module_module WHERE name IN ('base', 'ir_async')), ({IS_PERMITTED})
+"""
 LOOK = f"""
     SELECT EXISTS (SELECT FROM ir_async WHERE {READY} AND {HERE}),
            EXISTS (SELECT FROM ir_async WHERE state = 'waiting' AND {HERE}),
@@ -148,17 +151,17 @@ class Session:
         session = None
         try:
             with connection.cursor() as cr:
-                cr.execute("SELECT name, latest_version FROM ir_module_module WHERE name IN ('base', 'ir_async')")
-                if not is_same_version(dbname, dict(cr.fetchall())):
+                cr.execute(VERSIONS)
+                versions, is_permitted = cr.fetchone()
+                if not is_same_version(dbname, versions or {}):
                     return None, None
-                origin = read_origin(cr)
-                warn_of_copies(cr, dbname, origin)
-                cr.execute(LOOK, {'process_key': process_key, 'origin': origin})
+                cr.execute(LOOK, {'process_key': process_key, 'origin': AsIs(EXPRESSIONS[is_permitted])})
                 is_ready, is_waiting, is_processing, delay, is_known = cr.fetchone()
                 delay = None if delay is None else float(delay)
                 is_due = always or is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
                 if is_due or (process_key and not is_known):  # also without jobs: others ask whether anybody serves this database
                     session = cls(dbname, connection, cls._register(cr, process_key))
+                    warn_of_copies(cr, dbname, session.origin)
                 if not is_due and session:
                     session.close()
                     return None, delay

@@ -17,9 +17,8 @@ _logger = logging.getLogger(__name__)
 
 # What a job can leave on its session, however it did. The server forgets it, whatever the statement was that made it.
 # DISCARD ALL is this list and DISCARD PLANS, which leaves nothing but time to plan again; it cannot share a round trip.
-FORGET = """
-    RESET ALL; SET SESSION AUTHORIZATION DEFAULT; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES;
-"""
+FORGET = (
+    "RESET ALL; SET SESSION AUTHORIZATION DEFAULT; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES;")
 BROKEN = 2  # psycopg2's `closed` of a connection that its server has ended
 BEGIN = "; COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; "
 

@@ -26,6 +26,7 @@ from odoo.tools import config
 
 from ..engine.claim import CLAIM_TIME
 from ..engine.errors import Kind, kind_of
+from ..engine.notifier import notifier
 from ..exceptions import JobInterrupted
 from ..tools.config import settings
 from .batch import INTERRUPT_TIME, Batch
@@ -101,6 +102,7 @@ class WorkerAsync(Worker):
         gc.freeze()
         # These must not be created before the fork.
         self.process = psutil.Process()
+        notifier.failure_level = logging.INFO
         self.listener = Listener()
         self.process_state = ProcessState(job_folder(self.pid))
         self.databases = Databases(cron_database_list, self.listener.process_key, self.process_state)
