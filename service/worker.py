@@ -329,10 +329,10 @@ class WorkerAsync(Worker):
         if database.runner.must_end:
             _logger.warning("Worker (%s) is replaced: a job changed its process for good", self.pid)
             self.alive = False
-        # As many as are begun in most of the time that the last one of them may wait, if there are as many: where the
+        # As many as are begun in half of the time that the last one of them may wait, if there are as many: where the
         # queue is short, the others are for those workers that are idle. It may be longer now: step by step.
         elapsed = time.monotonic() - batch.begin
-        self.batch_size = min(BATCH_SIZE, 1 + int(batch.count * CLAIM_TIME * 0.9 / elapsed), max(1, batch.count * 2))
+        self.batch_size = min(BATCH_SIZE, 1 + int(batch.count * CLAIM_TIME * 0.5 / elapsed), max(1, batch.count * 2))
         if database.session.has_waiting or any(job.has_children for job in jobs):
             database.session.unblock([job.id for job in jobs])
         if batch.release_time:  # somebody has them locked: without this session, they are found again

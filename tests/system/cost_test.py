@@ -29,7 +29,7 @@ def test_cost(cluster, database, server, statements, measured):
     wait_until(lambda: rows().inserted == JOBS + 1, "PostgreSQL has counted the rows")
     measured(f"{len(executed) / JOBS:.2f} statements, {rows().dead / JOBS:.2f} dead rows per job; {notified} notifications in all")
     # BEGIN; all that is forgotten, a new BEGIN and the claim; the end; COMMIT. The statements below are one line of the log each.
-    assert len(executed) < 5 * JOBS, "four round trips"
+    assert len(executed) < 5.5 * JOBS, "four round trips, and one or two for each claim"
     assert executed.count('COMMIT') >= JOBS, "each in its own transaction"
     assert len([statement for statement in executed if 'RESET ALL' in statement]) >= JOBS, "each as on a new connection"
     assert rows().dead < 2.02 * JOBS
