@@ -90,8 +90,8 @@ class Maintenance:
             changed |= swept
         if due is not None and due <= 0:
             changed |= self._session.change(STAGE, self._session.params())
-        if ready and has_limits and not is_busy and not upgrading:
-            changed |= self._channels.reclassify()  # a job could be claimed, and was not
+        if ready and has_limits and not upgrading:
+            changed |= self._channels.reclassify()
         if upgrading and ready:
             self._report_modules()
         if changed:

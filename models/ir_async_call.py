@@ -106,9 +106,9 @@ class IrAsync(models.Model):
 
     @api.private
     def call_notify(self, description, target, /, *args, **kwargs):
-        """Do as :meth:`call` does, and tell the user of ``target`` about every change of the job's state.
+        """Do as :meth:`call` does, and notify the user of ``target`` of every change of the job's state.
 
-        :param str description: what the user sees in the list of his jobs; falsy: he is notified, but sees nothing
+        :param str description: what the user sees in the list of their jobs; falsy: they are notified, but see nothing
         :param target: as for :meth:`call`
         :param args: as for :meth:`call`
         :param kwargs: as for :meth:`call`
@@ -167,6 +167,7 @@ class IrAsync(models.Model):
         # The job comes to exist in the transaction of the target, whatever this one is.
         model = self if self.env.cr is env.cr else env[self._name].with_context(**{OPTIONS: self._options()})
         options = model._options()
+        options.check_partners()
         running = Execution.get(env.cr)
         values = {
             'state': 'waiting' if options.after else 'created',

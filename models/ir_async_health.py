@@ -240,14 +240,35 @@ class IrAsync(models.Model):
         """Return for how many seconds the oldest job is due that nothing holds back but the workers, and its channel."""
         running = dict(self.env.execute_query(SQL(
             "SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")))
+        moved = self._moved_since({
+            head['channel'] for head in heads if any(limits.get(_root(head['channel']), (0, 0)))})
         oldest = (0.0, None)
         for head in heads:
             root = _root(head['channel'])
-            capacity, _interval = limits.get(root, (0, 0))
+            capacity, interval = limits.get(root, (0, 0))
             is_full = capacity and running.get(head['channel'], 0) >= capacity
             if not (root in paused or EVERYTHING in paused or is_full):
-                oldest = max(oldest, (head['age'], head['channel']), key=lambda item: item[0])
+                # In a channel with limits, a job cannot start before the one ahead of it made room.
+                age = max(0.0, min(head['age'], moved.get(head['channel'], head['age']) - interval))
+                oldest = max(oldest, (age, head['channel']), key=lambda item: item[0])
         return oldest
+
+    def _moved_since(self, channels):
+        """Return for how many seconds no job of each channel began, or the last one that did has been over.
+
+        :param channels: names of channels with limits
+        :rtype: dict[str, float]
+        """
+        return {channel: seconds for channel, seconds in self.env.execute_query(SQL(
+            """
+            SELECT name, (
+                       SELECT extract(epoch FROM clock_timestamp() AT TIME ZONE 'UTC' - greatest(date_start, date_done))::float
+                         FROM ir_async
+                        WHERE channel = name AND limited AND date_start IS NOT NULL
+                     ORDER BY date_start DESC
+                        LIMIT 1)
+              FROM unnest(%s) AS name
+            """, list(channels))) if seconds is not None}
 
     def _unserved_channels(self, channels, workers):
         roots = ['default', *sorted({_root(channel) for channel in channels} - {'default'})][:CHANNELS_MAX]

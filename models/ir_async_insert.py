@@ -80,15 +80,19 @@ class PendingCall:
 
 class Pending:
     """What a transaction is about to do for the jobs it enqueued."""
-    __slots__ = ('calls', 'clock', 'has_waited', 'is_complete', 'keyed', 'mark', 'origin', 'relied', 'replacements', 'settled', 'statements')
+    __slots__ = (
+        'calls', 'clock', 'has_waited', 'is_complete', 'jobs', 'keyed', 'mark', 'marks', 'origin', 'relied', 'replacements',
+        'settled', 'statements')
 
     def __init__(self):
         self.calls = []
+        self.jobs = {}  # id: the call of that job
         self.keyed = {}  # (key, owner): the last call of that key
         self.replacements = []  # [mark, job id, claims, values, mark of its execution]
         self.relied = []  # (mark, job id, claims): queued jobs that must not begin before the commit
         self.settled = 0  # how many calls and replacements were inserted or executed
         self.mark = None
+        self.marks = set()  # those that held when the last one was set
         self.statements = None  # how many the cursor had executed when the mark was known to hold
         self.clock = None  # that of the database, and of this process at that moment
         self.origin = None  # the identity of the database, read in this transaction
@@ -118,12 +122,15 @@ class IrAsync(models.Model):
         pending = self._pending()
         if values['key'] and (found := self._find_keyed(pending, values, chunks, options)):
             return found
+        parent_ids = options.after._ids if options.after else ()
         ids = self._mark(pending, len(chunks))
+        self._check_parents(pending, parent_ids)
         if options.delay is not None:
             values['date_scheduled'] = pending.now() + timedelta(seconds=options.delay)
         values['origin'] = pending.origin
-        call = PendingCall(values, chunks, options.after._ids if options.after else (), pending.mark, ids)
+        call = PendingCall(values, chunks, parent_ids, pending.mark, ids)
         pending.calls.append(call)
+        pending.jobs.update(dict.fromkeys(ids or (), call))
         if values['key']:
             pending.keyed[call.identity()] = call
         pending.is_complete = False
@@ -172,11 +179,12 @@ class IrAsync(models.Model):
         mark = str(next(_marks))
         has_others = pending.calls or pending.replacements or pending.relied or FLUSHED in vars(cr)
         marks = SQL("%s || %s", MARKS, f'{mark},') if has_others else SQL("%s", f'{mark},')
-        [[_set, now, pending.origin, ids]] = self.env.execute_query(SQL(
+        [[marks, now, pending.origin, ids]] = self.env.execute_query(SQL(
             """
             SELECT set_config('ir_async.marks', %s, true), clock_timestamp() AT TIME ZONE 'UTC', %s,
                    ARRAY(SELECT nextval(%s) FROM generate_series(1, %s))
             """, marks, self._origin_sql(), f'{self._table}_id_seq', count))
+        pending.marks = set(marks.split(','))
         pending.mark, pending.clock = mark, (now, time.monotonic())
         pending.statements = cr.sql_log_count
         return tuple(ids)
@@ -190,8 +198,21 @@ class IrAsync(models.Model):
             f'{self._table}_id_seq', sum(len(call.chunks) for call in calls)))])
         for call in calls:
             call.ids = tuple(itertools.islice(ids, len(call.chunks)))
+            pending.jobs.update(dict.fromkeys(call.ids, call))
         if holds:
             pending.statements = self.env.cr.sql_log_count
+
+    def _check_parents(self, pending, parent_ids):
+        """Refuse parents that were rolled back with a savepoint: their children would wait for nothing.
+
+        :raises odoo.exceptions.UserError: when there is one
+        """
+        for earlier in (pending, *vars(self.env.cr).get(FLUSHED, ())):
+            for call in filter(None, map(earlier.jobs.get, parent_ids)):
+                if not {call.mark, call.inserted} & pending.marks:
+                    raise UserError(self.env._(
+                        "A job cannot wait for a job that was rolled back with its savepoint: %s",
+                        f"{call.values['res_model']}.{call.values['method']}"))
 
     # ------------------------------------------------------------
     # Keys
@@ -322,8 +343,13 @@ class IrAsync(models.Model):
         :param bool last: whether this is the end of the transaction
         """
         pending = self.env.cr.precommit.data.get(PENDING)
-        if not pending or (pending.is_complete and not (last and (pending.calls or pending.replacements or pending.relied))):
-            return
+        if pending and not (pending.is_complete and not (last and (pending.calls or pending.replacements or pending.relied))):
+            self._insert(pending, last)
+
+    def _insert(self, pending, last=False):
+        if any(call.parent_ids for call in pending.calls):
+            # Parents come first.
+            self._insert_again(itertools.takewhile(lambda earlier: earlier is not pending, vars(self.env.cr).get(FLUSHED, ())))
         pending.is_complete = True
         unnumbered = [call for call in pending.calls if call.ids is None]
         if unnumbered:
@@ -444,7 +470,9 @@ class IrAsync(models.Model):
         def commit_all():
             cr.flush()
             forget()
-            self._insert_again(flushed)
+            if len(flushed) > 1 or cr.sql_log_count != flushed[0].statements:
+                self._insert_again(flushed)
+            self._signal_changes()
             commit()
 
         vars(cr)[FLUSHED] = flushed
@@ -454,16 +482,11 @@ class IrAsync(models.Model):
 
     def _insert_again(self, flushed):
         """Insert the rows that were rolled back with a savepoint which was older than the flush that inserted them."""
-        if len(flushed) == 1 and self.env.cr.sql_log_count == flushed[0].statements:
-            return  # nothing was executed since
         [[marks]] = self.env.execute_query(SQL("SELECT %s", MARKS))
         marks = set(marks.split(','))
         for pending in flushed:
             if any(call.mark in marks and call.inserted not in marks for call in pending.calls):
-                pending.is_complete = False
-                self.env.cr.precommit.data[PENDING] = pending
-                self._insert_pending()
-                self.env.cr.precommit.data.pop(PENDING, None)
+                self._insert(pending)
 
     def _signal_changes(self):
         """Signal what other processes have to reload, in this transaction: its jobs must not begin with old values.

@@ -19,6 +19,7 @@ class Execution:
         self.dbname = None
         self.starts = 0  # how often its method was begun since it was claimed
         self.shown_claims = None  # how often the job was claimed, if its token is not that count any more
+        self.outcome = None  # how it ended, or was about to
         self.ended = False  # its outcome is committed; only hooks run
         self.invalidated = set()  # the caches of the registry that it invalidated
         self.interrupted = False  # its next statement raises

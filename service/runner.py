@@ -164,7 +164,7 @@ class Runner:
         if job.stop == 'cancel':
             _logger.info("Job %s is cancelled", job)
             return Outcome('cancelled', attempts=0)
-        exc = JobTimeout(f"The job took longer than {time_limit(job):g} seconds")
+        exc = JobTimeout(f"The job took longer than its {time_limit(job):g} s")
         _logger.error("Job %s failed: %s", job, exc)
         return env['ir.async']._outcome_of_error(
             job, exc, job.stop_debug or "Where it was: in code that did not let anything else run\n")
@@ -204,7 +204,7 @@ class Runner:
                     raise
                 self._send_back(execution, second)
             else:
-                self._log_failure(job, exc, time.monotonic() - begin)
+                self._log_failure(execution, exc, time.monotonic() - begin)
         else:
             self._send_back(execution, exc)
 
@@ -213,6 +213,7 @@ class Runner:
         job = execution.job
         # A cancel that came while the method was raising: the job is not tried again.
         outcome = self._outcome_of_stop(env, job) if job.stop else env['ir.async']._outcome_of_error(job, exc)
+        execution.outcome = outcome
         env['ir.async']._finish(job, outcome, execution.starts)
 
     def _send_back(self, execution, exc):
@@ -227,13 +228,19 @@ class Runner:
             msg = f"somebody has job {job} locked"  # it is found again without this session
             raise psycopg2.OperationalError(msg) from exc
 
-    def _log_failure(self, job, exc, duration):
+    def _log_failure(self, execution, exc, duration):
+        job, outcome = execution.job, execution.outcome
+        if job.stop:
+            return  # said already
+        again = ""
+        if outcome.state == 'created':
+            again = f", attempt {job.attempts + 1} of {job.max_attempts}, tried again in {outcome.delay:.0f}s"
         if isinstance(exc, RetryJob):
-            _logger.info("Job %s is tried again later: %s", job, safe_text(exc))
+            _logger.info("Job %s is tried again in %.0fs: %s", job, outcome.delay, safe_text(exc))
         elif isinstance(exc, UserError):
-            _logger.warning("Job %s failed after %.3fs: %s", job, duration, safe_text(exc))
+            _logger.warning("Job %s failed after %.3fs%s: %s", job, duration, again, safe_text(exc))
         else:
-            _logger.error("Job %s failed after %.3fs\n%s", job, duration, safe_traceback(exc))
+            _logger.error("Job %s failed after %.3fs%s\n%s", job, duration, again, safe_traceback(exc))
 
     def _leave(self, execution):
         """Leave nothing of a job to the next one."""

@@ -143,6 +143,16 @@ class TestChannel(QueueCase):
         claimed = {job.id for job in self.claim_all()}
         self.assertEqual(claimed, {limited.ids[0], *free.ids})
 
+    def test_limits_act_while_workers_are_busy(self):
+        """A backlog of other channels does not hold up those that got their limits since."""
+        jobs = self.calls(2, 'c')
+        self.calls(2, 'backlog')
+        jobs.flush_recordset()
+        self.channel('c', capacity=1)
+        for _look in range(2):
+            self.session.maintain(is_busy=True)
+        self.assertEqual(self.session.claim(1)[0].id, jobs.ids[0])
+
     # ------------------------------------------------------------
     # Names with a slash
     # ------------------------------------------------------------

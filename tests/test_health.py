@@ -113,6 +113,18 @@ class TestHealth(HealthCase):
         channel.paused = True
         self.assertEqual(self.codes(), [], "somebody wants it so")
 
+    def test_not_before_the_next_slot(self):
+        """The age of a job counts from when its channel made room for it."""
+        channel = self.env['ir.async.channel'].create({'name': 'slow', 'capacity': 1, 'interval': 3600})
+        last = self.make_job(state='done', channel='slow')
+        self.env.cr.execute("UPDATE ir_async SET date_start = now() AT TIME ZONE 'UTC' - interval '400 s' WHERE id = %s", [last.id])
+        self.make_job(age=4000, channel='slow')
+        self.assertEqual(self.codes(), [], "its interval is not over")
+        channel.interval = 0
+        self.assertEqual(self.codes(), ['overdue'])
+        self.env.cr.execute("UPDATE ir_async SET date_done = now() AT TIME ZONE 'UTC' WHERE id = %s", [last.id])
+        self.assertEqual(self.codes(), [], "the last one has ended just now")
+
     def test_everything_paused(self):
         self.env['ir.async.channel'].action_pause_everything()
         self.assertEqual(self.codes(), ['paused'])

@@ -62,6 +62,15 @@ class TestOptions(MethodCase):
             self.assertEqual(ir_async.call(self.partner.async_foo).priority, 10)
         self.assertEqual(model.with_options(priority=10).call(self.partner.async_foo).priority, 10)
 
+    def test_options_of_a_key(self):
+        """What says something about the key takes one, whichever is given first."""
+        for name, value in (('key_until', 'start'), ('on_duplicate', 'replace')):
+            with self.subTest(name=name):
+                with self.assertRaisesRegex(TypeError, name):
+                    self.call('', **{name: value})
+                self.assertTrue(self.ir_async.with_options(**{name: value}).with_options(key=name).call(self.partner.async_foo).key)
+        self.assertFalse(self.call('', key_until='end', on_duplicate='keep').key)
+
     def test_not_inherited(self):
         """A job's own calls have the defaults."""
         @self.add_method

@@ -119,6 +119,20 @@ class TestError(MethodCase):
             self.assertNotIn("was enqueued by", debug)
             self.assertNotIn("in test_exception", debug)
 
+    def test_log_of_an_attempt(self):
+        """The log tells a failure for good from an attempt that is followed by another one."""
+        @self.add_method
+        def async_foo(self):
+            raise error
+
+        error = UserError("Not like this")
+        self.ir_async.with_options(max_attempts=2, retry_delay=0).call(self.partner.async_foo)
+        with self.assertLogs(RUNNER) as log:
+            self.run_jobs()
+        first, second = log.output
+        self.assertIn("attempt 1 of 2, tried again in 0s: Not like this", first)
+        self.assertNotIn("attempt", second)
+
     def test_user_error(self):
         @self.add_method
         def async_foo(self):

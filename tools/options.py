@@ -55,6 +55,16 @@ class Options(NamedTuple):
                 raise TypeError(msg)
         return result
 
+    def check_partners(self):
+        """Refuse options that say nothing without another one. Only a call knows them all.
+
+        :raises TypeError: when there is one; the message names it
+        """
+        for name in ('key_until', 'on_duplicate'):
+            if self.key is None and getattr(self, name) != self._field_defaults[name]:
+                msg = f"option {name} says what happens to the key of a job: it takes the option key as well"
+                raise TypeError(msg)
+
 
 def _integer(minimum):
     def check(value):

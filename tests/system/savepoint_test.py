@@ -2,6 +2,10 @@
 import contextlib
 import json
 
+import pytest
+
+from odoo.exceptions import UserError
+
 
 @contextlib.contextmanager
 def rolled_back(env, flush=False):
@@ -30,6 +34,43 @@ def test_a_child_of_a_job_with_a_key(database):
         child = call(env, 'child', after=parent)
         ids = parent.id, child.id
     assert [tuple(row) for row in database.sql("SELECT after_id, job_id FROM ir_async_after_rel WHERE unmet")] == [ids]
+
+
+def test_a_child_of_a_job_that_was_rolled_back(database):
+    """It would wait for nothing, and begin at once."""
+    with database.env() as env:
+        for flush in (False, True):
+            with rolled_back(env):
+                parent = call(env, 'parent')
+                if flush:
+                    parent.exists()
+            with pytest.raises(UserError, match=r'rolled back.*test\.async\.effect\.effect'):
+                call(env, 'child', after=parent)
+        call(env, 'other')
+    assert names(database) == ['other']
+
+
+def test_a_child_of_a_job_that_is_inserted_again(database):
+    with database.env() as env:
+        parent = call(env, 'parent')
+        with rolled_back(env):
+            env.cr.flush()
+        child = call(env, 'child', after=parent)
+        ids = parent.id, child.id
+    assert names(database) == ['parent', 'child']
+    assert [tuple(row) for row in database.sql("SELECT after_id, job_id FROM ir_async_after_rel WHERE unmet")] == [ids]
+
+
+def test_a_signal_after_a_savepoint(database):
+    """What is cached is out of date for a job as soon as it can begin: both come with one commit."""
+    with database.env() as env:
+        call(env, 'job')
+        with env.cr.savepoint():
+            pass
+        env.registry.clear_cache()
+    [[job]] = database.sql("SELECT xmin::text FROM ir_async")
+    [[signal]] = database.sql("SELECT xmin::text FROM orm_signaling_default ORDER BY id DESC LIMIT 1")
+    assert job == signal
 
 
 def test_a_key_of_a_call_that_was_rolled_back(database):

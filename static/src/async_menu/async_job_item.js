@@ -118,17 +118,24 @@ export class AsyncJobItem extends Component {
         if (!this.isRunning) {
             return this.asyncJob.cancel(id);
         }
-        this.dialog.add(ConfirmationDialog, {
-            title: _t("Stop this job?"),
-            body: _t("“%s” is running. What it has not committed yet will be undone.", name),
-            confirmLabel: _t("Stop the job"),
-            confirm: () => {
-                const job = this.asyncJob.jobs[id];
-                return job && isLive(job) ? this.asyncJob.cancel(id) : undefined; // over meanwhile
+        const { bus } = this.env;
+        const closeWhenOver = ({ detail: job }) => job.id === id && !isLive(job) && close();
+        const close = this.dialog.add(
+            ConfirmationDialog,
+            {
+                title: _t("Stop this job?"),
+                body: _t("“%s” is running. What it has not committed yet will be undone.", name),
+                confirmLabel: _t("Stop the job"),
+                confirm: () => {
+                    const job = this.asyncJob.jobs[id];
+                    return job && isLive(job) ? this.asyncJob.cancel(id) : undefined;
+                },
+                cancelLabel: _t("Keep it running"),
+                cancel: () => {},
             },
-            cancelLabel: _t("Keep it running"),
-            cancel: () => {},
-        });
+            { onClose: () => bus.removeEventListener("async_job", closeWhenOver) }
+        );
+        bus.addEventListener("async_job", closeWhenOver);
     }
 
     retry() {

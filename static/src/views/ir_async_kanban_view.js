@@ -1,14 +1,14 @@
 import { registry } from "@web/core/registry";
 import { KanbanController } from "@web/views/kanban/kanban_controller";
 import { kanbanView } from "@web/views/kanban/kanban_view";
-import { useLiveView } from "./live_view";
+import { reloadRows, useLiveView } from "./live_view";
 
 /** The cards follow the jobs. */
 export class IrAsyncKanbanController extends KanbanController {
     setup() {
         super.setup();
         useLiveView({
-            reload: () => this.model.load(),
+            reload: () => reloadRows(this.model),
             canReload: () => this.model.isReady && !this.model.root.selection?.length,
         });
     }

@@ -1,14 +1,14 @@
 import { registry } from "@web/core/registry";
 import { ListController } from "@web/views/list/list_controller";
 import { listView } from "@web/views/list/list_view";
-import { useLiveView } from "./live_view";
+import { reloadRows, useLiveView } from "./live_view";
 
 /** The rows follow the jobs, as long as none is selected or edited. */
 export class IrAsyncListController extends ListController {
     setup() {
         super.setup();
         useLiveView({
-            reload: () => this.model.load(),
+            reload: () => reloadRows(this.model),
             canReload: () => {
                 const { isReady, root } = this.model;
                 return isReady && !root.selection.length && !root.editedRecord;

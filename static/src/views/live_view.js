@@ -7,6 +7,22 @@ export const REFRESH_DELAY = 10000;
 export const NEWS_DELAY = 500;
 
 /**
+ * Load the rows of a list or the cards of a kanban again.
+ *
+ * @param {import("@web/model/relational_model/relational_model").RelationalModel} model
+ */
+export async function reloadRows(model) {
+    if (model.useSampleModel) {
+        const { domain, resModel } = model.root;
+        if (!(await model.orm.searchCount(resModel, domain))) {
+            return;
+        }
+        model.useSampleModel = false; // else the rows would look like examples
+    }
+    await model.load();
+}
+
+/**
  * Keep a view of jobs up to date, while somebody looks at it and does nothing else there.
  *
  * @param {Object} params

@@ -313,12 +313,14 @@ test("the badge counts failures", async () => {
     const jobId = await startEnded("Failed", "failed", makeErrorPayload());
     await startEnded("Ready", "succeeded", { result: ACTION });
     expect(".o_ir_async_counter").toHaveText("2");
+    expect(".o_ir_async_counter").toHaveClass("text-bg-danger");
     expect(".o_ir_async_systray").toHaveAttribute(
         "aria-label",
         "Background jobs, 1 result ready, 1 failed"
     );
     await changeJob(jobId, "created", { payload: false });
     expect(".o_ir_async_counter").toHaveText("1");
+    expect(".o_ir_async_counter").not.toHaveClass("text-bg-danger");
 });
 
 test("a dated job says when", async () => {
@@ -393,6 +395,20 @@ test("a running job is not cancelled without a question", async () => {
     await contains(".modal-footer button:contains(Stop)").click();
     await nextMessages();
     expect.verifySteps([`cancel ${jobId}`]);
+});
+
+test("the question is taken back when the job ends by itself", async () => {
+    await mountMenu();
+    const jobId = startJob("Export");
+    await changeJob(jobId, "processing");
+    await contains(".o_ir_async_systray").click();
+    await contains(".o_ir_async_cancel").click();
+    await waitFor(".modal");
+    await changeJob(startJob("Other"), "done");
+    expect(".modal").toHaveCount(1);
+    await changeJob(jobId, "done");
+    await animationFrame();
+    expect(".modal").toHaveCount(0);
 });
 
 test("screen readers: labels, and no live region that changes all the time", async () => {

@@ -137,6 +137,36 @@ test("list: follows the jobs, unless some are selected", async () => {
     expect(".o_data_row_selected").toHaveCount(1);
 });
 
+for (const [type, arch, row] of [
+    ["list", LIST.replace("<list", '<list sample="1"'), ".o_data_row"],
+    [
+        "kanban",
+        `<kanban js_class="ir_async_kanban" sample="1">
+            <templates><t t-name="card"><field name="name"/></t></templates>
+        </kanban>`,
+        ".o_kanban_record:not(.o_kanban_ghost)",
+    ],
+]) {
+    test(`${type}: an empty one becomes a list when the first job comes`, async () => {
+        await mountView({
+            type,
+            resModel: "ir.async",
+            arch,
+            noContentHelp: "You have no jobs yet",
+        });
+        expect(".o_view_nocontent").toHaveText("You have no jobs yet");
+        await advanceTime(REFRESH_DELAY);
+        await animationFrame();
+        expect(".o_view_sample_data").toHaveCount(1);
+        createJob({ name: "First", state: "created" });
+        await advanceTime(REFRESH_DELAY);
+        await animationFrame();
+        expect(".o_view_nocontent").toHaveCount(0);
+        expect(".o_view_sample_data").toHaveCount(0);
+        expect(queryAllTexts(row).join()).toMatch(/First/);
+    });
+}
+
 test("list: follows the jobs of others, once in a while", async () => {
     const jobId = createJob({ state: "processing" });
     await mountList();
