@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 
 from ..tools.options import MAX_INT
-from .job import BEGUN, Job
+from .job import Job
 
 CLAIM_TIME = 0.05  # seconds that a claimed job may wait for those claimed with it
 MAX_MARKS = 16  # priorities in use at a time
@@ -116,8 +116,8 @@ class Claim:
 
         :rtype: list[Job]
         """
-        columns = f"{self._session.columns}, {', '.join(BEGUN.values())}"
-        return [Job(*row) for row in self._session.execute(CLAIM_ONE + columns, self._session.params(job_id=job_id))]
+        rows = self._session.execute(CLAIM_ONE + self._session.all_columns, self._session.params(job_id=job_id))
+        return [Job(*row) for row in rows]
 
 
 def in_order(jobs):

@@ -10,7 +10,7 @@ import time
 
 from .claim import HERE
 from .connection import LIVE_SESSIONS
-from .job import BEGUN, PUBLISHED, Job
+from .job import PUBLISHED, Job
 
 # The time that the parent of a dead worker has to report the death, before others put its job back without a charge.
 GRACE = 0.7  # seconds
@@ -107,6 +107,5 @@ class Rescue:
         :param str reason: ``cancel`` or ``timeout``, should the row not say so already
         :rtype: list[Job]
         """
-        columns = f"{self._session.columns}, {', '.join(BEGUN.values())}"
         params = self._session.params(id=job_id, session=session, claims=claims, reason=reason)
-        return [Job(*row) for row in self._session.execute(TAKE_OVER + columns, params)]
+        return [Job(*row) for row in self._session.execute(TAKE_OVER + self._session.all_columns, params)]

@@ -26,7 +26,7 @@ from .claim import HERE, NOW, READY, Claim
 from .connection import LIVE_PROCESSES, LIVE_SESSIONS, LOCK_CLASS, array, connect_worker
 from .dependencies import Dependencies
 from .fence import LOOK_UP, RAISE, token
-from .job import CLAIMED, PUBLISHED, StateChange
+from .job import BEGUN, CLAIMED, PUBLISHED, StateChange
 from .maintenance import Maintenance
 from .notifier import notifier
 from .origin import (
@@ -245,6 +245,11 @@ class Session:
         """The columns that a claim returns."""
         signals = ', '.join(f'(SELECT max(id) FROM {table})' for table, in self.execute(SIGNALS))
         return ', '.join((CLAIMED | {'signals': f"(SELECT concat_ws(' ', {signals}))"}).values())
+
+    @functools.cached_property
+    def all_columns(self):
+        """The columns that a claim of one certain job returns: also what is read when it begins."""
+        return f"{self.columns}, {', '.join(BEGUN.values())}"
 
     # ------------------------------------------------------------
     # Jobs

@@ -101,8 +101,8 @@ def _cron_limit():
 
 def _run(session, runner, job, end):
     execution = Execution(job)
-    limit = time_limit(job)
-    execution.deadline = min(filter(None, [limit and time.monotonic() + limit, end]), default=None)
+    begin, limit = time.monotonic(), time_limit(job)
+    execution.deadline = min(filter(None, [limit and begin + limit, end]), default=None)
     runner.prepare(job)
     # Should this process die, the next run charges the job.
     session.note_running(job)
@@ -111,7 +111,7 @@ def _run(session, runner, job, end):
     try:
         if execution.fenced:
             for taken in session.take_over(*execution.fenced):
-                conclude(session, taken, execution.starts, job.claims)
+                conclude(session, taken, execution.starts, job.claims, execution.deadline and round(execution.deadline - begin))
         session.note_running(None)
     except psycopg2.Error:
         with contextlib.suppress(psycopg2.Error):  # the connection was cut, this process lives

@@ -40,10 +40,12 @@ class Runner:
 
     :param Session session: the session
     :param ProcessState process_state: what to set back after each job
+    :param float limit: seconds that a job had which is stopped; by default, its own limit
     """
 
-    def __init__(self, session, process_state=None):
+    def __init__(self, session, process_state=None, limit=None):
         self.session = session
+        self._limit = limit
         self.must_end = False  # a job changed the process for good
         self._process_state = process_state
         self._signals = None
@@ -164,7 +166,7 @@ class Runner:
         if job.stop == 'cancel':
             _logger.info("Job %s is cancelled", job)
             return Outcome('cancelled', attempts=0)
-        exc = JobTimeout(f"The job took longer than its {time_limit(job):g} s")
+        exc = JobTimeout(f"The job took longer than its {self._limit or time_limit(job):g} s")
         _logger.error("Job %s failed: %s", job, exc)
         return env['ir.async']._outcome_of_error(
             job, exc, job.stop_debug or "Where it was: in code that did not let anything else run\n")
@@ -282,18 +284,19 @@ class Runner:
                     _logger.info("The progress of job %s could not be saved: %s", execution.job, exc)
 
 
-def conclude(session, job, starts, shown_claims):
+def conclude(session, job, starts, shown_claims, limit=None):
     """Write the outcome of a job that was stopped: its method is not run.
 
     :param Session session: the session that took it over
     :param Job job: the job
     :param int starts: how often its method was begun since it was claimed
     :param int shown_claims: how often it was claimed
+    :param float limit: seconds that it had, unless that is its own limit
     """
     execution = Execution(job)
     execution.starts = starts
     execution.shown_claims = shown_claims
-    runner = Runner(session)
+    runner = Runner(session, limit=limit)
     try:
         runner.run(execution)
     finally:

@@ -91,6 +91,12 @@ class Cluster:
         self.sql(f"CREATE DATABASE {self.TEMPLATE} OWNER odoo TEMPLATE system_base IS_TEMPLATE true")
         self.odoo('-d', self.TEMPLATE, '-i', 'test_ir_async')
 
+    def copy(self, other):
+        """Make it as a standby of another cluster."""
+        subprocess.run(
+            [self._bin / 'pg_basebackup', '-h', other.folder, '-U', 'postgres', '-D', self.data, '-R', '--checkpoint=fast', '--no-sync'],
+            check=True, cwd='/', **self._user)
+
     def start(self):
         settings = [f'--{name}={value}' for name, value in self.SETTINGS.items()]
         with self.log.open('a') as log:

@@ -111,6 +111,19 @@ def test_without_workers(database, server):
     assert database.effects() == {'queued': 1, 'job': 1, 'dated': 1}
 
 
+def test_a_job_that_is_too_long_for_a_cron_worker(database, server):
+    """It fails, saying so, and the others do not wait for it until tomorrow."""
+    long = database.enqueue('effect', 'long', 1200)
+    quick = database.enqueue_all('effect', [f'quick {i}' for i in range(5)])
+    args = (*CRONS, '--limit-time-real-cron=14')
+    with server(database, args=args, workers=0, expected=['WARNING .* does not stop', 'ERROR .* Job .* failed: .* 9 s']):
+        for job_id in quick:
+            assert database.wait_for(job_id, timeout=2 * CRON_TIME).state == 'done'
+        job = database.wait_for(long, timeout=CRON_TIME)
+    assert (job.state, job.attempts, job.deaths) == ('failed', 1, 0)
+    assert "longer than its 9 s" in job.payload['error']['data']['message']
+
+
 def test_workers_of_another_database(make_database, server):
     """Workers of a database do not keep the cron workers of another one from running its jobs."""
     one, other = make_database(), make_database()

@@ -1,0 +1,104 @@
+"""What is around the workers: a pooler, a fail-over, a memory limit."""
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from harness import WITH_US, Cluster, Server, free_port, wait_until
+
+COMMAND = ('ir_async',)
+
+
+@pytest.fixture
+def folder():
+    """A folder that PostgreSQL's user may read, with a path that is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix='ir_async-') as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextlib.contextmanager
+def pgbouncer(cluster, folder):
+    """Run a pooler in transaction mode in front of the cluster; give its port."""
+    port = free_port()
+    (folder / 'users.txt').write_text('"odoo" ""\n')
+    conf = folder / 'pgbouncer.ini'
+    conf.write_text(
+        f"[databases]\n* = host={cluster.folder} port=5432\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+        f"unix_socket_dir =\nauth_type = trust\nauth_file = {folder / 'users.txt'}\npool_mode = transaction\n"
+        "ignore_startup_parameters = extra_float_digits,options\n")
+    # It refuses to run as root.
+    user = {'user': 'postgres', 'group': 'postgres', 'extra_groups': []} if os.getuid() == 0 else {}
+    with (folder / 'pgbouncer.log').open('w') as log:
+        process = subprocess.Popen(
+            [*WITH_US, 'TERM', 'pgbouncer', conf], stdout=log, stderr=log, cwd='/', start_new_session=True, **user)
+    try:
+        wait_until(lambda: 'process up' in (folder / 'pgbouncer.log').read_text(), "PgBouncer starts")
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.skipif(not shutil.which('pgbouncer'), reason="there is no PgBouncer")
+@pytest.mark.parametrize('args', [Server.PREFORK, COMMAND], ids=['prefork', 'command'])
+def test_pooler(cluster, database, folder, args):
+    """Locks and LISTEN prove nothing behind a pooler: the workers say so, once, and run nothing, until they are let past it."""
+    with pgbouncer(cluster, folder) as port:
+        args = [*args, '-d', database.name, '--db_host=127.0.0.1', f'--db_port={port}']
+        odoo = Server(cluster, folder, args, workers=1, expected=['ERROR .* connection pooler .* db_host and db_port'])
+        try:
+            odoo.wait_for_log("connection pooler")
+            job_id = database.enqueue('effect', 'job')
+            assert not database.runs()
+            odoo.check()
+            assert odoo.log.count("connection pooler") == 1
+        finally:
+            odoo.kill()
+        direct = {'db_host': cluster.folder, 'db_port': 5432}
+        odoo = Server(cluster, folder, args, workers=1, settings=direct)
+        try:
+            odoo.wait_until_ready()
+            assert database.wait_for(job_id).state == 'done'
+            odoo.check()
+        finally:
+            odoo.kill()
+
+
+def test_failover(cluster, database, folder):
+    """Workers that met a standby begin to listen as soon as it is promoted."""
+    job_id = database.enqueue('effect', 'job', options={'delay': 3600})
+    database.leave()
+    standby = Cluster(folder)
+    standby.copy(cluster)
+    (folder / 'odoo.conf').write_text((cluster.folder / 'odoo.conf').read_text().replace(
+        f'db_host = {cluster.folder}', f'db_host = {folder}'))
+    try:
+        standby.start()
+        odoo = Server(standby, folder, [*COMMAND, '-d', database.name])
+        try:
+            odoo.wait_for_log("PostgreSQL is in recovery")
+            standby.sql("SELECT pg_promote()")
+            odoo.wait_until_ready()
+            standby.sql("UPDATE ir_async SET date_scheduled = NULL WHERE id = %s", [job_id], database.name)
+            standby.sql("SELECT pg_notify('odoo_async', %s)", [database.name])
+            wait_until(lambda: standby.sql("SELECT FROM ir_async WHERE state = 'done'", dbname=database.name), "the job is done", 30)
+            odoo.check()
+        finally:
+            odoo.kill()
+    finally:
+        standby.stop()
+
+
+def test_memory_limit_below_what_a_worker_needs(database, server):
+    """Workers say so, and run jobs all the same."""
+    args = (*Server.PREFORK, '--limit-memory-soft=1000000')
+    with server(database, args=args, workers=1, expected=['WARNING .* raise limit_memory_soft']) as odoo:
+        for name in ('first', 'second'):
+            assert database.wait_for(database.enqueue('effect', name)).state == 'done'
+        odoo.wait_for_log("raise limit_memory_soft")
+    assert database.effects() == {'first': 1, 'second': 1}
