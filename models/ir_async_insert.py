@@ -39,6 +39,7 @@ KEY_PROBE = '100ms'  # the same, when looking for the key that another transacti
 
 # What is set LOCAL is rolled back with a savepoint, whoever made it and however: a mark that is still there proves
 # that what was done when it was set still counts.
+MARK_LOCK_CLASS = int.from_bytes(b'iram', 'big')  # of the advisory lock that goes with the first one
 MARKS = SQL("coalesce(current_setting('ir_async.marks', true), '')")
 _marks = itertools.count(1)
 
@@ -81,7 +82,7 @@ class PendingCall:
 class Pending:
     """What a transaction is about to do for the jobs it enqueued."""
     __slots__ = (
-        'calls', 'clock', 'has_waited', 'is_complete', 'jobs', 'keyed', 'mark', 'marks', 'origin', 'relied', 'replacements',
+        'calls', 'clock', 'first', 'has_waited', 'is_complete', 'jobs', 'keyed', 'mark', 'marks', 'origin', 'relied', 'replacements',
         'settled', 'statements')
 
     def __init__(self):
@@ -92,6 +93,7 @@ class Pending:
         self.relied = []  # (mark, job id, claims): queued jobs that must not begin before the commit
         self.settled = 0  # how many calls and replacements were inserted or executed
         self.mark = None
+        self.first = None  # the first mark of the transaction: a lock stands for it as well
         self.marks = set()  # those that held when the last one was set
         self.statements = None  # how many the cursor had executed when the mark was known to hold
         self.clock = None  # that of the database, and of this process at that moment
@@ -179,11 +181,14 @@ class IrAsync(models.Model):
         mark = str(next(_marks))
         has_others = pending.calls or pending.replacements or pending.relied or FLUSHED in vars(cr)
         marks = SQL("%s || %s", MARKS, f'{mark},') if has_others else SQL("%s", f'{mark},')
-        [[marks, now, pending.origin, ids]] = self.env.execute_query(SQL(
+        if not has_others:
+            pending.first = mark
+        [[marks, now, pending.origin, ids, _lock]] = self.env.execute_query(SQL(
             """
             SELECT set_config('ir_async.marks', %s, true), clock_timestamp() AT TIME ZONE 'UTC', %s,
-                   ARRAY(SELECT nextval(%s) FROM generate_series(1, %s))
-            """, marks, self._origin_sql(), f'{self._table}_id_seq', count))
+                   ARRAY(SELECT nextval(%s) FROM generate_series(1, %s)), %s
+            """, marks, self._origin_sql(), f'{self._table}_id_seq', count,
+            SQL("NULL") if has_others else SQL("pg_advisory_xact_lock_shared(%s, pg_backend_pid())", MARK_LOCK_CLASS)))
         pending.marks = set(marks.split(','))
         pending.mark, pending.clock = mark, (now, time.monotonic())
         pending.statements = cr.sql_log_count
@@ -359,6 +364,7 @@ class IrAsync(models.Model):
             "SELECT %s, current_setting('lock_timeout'), set_config('ir_async.marks', %s || %s, true)",
             MARKS, MARKS, f'{inserted_mark},'))
         marks = set(marks.split(','))
+        self._check_marks(pending, marks)
         calls = [call for call in pending.calls if call.mark in marks and call.inserted not in marks]
         keyed = [call for call in calls if call.values['key']]
         keyless = [call for call in calls if not call.values['key']]
@@ -386,13 +392,28 @@ class IrAsync(models.Model):
             if len(marks) > MAX_MARKS:
                 # One mark stands for all that was inserted. A savepoint that is rolled back brings the others back.
                 kept = {inserted_mark, *(mark for mark, *_rest in pending.relied if mark in marks)}
-                kept |= {mark for mark in marks if mark.startswith('i')}
+                kept |= {mark for mark in marks if mark.startswith('i') or mark == pending.first}
                 self.env.execute_query(SQL("SELECT set_config('ir_async.marks', %s, true)", ''.join(f'{mark},' for mark in kept)))
                 pending.mark = None
             pending.settled = len(pending.calls) + len(pending.replacements)
         except BaseException:
             pending.is_complete = False
             raise
+
+    def _check_marks(self, pending, marks):
+        """Refuse to lose jobs whose marks were reset: what a savepoint takes away, it takes the lock along.
+
+        :raises odoo.exceptions.UserError: when the lock is there and the mark is not
+        """
+        if pending.first in {None, *marks}:
+            return
+        if self.env.execute_query(SQL(
+            """
+            SELECT FROM pg_locks
+             WHERE locktype = 'advisory' AND classid = %s AND objid = pg_backend_pid() AND objsubid = 2 AND pid = pg_backend_pid()
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            """, MARK_LOCK_CLASS)):
+            raise UserError(self.env._("RESET ALL in a transaction that has enqueued jobs would lose them. Reset single settings."))
 
     def _after_insertion(self, calls, mark):
         self._wake_workers()

@@ -27,6 +27,23 @@ def names(database):
     return [json.loads(args)[0] for args, in database.sql("SELECT args FROM ir_async ORDER BY id")]
 
 
+def test_a_reset_of_all_settings(database):
+    """What would be lost is an error."""
+    with pytest.raises(UserError, match="RESET ALL"), database.env() as env:
+        call(env, 'before')
+        env.cr.execute("RESET ALL")
+    with pytest.raises(UserError, match="RESET ALL"), database.env() as env:
+        call(env, 'before')
+        env.cr.execute("RESET ALL")
+        call(env, 'after')
+    with database.env() as env, rolled_back(env):
+        call(env, 'in')
+    with database.env() as env:
+        env.cr.execute("RESET ALL")
+        call(env, 'job')
+    assert names(database) == ['job']
+
+
 def test_a_child_of_a_job_with_a_key(database):
     """A child waits for its parent, whichever row is inserted first."""
     with database.env() as env:

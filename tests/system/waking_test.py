@@ -124,6 +124,16 @@ def test_a_job_that_is_too_long_for_a_cron_worker(database, server):
     assert "longer than its 9 s" in job.payload['error']['data']['message']
 
 
+def test_cancel_without_workers(database, server):
+    """The cron worker that runs a job stops it, too."""
+    with server(database, args=CRONS, workers=0):
+        job_id = database.enqueue('effect_then_sleep_in_sql', 'job', 600)
+        wait_until(lambda: database.backends("query LIKE 'SELECT pg_sleep%%' AND state = 'active'"), "it runs", CRON_TIME)
+        database.act('cancel', job_id)
+        assert database.wait_for(job_id, timeout=SOON).state == 'cancelled'
+    assert database.effects() == {}
+
+
 def test_workers_of_another_database(make_database, server):
     """Workers of a database do not keep the cron workers of another one from running its jobs."""
     one, other = make_database(), make_database()
