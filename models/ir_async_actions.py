@@ -111,7 +111,12 @@ class IrAsync(models.Model):
         :raises KeyTaken: when another transaction has enqueued a job of one of their keys meanwhile
         :raises odoo.exceptions.UserError: when another transaction is about to do so, and does not end
         """
-        waiting = self.filtered(lambda job: any(parent.state not in ('succeeded', 'done') for parent in job.after_ids))
+        # Those that a manager let run without waiting go on as they are.
+        waiting = self.browse(id_ for id_, in self.env.execute_query(SQL(
+            """
+            SELECT DISTINCT job_id FROM ir_async_after_rel JOIN ir_async parent ON parent.id = after_id
+             WHERE job_id IN %s AND unmet AND parent.state NOT IN ('succeeded', 'done')
+            """, self._ids or (0,))))
         restart = {
             'attempts': 0, 'deaths': 0, 'payload': None, 'date_scheduled': None, 'date_done': None, 'dismissed': False,
             'origin': self._origin_sql(),

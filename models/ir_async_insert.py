@@ -82,8 +82,8 @@ class PendingCall:
 class Pending:
     """What a transaction is about to do for the jobs it enqueued."""
     __slots__ = (
-        'calls', 'clock', 'first', 'has_waited', 'is_complete', 'jobs', 'keyed', 'mark', 'marks', 'origin', 'relied', 'replacements',
-        'settled', 'statements')
+        'calls', 'clock', 'first', 'has_waited', 'is_complete', 'jobs', 'keyed', 'mark', 'marks', 'origin', 'query', 'relied',
+        'replacements', 'settled')
 
     def __init__(self):
         self.calls = []
@@ -95,7 +95,7 @@ class Pending:
         self.mark = None
         self.first = None  # the first mark of the transaction: a lock stands for it as well
         self.marks = set()  # those that held when the last one was set
-        self.statements = None  # how many the cursor had executed when the mark was known to hold
+        self.query = None  # the last statement of the cursor when the mark was known to hold
         self.clock = None  # that of the database, and of this process at that moment
         self.origin = None  # the identity of the database, read in this transaction
         self.is_complete = True  # whether everything was inserted
@@ -174,7 +174,7 @@ class IrAsync(models.Model):
         :return: their ids, if there was something to ask the database anyway; else None
         """
         cr = self.env.cr
-        if pending.mark and cr.sql_log_count == pending.statements:
+        if pending.mark and cr.query is pending.query:
             return None  # nothing was executed since, so no savepoint began or ended
         if len(pending.calls) + len(pending.replacements) - pending.settled >= MAX_MARKS and pending.mark:
             self._insert_pending()
@@ -191,13 +191,13 @@ class IrAsync(models.Model):
             SQL("NULL") if has_others else SQL("pg_advisory_xact_lock_shared(%s, pg_backend_pid())", MARK_LOCK_CLASS)))
         pending.marks = set(marks.split(','))
         pending.mark, pending.clock = mark, (now, time.monotonic())
-        pending.statements = cr.sql_log_count
+        pending.query = cr.query
         return tuple(ids)
 
     def _reserve_ids(self, pending, calls):
         """Take as many ids of the sequence as there are jobs that have none, in the order of their calls."""
         calls = [call for call in pending.calls if call.ids is None] or calls
-        holds = self.env.cr.sql_log_count == pending.statements
+        holds = self.env.cr.query is pending.query
         ids = iter([id_ for id_, in self.env.execute_query(SQL(
             "SELECT nextval(%s) FROM generate_series(1, %s)",
             f'{self._table}_id_seq', sum(len(call.chunks) for call in calls)))])
@@ -205,7 +205,7 @@ class IrAsync(models.Model):
             call.ids = tuple(itertools.islice(ids, len(call.chunks)))
             pending.jobs.update(dict.fromkeys(call.ids, call))
         if holds:
-            pending.statements = self.env.cr.sql_log_count
+            pending.query = self.env.cr.query
 
     def _check_parents(self, pending, parent_ids):
         """Refuse parents that were rolled back with a savepoint: their children would wait for nothing.
@@ -231,7 +231,7 @@ class IrAsync(models.Model):
         identity = values['key'], values['user_id'] if values['notify'] else 0
         own = pending.keyed.get(identity)
         job_id = None
-        if not own or own.inserted or own.mark != pending.mark or self.env.cr.sql_log_count != pending.statements:
+        if not own or own.inserted or own.mark != pending.mark or self.env.cr.query is not pending.query:
             [[marks, job_id, state, claims]] = self.env.execute_query(SQL(
                 """
                 SELECT %s, id, state, claims
@@ -478,7 +478,7 @@ class IrAsync(models.Model):
         Hooks do not survive a flush, so the method of the cursor is wrapped until its transaction ends.
         """
         cr = self.env.cr
-        pending.statements = cr.sql_log_count
+        pending.query = cr.query
         if FLUSHED in vars(cr):
             vars(cr)[FLUSHED].append(pending)
             return
@@ -491,7 +491,7 @@ class IrAsync(models.Model):
         def commit_all():
             cr.flush()
             forget()
-            if len(flushed) > 1 or cr.sql_log_count != flushed[0].statements:
+            if len(flushed) > 1 or cr.query is not flushed[0].query:
                 self._insert_again(flushed)
             self._signal_changes()
             commit()

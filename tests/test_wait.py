@@ -170,6 +170,13 @@ class TestRunAnyway(WaitCase):
         self.assertEqual(self.run_jobs(), self.job.sudo())
         self.assertEqual(self.job.state, 'done')
 
+    def test_retried(self):
+        """It does not wait again for what it does not depend on any more."""
+        self.job.with_user(self.manager).run_anyway()
+        self.set_state(self.job, 'failed')
+        self.job.retry()
+        self.assertEqual(self.job.state, 'created')
+
     def test_cancelled_parent(self):
         """What happens to the other job later does not matter any more."""
         self.job.with_user(self.manager).run_anyway()

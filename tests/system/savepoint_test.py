@@ -27,6 +27,16 @@ def names(database):
     return [json.loads(args)[0] for args, in database.sql("SELECT args FROM ir_async ORDER BY id")]
 
 
+def test_a_savepoint_below_the_cursor(database):
+    with database.env() as env:
+        call(env, 'before')
+        env.cr._obj.execute("SAVEPOINT own")
+        call(env, 'in')
+        env.cr._obj.execute("ROLLBACK TO own")
+        call(env, 'after')
+    assert sorted(names(database)) == ['after', 'before']
+
+
 def test_a_reset_of_all_settings(database):
     """What would be lost is an error."""
     with pytest.raises(UserError, match="RESET ALL"), database.env() as env:
