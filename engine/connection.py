@@ -40,18 +40,20 @@ NO_TIMEOUTS = {'statement_timeout': '0', 'lock_timeout': '0', 'idle_in_transacti
 NO_TIMEOUTS_SINCE = {'idle_session_timeout': 140000, 'transaction_timeout': 170000}
 
 
-def connect(dbname, factory=None):
+def connect(dbname, factory=None, session=()):
     """Return a new connection in autocommit.
 
     :param str dbname: the database
     :param type factory: the class of the connection, psycopg2's own by default
+    :param dict[str, str] session: the settings that the session starts with; poolers refuse these
     :rtype: psycopg2.extensions.connection
     :raises psycopg2.OperationalError: when the server cannot be reached
     """
     _db, info = sql_db.connection_info_for(dbname)
     direct = {'host': settings().db_host, 'port': settings().db_port}
-    connection = psycopg2.connect(
-        connection_factory=factory, **(info | {key: value for key, value in direct.items() if value} | CLIENT_LIMITS))
+    options = {'options': ' '.join(f'-c {name}={value}' for name, value in dict(session).items())} if session else {}
+    connection = psycopg2.connect(connection_factory=factory, **(
+        info | {key: value for key, value in direct.items() if value} | CLIENT_LIMITS | options))
     connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
     return connection
 
@@ -68,7 +70,7 @@ def connect_worker(dbname, **session):
     connection = connect(dbname)
     try:
         with connection.cursor() as cr:
-            cr.execute(set_config(session_settings(connection) | session) + ", pg_backend_pid()")  # pylint: disable=sql-injection
+            cr.execute(set_config(session_settings(connection.server_version) | session) + ", pg_backend_pid()")  # pylint: disable=sql-injection
             backend_pid = cr.fetchone()[-1]
         if backend_pid != connection.get_backend_pid():
             raise PoolerFound(dbname)  # noqa: TRY301
@@ -78,13 +80,13 @@ def connect_worker(dbname, **session):
     return connection
 
 
-def session_settings(connection):
+def session_settings(server_version):
     """Return the settings that each session of a worker needs, as far as its server knows them.
 
-    :param psycopg2.extensions.connection connection: the connection
+    :param int server_version: that of the server
     :rtype: dict[str, str]
     """
-    known = {name: '0' for name, version in NO_TIMEOUTS_SINCE.items() if connection.server_version >= version}
+    known = {name: '0' for name, version in NO_TIMEOUTS_SINCE.items() if server_version >= version}
     return SERVER_LIMITS | NO_TIMEOUTS | known
 
 

@@ -10,16 +10,26 @@ from .job import BEGUN
 # processing, and its dead entries, instead of the primary key.
 HELD = "job.id = %(id)s AND job.session = %(session)s AND job.claims = %(claims)s"
 
-BEGIN = f"SELECT {', '.join(BEGUN.values())} FROM ir_async job WHERE {HELD}"
-
 LOOK_UP = f"SELECT job.id FROM ir_async job WHERE {HELD}"
 
 # The lock holds off whoever would take the job over, until the commit is through.
 CHECK = f"SELECT job.id FROM ir_async job WHERE {HELD} FOR NO KEY UPDATE"
 
-FINISH = f"""
+BEGIN = "SELECT * FROM ir_async_begin(%(id)s, %(session)s, %(claims)s)"
+
+FINISH = """
+    SELECT ir_async_finish(%(id)s, %(session)s, %(claims)s,
+        %(state)s, %(payload)s, %(delay)s, %(attempts)s, %(starts)s, %(shown_claims)s)
+"""
+
+# To plan these two takes longer than to execute them, and a session forgets its prepared statements between two jobs. PL/pgSQL
+# keeps its plans.
+_TYPES = dict.fromkeys(BEGUN, 'text') | dict.fromkeys(('su', 'user_active'), 'bool') | dict.fromkeys(
+    ('max_attempts', 'attempts', 'deaths', 'starts'), 'int4')
+READ = f"SELECT {', '.join(f'{value}::{_TYPES[name]}' for name, value in BEGUN.items())} FROM ir_async job WHERE {HELD}"
+WRITE = f"""
     UPDATE ir_async job
-       SET state = %(state)s::varchar,
+       SET state = %(state)s,
            payload = %(payload)s,
            date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + %(delay)s * interval '1 second',
            session = NULL,
@@ -31,6 +41,36 @@ FINISH = f"""
      WHERE {HELD}
  RETURNING job.revision
 """
+_TOKEN = {'id': 'int4', 'session': 'int4', 'claims': 'int4'}
+_OUTCOME = {
+    'state': 'varchar', 'payload': 'json', 'delay': 'float8', 'attempts': 'int4', 'starts': 'int4', 'shown_claims': 'int4'}
+
+
+def _arguments(types):
+    return ', '.join(f'in_{name} {type_}' for name, type_ in types.items())
+
+
+_NAMES = {name: f'in_{name}' for name in _TOKEN | _OUTCOME}
+FUNCTIONS = f"""
+    CREATE OR REPLACE FUNCTION ir_async_begin({_arguments(_TOKEN)})
+    RETURNS TABLE ({', '.join(f'{name} {type_}' for name, type_ in _TYPES.items())}) LANGUAGE plpgsql AS $$
+    #variable_conflict use_column
+    BEGIN
+        RETURN QUERY {READ % _NAMES};
+    END
+    $$;
+
+    CREATE OR REPLACE FUNCTION ir_async_finish({_arguments(_TOKEN | _OUTCOME)})
+    RETURNS int4 LANGUAGE plpgsql AS $$
+    DECLARE
+        revision_now int4;
+    BEGIN
+        {WRITE % _NAMES} INTO revision_now;
+        RETURN revision_now;
+    END
+    $$
+"""
+DROP_FUNCTIONS = "DROP FUNCTION IF EXISTS ir_async_begin, ir_async_finish"
 
 # The number goes up without a new claim; whoever ends the job sets it back to the count of its claims.
 # The job stays `processing`, so that its slot in a limited channel is taken until its method has been left.

@@ -261,13 +261,13 @@ class IrAsync(models.Model):
         """
         return {channel: seconds for channel, seconds in self.env.execute_query(SQL(
             """
-            SELECT name, (
+            SELECT wanted, (
                        SELECT extract(epoch FROM clock_timestamp() AT TIME ZONE 'UTC' - greatest(date_start, date_done))::float
                          FROM ir_async
-                        WHERE channel = name AND limited AND date_start IS NOT NULL
+                        WHERE channel = wanted AND limited AND date_start IS NOT NULL
                      ORDER BY date_start DESC
                         LIMIT 1)
-              FROM unnest(%s) AS name
+              FROM unnest(%s::varchar[]) AS wanted
             """, list(channels))) if seconds is not None}
 
     def _unserved_channels(self, channels, workers):

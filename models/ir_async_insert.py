@@ -188,7 +188,7 @@ class IrAsync(models.Model):
             SELECT set_config('ir_async.marks', %s, true), clock_timestamp() AT TIME ZONE 'UTC', %s,
                    ARRAY(SELECT nextval(%s) FROM generate_series(1, %s)), %s
             """, marks, self._origin_sql(), f'{self._table}_id_seq', count,
-            SQL("NULL") if has_others else SQL("pg_advisory_xact_lock_shared(%s, pg_backend_pid())", MARK_LOCK_CLASS)))
+            SQL("NULL") if has_others else SQL("pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark))))
         pending.marks = set(marks.split(','))
         pending.mark, pending.clock = mark, (now, time.monotonic())
         pending.query = cr.query
@@ -352,9 +352,7 @@ class IrAsync(models.Model):
             self._insert(pending, last)
 
     def _insert(self, pending, last=False):
-        if any(call.parent_ids for call in pending.calls):
-            # Parents come first.
-            self._insert_again(itertools.takewhile(lambda earlier: earlier is not pending, vars(self.env.cr).get(FLUSHED, ())))
+        self._insert_parents(pending)
         pending.is_complete = True
         unnumbered = [call for call in pending.calls if call.ids is None]
         if unnumbered:
@@ -410,9 +408,8 @@ class IrAsync(models.Model):
         if self.env.execute_query(SQL(
             """
             SELECT FROM pg_locks
-             WHERE locktype = 'advisory' AND classid = %s AND objid = pg_backend_pid() AND objsubid = 2 AND pid = pg_backend_pid()
-               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            """, MARK_LOCK_CLASS)):
+             WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND pid = pg_backend_pid()
+            """, MARK_LOCK_CLASS, _lock_key(pending.first))):
             raise UserError(self.env._("RESET ALL in a transaction that has enqueued jobs would lose them. Reset single settings."))
 
     def _after_insertion(self, calls, mark):
@@ -500,6 +497,17 @@ class IrAsync(models.Model):
         cr.commit = commit_all
         cr.postcommit.add(forget)
         cr.postrollback.add(forget)
+
+    def _insert_parents(self, pending):
+        """Insert again what was rolled back, should a job that is about to be inserted wait for it."""
+        parent_ids = {id_ for call in pending.calls for id_ in call.parent_ids}
+        flushed = [
+            earlier for earlier in vars(self.env.cr).get(FLUSHED, ())
+            if earlier is not pending and not parent_ids.isdisjoint(earlier.jobs)]
+        if flushed:
+            existing = {id_ for id_, in self.env.execute_query(SQL("SELECT id FROM ir_async WHERE id = ANY(%s)", list(parent_ids)))}
+            if any(parent_ids & earlier.jobs.keys() - existing for earlier in flushed):
+                self._insert_again(flushed)
 
     def _insert_again(self, flushed):
         """Insert the rows that were rolled back with a savepoint which was older than the flush that inserted them."""
@@ -589,6 +597,10 @@ class IrAsync(models.Model):
     def flush_recordset(self, fnames=None):
         self._insert_pending()
         return super().flush_recordset(fnames)
+
+
+def _lock_key(mark):
+    return int(mark) % 2**31
 
 
 def _copy_text(value):

@@ -10,7 +10,7 @@ from psycopg2.extensions import STATUS_READY
 from odoo import sql_db
 
 from ..engine import fence
-from ..engine.connection import connect, session_settings, set_config
+from ..engine.connection import connect, session_settings
 from ..exceptions import ClaimLost, JobInterrupted
 
 _logger = logging.getLogger(__name__)
@@ -46,26 +46,28 @@ class JobPool:
     In Odoo's own, a connection takes half a dozen statements each time to have the settings that this one starts with.
 
     :param str dbname: the database
+    :param int server_version: that of its server
     """
     readonly = False
 
-    def __init__(self, dbname):
+    def __init__(self, dbname, server_version):
         self.dbname = dbname
         self._connection = None
-        self._forget = None
+        self._is_clean = True
+        self._settings = session_settings(server_version)
+        if server_version >= 140000:
+            # The backend of a killed worker would go on with its statement to the end.
+            self._settings['client_connection_check_interval'] = '500ms'
 
     def borrow(self, _dsn):
         """Return the connection; it may still have to forget what was done on it, see :meth:`forget`."""
         if self._connection and self._connection.closed:
             self._connection = None
         if not self._connection:
-            self._connection = connect(self.dbname, JobConnection)
-            settings = session_settings(self._connection)
-            if self._connection.server_version >= 140000:
-                # The backend of a killed worker would go on with its statement to the end.
-                settings['client_connection_check_interval'] = '500ms'
-            self._forget = f"{FORGET} {set_config(settings)}, pg_advisory_unlock_all(), setseed("
+            # RESET goes back to the settings that a session was started with.
+            self._connection = connect(self.dbname, JobConnection, self._settings)
         self._connection.guard = None
+        self._is_clean = False
         self._restore_client()
         return self._connection
 
@@ -93,10 +95,12 @@ class JobPool:
 
         :rtype: str
         """
-        return f"{self._forget}{random.random()})"
+        return f"{FORGET} SELECT pg_advisory_unlock_all(), setseed({random.random()})"
 
     def forget(self):
         """Have the session forget all that was done on it, now: nobody else's job follows at once."""
+        if self._is_clean:
+            return
         connection = self.borrow(None)
         try:
             with connection.cursor() as cr:
@@ -105,6 +109,7 @@ class JobPool:
         except BaseException:
             connection.close()
             raise
+        self._is_clean = True
 
     def close(self):
         """Close the connection."""
@@ -186,10 +191,11 @@ class JobCursor(sql_db.Cursor):
         """
         self.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts,
             'shown_claims': self._execution.shown_claims}, log_exceptions=False)
-        if not self.rowcount:
+        [revision] = self.fetchone()
+        if revision is None:
             raise ClaimLost
         self._is_finishing = True
-        return self.fetchone()[0]
+        return revision
 
     def check_claim(self):
         """See that the job is still this worker's, before a commit. Its end has compared the claim itself.

@@ -44,6 +44,11 @@ class Database:
         self.due = self._backs_off_until = time.monotonic() + self._back_off * random.uniform(1, 1.5)
         self._back_off = min(2 * self._back_off, LAST_BACK_OFF)
 
+    def forget(self):
+        """Leave nothing of its jobs on their connection, since no other one follows at once."""
+        if self.runner:
+            self.runner.forget()
+
     def leave(self):
         """Keep no connection to it."""
         if self.runner:

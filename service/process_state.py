@@ -33,7 +33,7 @@ class ProcessState:
         if folder:
             folder.mkdir(mode=0o700, exist_ok=True)
             os.environ['TMPDIR'] = tempfile.tempdir = str(folder)
-        self._values = {name: read() for name, (read, _write) in PARTS.items()}
+        self._values = _read_parts()
         self._thread = dict(vars(threading.current_thread()))
 
     def restore(self):
@@ -43,16 +43,16 @@ class ProcessState:
         :rtype: list[str]
         """
         failed = []
-        for name, (read, write) in PARTS.items():
-            before = self._values[name]
-            with contextlib.suppress(OSError):
-                if read() == before:
+        values = _read_parts()
+        if values != self._values:
+            for (name, (_read, write)), before, value in zip(PARTS.items(), self._values, values):
+                if value == before:
                     continue
-            _logger.info("A job changed the %s of its process, it is set back", name)
-            try:
-                write(before)
-            except (OSError, ValueError, locale.Error):
-                failed.append(name)
+                _logger.info("A job changed the %s of its process, it is set back", name)
+                try:
+                    write(before)
+                except (OSError, ValueError, locale.Error):
+                    failed.append(name)
         attributes = vars(threading.current_thread())
         for name in attributes.keys() - self._thread.keys():
             del attributes[name]
@@ -62,9 +62,25 @@ class ProcessState:
         return failed
 
 
+def _read_parts():
+    return [read() for read, _write in PARTS.values()]
+
+
+def _get_folder():
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # it was removed
+
+
+def _get_environ():
+    # Its own dictionary: to go through the mapping takes as long as all the other parts together.
+    return dict(os.environ._data)
+
+
 def _set_environ(values):
-    os.environ.clear()
-    os.environ.update(values)
+    os.environb.clear()
+    os.environb.update(values)
 
 
 def _get_timers():
@@ -92,8 +108,8 @@ def _get_signal_mask():
 
 
 PARTS = {
-    'environment': (lambda: dict(os.environ), _set_environ),
-    'working directory': (os.getcwd, os.chdir),
+    'environment': (_get_environ, _set_environ),
+    'working directory': (_get_folder, os.chdir),
     'time zone': (lambda: (time.tzname, time.timezone, time.altzone), lambda _value: time.tzset()),
     'timers': (_get_timers, _set_timers),
     'umask': (_get_umask, os.umask),

@@ -49,7 +49,7 @@ class Runner:
         self.must_end = False  # a job changed the process for good
         self._process_state = process_state
         self._signals = None
-        self._pool = JobPool(session.dbname)
+        self._pool = JobPool(session.dbname, session.server_version)
         self._cr = None  # of the running job, for whoever interrupts it
         self._was_lost = False  # whether the server had ended its connection when it raised
 

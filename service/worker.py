@@ -69,6 +69,7 @@ class WorkerAsync(Worker):
         self.next_progress = 0
         self.next_stop_look = 0
         self.batch_size = 1
+        self.used = None  # the database whose jobs ran last
         self.batch = None  # what the work thread has in hand
         self.warned_memory = False
 
@@ -262,12 +263,16 @@ class WorkerAsync(Worker):
         if not database or database.due > time.monotonic():
             return
         try:
+            if self.used and self.used is not database:
+                self.used.forget()
+            self.used = database
             self.databases.make_room(database)
             if jobs := database.claim(self.batch_size):
                 self.setproctitle(database.name)
                 self._run_batch(database, jobs)
             else:
                 self.batch_size = 1
+                database.forget()
             if database.session:
                 publish(database.session)
         except Exception as exc:
@@ -337,5 +342,3 @@ class WorkerAsync(Worker):
             database.session.unblock([job.id for job in jobs])
         if batch.release_time:  # somebody has them locked: without this session, they are found again
             database.leave()
-        else:
-            database.runner.forget()

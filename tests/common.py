@@ -139,6 +139,7 @@ class AsyncCase(TransactionCase):
 
 class _TestSession(Session):
     """A worker's session whose connection is the cursor of the test."""
+    server_version = 0  # jobs have no connection of their own
 
     def __init__(self, cr):
         super().__init__(cr.dbname, None, 0)
@@ -183,9 +184,10 @@ class _TestRunner(Runner):
 
 def _finish(cr, job, outcome, starts):
     cr.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts, 'shown_claims': None})
-    if not cr.rowcount:
+    [revision] = cr.fetchone()
+    if revision is None:
         raise ClaimLost
-    return cr.fetchone()[0]
+    return revision
 
 
 def _call(records, method, args, kwargs):

@@ -64,7 +64,7 @@ class TestClaimPlan(QueueCase):
         self.call()
         [job] = self.claim()
         self.env.cr.execute("ANALYZE ir_async")
-        for statement in (fence.BEGIN, fence.CHECK, fence.FINISH):
+        for statement in (fence.READ, fence.CHECK, fence.WRITE):
             with self.subTest(statement=statement):
                 params = {**fence.token(job), **Outcome('done')._asdict(), 'starts': 1, 'shown_claims': None}
                 self.env.cr.execute("SAVEPOINT plan")

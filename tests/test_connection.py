@@ -22,7 +22,7 @@ class ConnectionCase(TransactionCase):
 
     def setUp(self):
         super().setUp()
-        self.pool = JobPool(self.env.cr.dbname)
+        self.pool = JobPool(self.env.cr.dbname, self.env.cr._cnx.server_version)
         self.addCleanup(self.pool.close)
         self.cursor = self.open()
 
@@ -129,7 +129,7 @@ class TestForget(ConnectionCase):
 
     def test_to_be_up_to_date_leaves_no_snapshot(self):
         """The registry may be loaded for a while: the connection is idle then."""
-        runner = Runner(SimpleNamespace(dbname=self.env.cr.dbname))
+        runner = Runner(SimpleNamespace(dbname=self.env.cr.dbname, server_version=self.env.cr._cnx.server_version))
         self.addCleanup(runner.close)
         with patch.object(Registry, 'check_signaling', side_effect=lambda cr: cr.execute("SELECT 1")) as check:
             runner.prepare(SimpleNamespace(signals='1 2'))
