@@ -1,8 +1,10 @@
 """Connections to PostgreSQL of our own, beside Odoo's pool."""
 from __future__ import annotations
 
+import os
+
 import psycopg2
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, parse_dsn
 
 from odoo import sql_db
 
@@ -40,7 +42,7 @@ NO_TIMEOUTS = {'statement_timeout': '0', 'lock_timeout': '0', 'idle_in_transacti
 NO_TIMEOUTS_SINCE = {'idle_session_timeout': 140000, 'transaction_timeout': 170000}
 
 
-def connect(dbname, factory=None, session=()):
+def connect(dbname, factory=None, session=None):
     """Return a new connection in autocommit.
 
     :param str dbname: the database
@@ -51,9 +53,11 @@ def connect(dbname, factory=None, session=()):
     """
     _db, info = sql_db.connection_info_for(dbname)
     direct = {'host': settings().db_host, 'port': settings().db_port}
-    options = {'options': ' '.join(f'-c {name}={value}' for name, value in dict(session).items())} if session else {}
-    connection = psycopg2.connect(connection_factory=factory, **(
-        info | {key: value for key, value in direct.items() if value} | CLIENT_LIMITS | options))
+    arguments = info | {key: value for key, value in direct.items() if value} | CLIENT_LIMITS
+    if session:
+        given = parse_dsn(info['dsn']).get('options') if 'dsn' in info else os.environ.get('PGOPTIONS')
+        arguments['options'] = ' '.join([given or '', *(f'-c {name}={value}' for name, value in session.items())])
+    connection = psycopg2.connect(connection_factory=factory, **arguments)
     connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
     return connection
 
