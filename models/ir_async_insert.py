@@ -1,6 +1,7 @@
 """The rows that a transaction is about to insert, its signals to other processes, and the wake-up of the workers."""
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import itertools
@@ -18,8 +19,8 @@ from ..engine.notifier import notifier
 from ..exceptions import KeyTaken
 from .ir_async import KEY_OWNER, TAKES_KEY
 
-PENDING = 'ir_async.pending'  # key in the hooks' data: what the transaction is about to insert
-FLUSHED = '_ir_async_flushed'  # attribute of the cursor: what was inserted by flushes of its transaction
+PENDING = '_ir_async_pending'  # attribute of the cursor: what its transaction enqueues
+WOKEN = 'ir_async.notified'  # the same, whether to wake the workers up after it
 SIGNALED = 'ir_async.signaled'  # key in the hooks' data: the signals that the transaction sends with its commit
 COLUMNS = (
     'id', 'res_ids', 'state', 'name', 'notify', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context',
@@ -44,19 +45,61 @@ MARKS = SQL("coalesce(current_setting('ir_async.marks', true), '')")
 _marks = itertools.count(1)
 
 
-class PendingCall:
+class Insertion:
+    """What was inserted, or changed, at one time: it counts as long as its mark is there.
+
+    :param str mark: the mark
+    :param list items: the calls and replacements
+    :param list parts: insertions for whose marks this one stands, since they were too many
+    """
+    __slots__ = ('items', 'mark', 'parts', 'whole')
+
+    def __init__(self, mark, items=(), parts=()):
+        self.mark = mark
+        self.items = items
+        self.parts = parts
+        self.whole = None
+        for part in parts:
+            part.whole = self
+
+    def counts(self, marks):
+        return self.mark in marks or (self.whole is not None and self.whole.counts(marks))
+
+    def all_items(self):
+        return [*self.items, *(item for part in self.parts for item in part.all_items())]
+
+
+class PendingItem:
+    """Something that a transaction does for its jobs, unless it is rolled back with a savepoint."""
+    __slots__ = ('insertion', 'mark')
+
+    def __init__(self, mark):
+        self.mark = mark
+        self.insertion = None  # the last one
+
+    def is_done(self, marks):
+        return bool(self.insertion) and self.insertion.counts(marks)
+
+    def counts(self, marks):
+        return self.mark in marks or self.is_done(marks)
+
+    def queue_of(self, pending):
+        """Return where it waits until it is done."""
+        return pending.open
+
+
+class PendingCall(PendingItem):
     """The jobs of one call: their ids are taken when somebody asks for them, or they are inserted.
 
     It stands in for the ids of the record that ``call`` returned, see ``ir.async.__getattr__``.
     """
-    __slots__ = ('chunks', 'ids', 'inserted', 'mark', 'parent_ids', 'values')
+    __slots__ = ('chunks', 'ids', 'parent_ids', 'values')
 
     def __init__(self, values, chunks, parent_ids, mark, ids):
+        super().__init__(mark)
         self.values = values
         self.chunks = chunks
         self.parent_ids = parent_ids
-        self.mark = mark
-        self.inserted = None  # the mark of the insertion
         self.ids = ids
 
     def rows(self):
@@ -79,31 +122,90 @@ class PendingCall:
         return len(self.ids or ())
 
 
+class PendingNotice(PendingItem):
+    """What tells others of a call: workers, or the cron workers, and its user."""
+    __slots__ = ('call',)
+
+    def __init__(self, call):
+        super().__init__(call.mark)
+        self.call = call
+
+    def queue_of(self, pending):
+        return pending.notices
+
+
+class PendingKey(PendingItem):
+    """A queued job that a keyed call has found: it gets new values, or must not begin before the commit."""
+    __slots__ = ('claims', 'job_id', 'values')
+
+    def __init__(self, mark, job_id, claims, values=None):
+        super().__init__(mark)
+        self.job_id = job_id
+        self.claims = claims  # when it was found: it must not have begun since
+        self.values = values
+
+    def queue_of(self, pending):
+        return pending.relied if self.values is None else pending.open
+
+
 class Pending:
-    """What a transaction is about to do for the jobs it enqueued."""
+    """What a transaction does for the jobs it enqueues, until it is over."""
     __slots__ = (
-        'calls', 'clock', 'first', 'has_waited', 'is_complete', 'jobs', 'keyed', 'mark', 'marks', 'origin', 'query', 'relied',
-        'replacements', 'settled')
+        'began', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'marks', 'notices', 'open', 'origin',
+        'query', 'relied')
 
     def __init__(self):
-        self.calls = []
-        self.jobs = {}  # id: the call of that job
+        self.open = []  # calls and replacements that are not done, or not any more
+        self.notices = []  # those that are not given
+        self.relied = []  # queued jobs that must not begin before the commit, and are not locked
+        self.insertions = []
         self.keyed = {}  # (key, owner): the last call of that key
-        self.replacements = []  # [mark, job id, claims, values, mark of its execution]
-        self.relied = []  # (mark, job id, claims): queued jobs that must not begin before the commit
-        self.settled = 0  # how many calls and replacements were inserted or executed
         self.mark = None
-        self.first = None  # the first mark of the transaction: a lock stands for it as well
-        self.marks = set()  # those that held when the last one was set
-        self.query = None  # the last statement of the cursor when the mark was known to hold
+        self.first = None  # a mark for which there is a lock as well
+        self.marks = set()  # those that counted when they were last read
+        self.query = None  # the last statement of the cursor at that time
+        self.checked = None  # the last statement when it was last checked what counts
         self.clock = None  # that of the database, and of this process at that moment
+        self.began = None  # when the transaction began
         self.origin = None  # the identity of the database, read in this transaction
-        self.is_complete = True  # whether everything was inserted
-        self.has_waited = False
+        self.is_committing = False
+        self.is_inserting = False
 
     def now(self):
         date, reading = self.clock
         return date + timedelta(seconds=time.monotonic() - reading)
+
+    def reopen(self, marks):
+        """Note what counts, and take up again what was rolled back though the call for it was not.
+
+        :param set[str] marks: the marks that are there
+        :return: whether anything was rolled back
+        :rtype: bool
+        """
+        self.marks = marks
+        count = len(self.insertions)
+        insertions, self.insertions = self.insertions, []
+        while insertions:
+            insertion = insertions.pop()
+            if insertion.mark in marks:
+                self.insertions.append(insertion)
+                continue
+            insertions += insertion.parts
+            for part in insertion.parts:
+                part.whole = None
+            for item in insertion.items:
+                item.insertion = None
+                item.queue_of(self).append(item)
+        for queue in (self.open, self.notices, self.relied):
+            queue[:] = [item for item in queue if item.mark in marks]
+        return len(self.insertions) < count
+
+    def items(self):
+        """Return what was done and counts.
+
+        :rtype: list[PendingItem]
+        """
+        return [item for insertion in self.insertions for item in insertion.all_items()]
 
 
 class IrAsync(models.Model):
@@ -124,18 +226,15 @@ class IrAsync(models.Model):
         pending = self._pending()
         if values['key'] and (found := self._find_keyed(pending, values, chunks, options)):
             return found
-        parent_ids = options.after._ids if options.after else ()
         ids = self._mark(pending, len(chunks))
-        self._check_parents(pending, parent_ids)
         if options.delay is not None:
             values['date_scheduled'] = pending.now() + timedelta(seconds=options.delay)
         values['origin'] = pending.origin
-        call = PendingCall(values, chunks, parent_ids, pending.mark, ids)
-        pending.calls.append(call)
-        pending.jobs.update(dict.fromkeys(ids or (), call))
+        call = PendingCall(values, chunks, options.after._ids if options.after else (), pending.mark, ids)
+        pending.open.append(call)
+        pending.notices.append(PendingNotice(call))
         if values['key']:
             pending.keyed[call.identity()] = call
-        pending.is_complete = False
         if self._is_referenced():
             self._insert_pending()
         return self._of_call(call)
@@ -160,12 +259,17 @@ class IrAsync(models.Model):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")  # noqa: EM102, TRY003
 
     def _pending(self):
-        """Return what the transaction is about to insert. It is in the hooks' data, which a rollback clears."""
-        data = self.env.cr.precommit.data
-        if PENDING not in data:
-            data[PENDING] = Pending()
-            self.env.cr.precommit.add(self.sudo(False)._before_commit)
-        return data[PENDING]
+        """Return what the transaction does for its jobs. It is looked at again and again until the commit."""
+        cr = self.env.cr
+        pending = vars(cr).get(PENDING)
+        if not pending:
+            pending = vars(cr)[PENDING] = Pending()
+            self._wrap_commit(pending)
+        if PENDING not in cr.precommit.data:
+            # A flush should show the jobs to whoever looks by SQL. It forgets its hooks.
+            cr.precommit.data[PENDING] = True
+            cr.precommit.add(self.sudo(False)._on_flush)
+        return pending
 
     def _mark(self, pending, count):
         """Make sure that the mark of the next call is one that goes if the call is rolled back.
@@ -176,48 +280,36 @@ class IrAsync(models.Model):
         cr = self.env.cr
         if pending.mark and cr.query is pending.query:
             return None  # nothing was executed since, so no savepoint began or ended
-        if len(pending.calls) + len(pending.replacements) - pending.settled >= MAX_MARKS and pending.mark:
+        if len(pending.open) >= MAX_MARKS and pending.mark:
             self._insert_pending()
         mark = str(next(_marks))
-        has_others = pending.calls or pending.replacements or pending.relied or FLUSHED in vars(cr)
-        marks = SQL("%s || %s", MARKS, f'{mark},') if has_others else SQL("%s", f'{mark},')
-        if not has_others:
-            pending.first = mark
-        [[marks, now, pending.origin, ids, _lock]] = self.env.execute_query(SQL(
+        [[marks, pending.began, now, pending.origin, ids, _lock]] = self.env.execute_query(SQL(
             """
-            SELECT set_config('ir_async.marks', %s, true), clock_timestamp() AT TIME ZONE 'UTC', %s,
+            SELECT set_config('ir_async.marks', %s || %s, true), coalesce(%s, now()), clock_timestamp() AT TIME ZONE 'UTC', %s,
                    ARRAY(SELECT nextval(%s) FROM generate_series(1, %s)), %s
-            """, marks, self._origin_sql(), f'{self._table}_id_seq', count,
-            SQL("NULL") if has_others else SQL("pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark))))
+            """, MARKS, f'{mark},', pending.began, self._origin_sql(), f'{self._table}_id_seq', count,
+            SQL("NULL") if pending.first else SQL("pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark))))
         pending.marks = set(marks.split(','))
+        if pending.first and pending.first not in pending.marks:
+            self._check_marks(pending, pending.marks)
+            self.env.execute_query(SQL("SELECT pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark)))
+        if pending.first not in pending.marks:
+            pending.first = mark
         pending.mark, pending.clock = mark, (now, time.monotonic())
         pending.query = cr.query
         return tuple(ids)
 
     def _reserve_ids(self, pending, calls):
         """Take as many ids of the sequence as there are jobs that have none, in the order of their calls."""
-        calls = [call for call in pending.calls if call.ids is None] or calls
+        calls = [item for item in pending.open if isinstance(item, PendingCall) and item.ids is None] or calls
         holds = self.env.cr.query is pending.query
         ids = iter([id_ for id_, in self.env.execute_query(SQL(
             "SELECT nextval(%s) FROM generate_series(1, %s)",
             f'{self._table}_id_seq', sum(len(call.chunks) for call in calls)))])
         for call in calls:
             call.ids = tuple(itertools.islice(ids, len(call.chunks)))
-            pending.jobs.update(dict.fromkeys(call.ids, call))
         if holds:
             pending.query = self.env.cr.query
-
-    def _check_parents(self, pending, parent_ids):
-        """Refuse parents that were rolled back with a savepoint: their children would wait for nothing.
-
-        :raises odoo.exceptions.UserError: when there is one
-        """
-        for earlier in (pending, *vars(self.env.cr).get(FLUSHED, ())):
-            for call in filter(None, map(earlier.jobs.get, parent_ids)):
-                if not {call.mark, call.inserted} & pending.marks:
-                    raise UserError(self.env._(
-                        "A job cannot wait for a job that was rolled back with its savepoint: %s",
-                        f"{call.values['res_model']}.{call.values['method']}"))
 
     # ------------------------------------------------------------
     # Keys
@@ -231,7 +323,7 @@ class IrAsync(models.Model):
         identity = values['key'], values['user_id'] if values['notify'] else 0
         own = pending.keyed.get(identity)
         job_id = None
-        if not own or own.inserted or own.mark != pending.mark or self.env.cr.query is not pending.query:
+        if not own or own.insertion or own.mark != pending.mark or self.env.cr.query is not pending.query:
             [[marks, job_id, state, claims]] = self.env.execute_query(SQL(
                 """
                 SELECT %s, id, state, claims
@@ -239,8 +331,8 @@ class IrAsync(models.Model):
              LEFT JOIN ir_async ON key = %s AND %s = %s AND %s AND origin = %s
                 """, MARKS, identity[0], KEY_OWNER, identity[1], TAKES_KEY, self._origin_sql()))
             marks = set(marks.split(','))
-            if own and (own.mark not in marks or own.inserted in marks):
-                own = None  # rolled back with a savepoint, or in the database
+            if own and (own.is_done(marks) or not own.counts(marks)):
+                own = None  # in the database, or rolled back with a savepoint
         if not job_id and not own:
             return None
         if job_id:
@@ -251,16 +343,17 @@ class IrAsync(models.Model):
             self._mark(pending, 0)
             date = pending.now() + timedelta(seconds=options.delay) if options.delay is not None else options.at
             replaced = {name: values.get(name) for name in REPLACED} | {'res_ids': chunks[0], 'date_scheduled': date}
-            if not job_id and own.mark == pending.mark:
+            if not job_id and own.mark == pending.mark and not own.insertion:
                 own.values.update(replaced)
                 own.chunks = [chunks[0]]
             else:
-                pending.replacements.append([pending.mark, job.id, claims, replaced, None])
+                pending.is_inserting = True  # it need not be there to be invalidated
                 job.invalidate_recordset(flush=False)
-                pending.is_complete = False
+                pending.is_inserting = False
+                pending.open.append(PendingKey(pending.mark, job.id, claims, replaced))
         elif job_id and options.key_until == 'start' and state == 'created':
             self._mark(pending, 0)
-            pending.relied.append((pending.mark, job_id, claims))
+            pending.relied.append(PendingKey(pending.mark, job_id, claims))
         return job
 
     def _insert_keyed(self, calls, lock_timeout):
@@ -304,23 +397,25 @@ class IrAsync(models.Model):
         return UserError(self.env._(
             "Another transaction is about to enqueue or change a job of the key \"%s\". Try again.", key))
 
-    def _hold_keyed(self, replacements, relied, lock_timeout):
-        """Change queued jobs, and keep others from beginning, until this transaction is committed.
+    def _hold_keyed(self, held, lock_timeout):
+        """Change queued jobs, or keep them from beginning, until this transaction is committed.
 
         Workers pass over locked rows: this is the last thing before the commit.
 
+        :param dict[int, PendingKey] held: what to do, by the ids of the jobs
         :raises KeyTaken: when one of them has begun meanwhile
         :raises odoo.exceptions.UserError: when another transaction is about to change one of them, and does not end
         """
-        statements = [(job_id, SQL(
-            "UPDATE ir_async SET %s, revision = revision + 1 WHERE id = %s AND state = 'created' AND claims = %s RETURNING key",
-            SQL(', ').join(SQL("%s = %s", SQL.identifier(name), value) for name, value in values.items()),
-            job_id, claims)) for job_id, (claims, values) in replacements.items()]
-        statements += [(job_id, SQL(
-            "SELECT key FROM ir_async WHERE id = %s AND state = 'created' AND claims = %s FOR SHARE", job_id, claims,
-        )) for job_id, claims in relied.items() if job_id not in replacements]
-        for job_id, statement in sorted(statements, key=lambda item: item[0]):
+        for job_id, item in sorted(held.items()):
             job = self.browse(job_id)
+            if item.values is None:
+                statement = SQL(
+                    "SELECT key FROM ir_async WHERE id = %s AND state = 'created' AND claims = %s FOR SHARE", job_id, item.claims)
+            else:
+                statement = SQL(
+                    "UPDATE ir_async SET %s, revision = revision + 1 WHERE id = %s AND state = 'created' AND claims = %s RETURNING key",
+                    SQL(', ').join(SQL("%s = %s", SQL.identifier(name), value) for name, value in item.values.items()),
+                    job_id, item.claims)
             try:
                 self.env.cr.execute(
                     SQL("SAVEPOINT ir_async_key; SET LOCAL lock_timeout = %s; %s", KEY_WAIT, statement), log_exceptions=False)
@@ -332,7 +427,7 @@ class IrAsync(models.Model):
             if not self.env.cr.rowcount:
                 raise KeyTaken(f"job {job_id}")
             self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s; RELEASE SAVEPOINT ir_async_key", lock_timeout))
-            if job_id in replacements:
+            if item.values is not None:
                 job.invalidate_recordset(flush=False)
                 job = job.sudo()
                 if job.notify:
@@ -342,79 +437,85 @@ class IrAsync(models.Model):
     # Rows
     # ------------------------------------------------------------
 
-    def _insert_pending(self, last=False):
+    def _insert_pending(self, is_flush=False):
         """Insert what the transaction has not inserted yet, and what was rolled back with a savepoint it is older than.
 
-        :param bool last: whether this is the end of the transaction
+        :param bool is_flush: whether to do the rest as well that a commit takes: it may come next
         """
-        pending = self.env.cr.precommit.data.get(PENDING)
-        if pending and not (pending.is_complete and not (last and (pending.calls or pending.replacements or pending.relied))):
-            self._insert(pending, last)
-
-    def _insert(self, pending, last=False):
-        self._insert_parents(pending)
-        pending.is_complete = True
-        unnumbered = [call for call in pending.calls if call.ids is None]
-        if unnumbered:
-            self._reserve_ids(pending, unnumbered)
-        inserted_mark = f'i{next(_marks)}'
-        [[marks, lock_timeout, _set]] = self.env.execute_query(SQL(
-            "SELECT %s, current_setting('lock_timeout'), set_config('ir_async.marks', %s || %s, true)",
-            MARKS, MARKS, f'{inserted_mark},'))
-        marks = set(marks.split(','))
-        self._check_marks(pending, marks)
-        calls = [call for call in pending.calls if call.mark in marks and call.inserted not in marks]
-        keyed = [call for call in calls if call.values['key']]
-        keyless = [call for call in calls if not call.values['key']]
-        # What was rolled back with a savepoint is done again.
-        current = [item for item in pending.replacements if item[0] in marks and item[4] not in marks]
-        replacements = {job_id: (claims, values) for _mark, job_id, claims, values, _done in current}
-        relied = {job_id: claims for mark, job_id, claims in pending.relied if mark in marks} if last else {}
+        cr = self.env.cr
+        pending = vars(cr).get(PENDING)
+        if not pending or not pending.began or pending.is_inserting or not (
+                is_flush or pending.open or (pending.insertions and cr.query is not pending.checked)):
+            return
+        holds = cr.query is pending.query
+        pending.is_inserting = True
         try:
-            if keyless:
-                self._insert_rows([row for call in keyless for row in call.rows()])
-                for call in keyless:
-                    call.inserted = inserted_mark
+            self._insert(pending, is_flush)
+        finally:
+            pending.is_inserting = False
+        pending.checked = cr.query
+        if holds:
+            pending.query = cr.query
+
+    def _insert(self, pending, is_flush):
+        cr = self.env.cr
+        insertion = Insertion(f'i{next(_marks)}', items := [])
+        [[marks, began, lock_timeout, _set]] = self.env.execute_query(SQL(
+            "SELECT %s, now(), current_setting('lock_timeout'), set_config('ir_async.marks', %s || %s, true)",
+            MARKS, MARKS, f'{insertion.mark},'))
+        self._check_marks(pending, marks := set(marks.split(',')), began)
+        if pending.reopen(marks):
+            cr.postcommit.data.pop(SIGNALED, None)  # that was rolled back, too
+        items += sorted(pending.open, key=lambda item: int(item.mark))  # in the order of their calls, also what is done again
+        calls = [item for item in items if isinstance(item, PendingCall)]
+        if any(call.ids is None for call in calls):
+            self._reserve_ids(pending, calls)
+        keyed = [call for call in calls if call.values['key']]
+        relied, notices = (pending.relied[:], pending.notices[:]) if is_flush else ([], [])
+        held = {item.job_id: item for item in (*relied, *items) if isinstance(item, PendingKey)}
+        # Where it may fail and the transaction go on, either all of it is there or nothing.
+        with cr.savepoint(flush=False) if keyed or held else contextlib.nullcontext():
+            self._insert_rows([row for call in calls if not call.values['key'] for row in call.rows()])
             # As late as possible: others wait for whoever inserts a key, and no worker begins a job that is locked.
             if keyed:
                 self._insert_keyed(keyed, lock_timeout)
-            if calls:
-                self._after_insertion(calls, inserted_mark)  # a child may come before its parent here
-            if last:
-                self._notify_users([call for call in pending.calls if call.mark in marks or call.inserted in marks])
-            if replacements or relied:
-                self._hold_keyed(replacements, relied, lock_timeout)
-                self._wake_workers()  # they passed over the locked rows
-                for item in current:
-                    item[4] = inserted_mark
-            if len(marks) > MAX_MARKS:
-                # One mark stands for all that was inserted. A savepoint that is rolled back brings the others back.
-                kept = {inserted_mark, *(mark for mark, *_rest in pending.relied if mark in marks)}
-                kept |= {mark for mark in marks if mark.startswith('i') or mark == pending.first}
-                self.env.execute_query(SQL("SELECT set_config('ir_async.marks', %s, true)", ''.join(f'{mark},' for mark in kept)))
-                pending.mark = None
-            pending.settled = len(pending.calls) + len(pending.replacements)
-        except BaseException:
-            pending.is_complete = False
-            raise
+            self._insert_dependencies(calls)
+            self._hold_keyed(held, lock_timeout)
+        if notices or held:
+            self._announce([notice.call for notice in notices])
+        items += relied + notices
+        pending.open = []
+        if is_flush:
+            pending.relied, pending.notices = [], []
+        for item in items:
+            item.insertion = insertion
+        if items:
+            pending.insertions.append(insertion)
+        if len(marks) > MAX_MARKS:
+            # One mark stands for all that was inserted. A savepoint that is rolled back brings the others back.
+            whole = Insertion(f'i{next(_marks)}', parts=pending.insertions)
+            kept = {whole.mark, pending.first, *(item.mark for item in (*pending.relied, *pending.notices))} & {whole.mark, *marks}
+            self.env.execute_query(SQL("SELECT set_config('ir_async.marks', %s, true)", ''.join(f'{mark},' for mark in kept)))
+            pending.insertions = [whole]
+            pending.mark = None
 
-    def _check_marks(self, pending, marks):
-        """Refuse to lose jobs whose marks were reset: what a savepoint takes away, it takes the lock along.
+    def _check_marks(self, pending, marks, began=None):
+        """Refuse to lose jobs whose marks are gone for another reason than the rollback of a savepoint.
 
-        :raises odoo.exceptions.UserError: when the lock is there and the mark is not
+        :raises odoo.exceptions.UserError: when the transaction is another one, or the lock of a mark is there and the mark is not
         """
-        if pending.first in {None, *marks}:
-            return
-        if self.env.execute_query(SQL(
+        if began and began != pending.began:
+            raise UserError(self.env._(
+                "COMMIT or ROLLBACK in SQL, or a connection in autocommit, would lose the jobs of this transaction."
+                " Call commit() or rollback() of the cursor."))
+        if pending.first not in marks and self.env.execute_query(SQL(
             """
             SELECT FROM pg_locks
              WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND pid = pg_backend_pid()
             """, MARK_LOCK_CLASS, _lock_key(pending.first))):
             raise UserError(self.env._("RESET ALL in a transaction that has enqueued jobs would lose them. Reset single settings."))
 
-    def _after_insertion(self, calls, mark):
-        self._wake_workers()
-        self._ensure_served({call.values['channel'].split('/', 1)[0] for call in calls})
+    def _insert_dependencies(self, calls):
         dependencies = [(job_id, parent_id) for call in calls for job_id in call.ids for parent_id in call.parent_ids]
         if dependencies:
             # A parent that was deleted since had ended, long ago.
@@ -423,11 +524,12 @@ class IrAsync(models.Model):
                 " SELECT DISTINCT job_id, after_id FROM unnest(%s, %s) AS rel (job_id, after_id)"
                 " WHERE EXISTS (SELECT FROM ir_async WHERE id = after_id)",
                 [list(ids) for ids in zip(*dependencies)])
-        for call in calls:
-            call.inserted = mark
 
-    def _notify_users(self, calls):
-        """Notify the users of new jobs, at the end of the transaction: no savepoint takes these back any more."""
+    def _announce(self, calls):
+        """Have somebody run the jobs of calls once they are committed, and notify their users."""
+        self._wake_workers(is_certain=False)  # they passed over rows that were locked
+        if calls:
+            self._ensure_served({call.values['channel'].split('/', 1)[0] for call in calls})
         for call in calls:
             if call.values['notify']:
                 for job_id in call.ids:
@@ -448,74 +550,49 @@ class IrAsync(models.Model):
     # The commit
     # ------------------------------------------------------------
 
-    def _before_commit(self):
-        """Insert what is pending, and signal what changed, in the last moment before the commit."""
+    def _on_flush(self):
         hooks = self.env.cr.precommit
-        pending = hooks.data.get(PENDING)
-        if pending is None:
+        if hooks.data.pop(PENDING, False) and hooks:
+            hooks.add(self._on_flush)  # the others may enqueue more, or change what is cached
             return
-        if hooks and not pending.has_waited:
-            pending.has_waited = True
-            hooks.add(self._before_commit)  # the others may enqueue more, or change what is cached
-            return
-        try:
-            self._insert_pending(last=True)
-        except BaseException:
-            # A caller may go on after a savepoint that could not begin. Its commit must fail as well.
-            pending.has_waited = False
-            hooks.add(self._before_commit)
-            raise
-        hooks.data.pop(PENDING, None)
+        pending = vars(self.env.cr).get(PENDING)
+        if pending and not pending.is_committing:
+            self._prepare_commit()
+
+    def _prepare_commit(self):
+        self._insert_pending(is_flush=True)
         self._signal_changes()
-        self._keep_until_commit(pending)
 
-    def _keep_until_commit(self, pending):
-        """Look again at the commit: this was a flush, and a savepoint around it may be rolled back with the rows.
+    def _wrap_commit(self, pending):
+        """Have the commit of this transaction insert what is pending, in its last moment, and signal what changed.
 
-        Hooks do not survive a flush, so the method of the cursor is wrapped until its transaction ends.
+        A hook does it at each flush as well, where Odoo's `retrying` catches what fails, and is forgotten then.
         """
         cr = self.env.cr
-        pending.query = cr.query
-        if FLUSHED in vars(cr):
-            vars(cr)[FLUSHED].append(pending)
-            return
-        flushed, commit = [pending], cr.commit
+        model, commit = self.sudo(False), cr.commit
+        before = {'commit': commit} if 'commit' in vars(cr) else {}  # tests patch it
 
         def forget():
-            vars(cr).pop('commit', None)
-            vars(cr).pop(FLUSHED, None)
+            if vars(cr).get(PENDING) is pending:
+                del vars(cr)[PENDING]
+                if vars(cr).get('commit') is insert_and_commit:
+                    del vars(cr)['commit']
+                    vars(cr).update(before)
 
-        def commit_all():
-            cr.flush()
+        def insert_and_commit():
+            pending.is_committing = True
+            try:
+                cr.flush()  # its hooks may enqueue more, or change what is cached
+                model._prepare_commit()
+                model._wake_nobody(pending)
+            finally:
+                pending.is_committing = False
             forget()
-            if len(flushed) > 1 or cr.query is not flushed[0].query:
-                self._insert_again(flushed)
-            self._signal_changes()
             commit()
 
-        vars(cr)[FLUSHED] = flushed
-        cr.commit = commit_all
+        cr.commit = insert_and_commit
         cr.postcommit.add(forget)
         cr.postrollback.add(forget)
-
-    def _insert_parents(self, pending):
-        """Insert again what was rolled back, should a job that is about to be inserted wait for it."""
-        parent_ids = {id_ for call in pending.calls for id_ in call.parent_ids}
-        flushed = [
-            earlier for earlier in vars(self.env.cr).get(FLUSHED, ())
-            if earlier is not pending and not parent_ids.isdisjoint(earlier.jobs)]
-        if flushed:
-            existing = {id_ for id_, in self.env.execute_query(SQL("SELECT id FROM ir_async WHERE id = ANY(%s)", list(parent_ids)))}
-            if any(parent_ids & earlier.jobs.keys() - existing for earlier in flushed):
-                self._insert_again(flushed)
-
-    def _insert_again(self, flushed):
-        """Insert the rows that were rolled back with a savepoint which was older than the flush that inserted them."""
-        [[marks]] = self.env.execute_query(SQL("SELECT %s", MARKS))
-        marks = set(marks.split(','))
-        for pending in flushed:
-            if any(call.mark in marks and call.inserted not in marks for call in pending.calls):
-                self._insert(pending)
 
     def _signal_changes(self):
         """Signal what other processes have to reload, in this transaction: its jobs must not begin with old values.
@@ -527,32 +604,41 @@ class IrAsync(models.Model):
             names = ['registry']  # a reloaded registry begins with empty caches
         else:
             names = sorted(registry.cache_invalidated)
+        data = self.env.cr.postcommit.data
+        names = [name for name in names if name not in data.get(SIGNALED, ())]
         if not names:
             return
         self.env.cr.execute(SQL("; ").join(
             SQL("INSERT INTO %s DEFAULT VALUES", SQL.identifier(f'orm_signaling_{name}')) for name in names))
-        data = self.env.cr.postcommit.data
-        if SIGNALED not in data:
-            data[SIGNALED] = []
+        if not data.setdefault(SIGNALED, []):
             self.env.cr.postcommit.add(self._count_signals)
         data[SIGNALED] += names
 
     def _count_signals(self):
         """Make this process know its own signals, so that it does not reload what it has."""
         registry = self.env.registry
-        for name in self.env.cr.postcommit.data.pop(SIGNALED):
+        for name in self.env.cr.postcommit.data.pop(SIGNALED, ()):
             if name == 'registry':
                 registry.registry_sequence += 1
             else:
                 registry.cache_sequences[name] += 1
 
-    def _wake_workers(self):
-        """Wake the workers up after the commit, once."""
+    def _wake_workers(self, is_certain=True):
+        """Wake the workers up after the commit, once.
+
+        :param bool is_certain: whether there is something for them, or only if no savepoint is rolled back
+        """
         self._pending()  # what they begin must know what changed
         data = self.env.cr.postcommit.data
-        if 'ir_async.notified' not in data:
-            data['ir_async.notified'] = True
+        if WOKEN not in data:
             self.env.cr.postcommit.add(self._notify_workers)
+        data[WOKEN] = is_certain or data.get(WOKEN, False)
+
+    def _wake_nobody(self, pending):
+        """Do not wake the workers up when all that was there for them was rolled back."""
+        data = self.env.cr.postcommit.data
+        if data.get(WOKEN) is False and not pending.items():
+            data[WOKEN] = None
 
     def _ensure_served(self, channels):
         """Have the cron workers run jobs of channels that no live worker serves, in this transaction."""
@@ -562,9 +648,9 @@ class IrAsync(models.Model):
 
     def _notify_workers(self):
         """Wake the workers up, now."""
-        # another hook may enqueue more, and commit
-        self.env.cr.postcommit.data.pop('ir_async.notified', None)
-        # What was changed after the last savepoint was not signaled by `_signal_changes`.
+        # Another hook may enqueue more, and commit, or change what is cached.
+        if self.env.cr.postcommit.data.pop(WOKEN, None) is None:
+            return
         if self.env.registry.ready:
             self.env.registry.signal_changes()
         notifier.notify(self.env.cr.dbname)

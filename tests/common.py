@@ -51,6 +51,7 @@ class AsyncCase(TransactionCase):
         """
         ids, aside = [], {0}
         self.env.cr.flush()  # as the commit would
+        self.env['ir.async']._insert_pending()
         with self._in_place_of_worker() as session:
             while job := session.claim_next(self._last_foreign_job_id, aside):
                 _TestRunner(session, self.registry).run(Execution(job))
