@@ -6,7 +6,7 @@ from odoo import SUPERUSER_ID, api
 from odoo.tools import SQL
 
 from .engine.connection import LIVE_SESSIONS
-from .engine.fence import DROP_FUNCTIONS
+from .engine.fence import drop_functions
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def uninstall_hook(env):
         attachments.unlink()
         # The files go with the next vacuum, after a day; they are nobody's from now on.
         env.cr.postcommit.add(lambda: _vacuum_files(env.registry))
-    env.cr.execute(DROP_FUNCTIONS)
+    drop_functions(env.cr)
     env['ir.config_parameter'].search([('key', '=like', r'ir\_async.%')]).unlink()
     env['ir.filters'].with_context(active_test=False).search([('model_id', 'in', models)]).unlink()
     env['ir.exports'].search([('resource', 'in', models)]).unlink()

@@ -4,6 +4,8 @@ A worker that lost its claim matches no row here, so nothing of that job is comm
 """
 from __future__ import annotations
 
+import hashlib
+
 from .job import BEGUN
 
 # `state = 'processing'` is implied and left out on purpose: with it, PostgreSQL would walk the index of the jobs that are
@@ -23,7 +25,7 @@ FINISH = """
 """
 
 # To plan these two takes longer than to execute them, and a session forgets its prepared statements between two jobs. PL/pgSQL
-# keeps its plans.
+# keeps its plans; they must not be those of an almost empty table.
 _TYPES = dict.fromkeys(BEGUN, 'text') | dict.fromkeys(('su', 'user_active'), 'bool') | dict.fromkeys(
     ('max_attempts', 'attempts', 'deaths', 'starts'), 'int4')
 READ = f"SELECT {', '.join(f'{value}::{_TYPES[name]}' for name, value in BEGUN.items())} FROM ir_async job WHERE {HELD}"
@@ -50,10 +52,16 @@ def _arguments(types):
     return ', '.join(f'in_{name} {type_}' for name, type_ in types.items())
 
 
+FIND_FUNCTIONS = """
+    SELECT oid::regprocedure::text, obj_description(oid, 'pg_proc')
+      FROM pg_proc
+     WHERE proname IN ('ir_async_begin', 'ir_async_finish') AND pronamespace = current_schema()::regnamespace
+"""
+_LANGUAGE = "LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off"
 _NAMES = {name: f'in_{name}' for name in _TOKEN | _OUTCOME}
 FUNCTIONS = f"""
     CREATE OR REPLACE FUNCTION ir_async_begin({_arguments(_TOKEN)})
-    RETURNS TABLE ({', '.join(f'{name} {type_}' for name, type_ in _TYPES.items())}) LANGUAGE plpgsql AS $$
+    RETURNS TABLE ({', '.join(f'{name} {type_}' for name, type_ in _TYPES.items())}) {_LANGUAGE} AS $$
     #variable_conflict use_column
     BEGIN
         RETURN QUERY {READ % _NAMES};
@@ -61,7 +69,7 @@ FUNCTIONS = f"""
     $$;
 
     CREATE OR REPLACE FUNCTION ir_async_finish({_arguments(_TOKEN | _OUTCOME)})
-    RETURNS int4 LANGUAGE plpgsql AS $$
+    RETURNS int4 {_LANGUAGE} AS $$
     DECLARE
         revision_now int4;
     BEGIN
@@ -70,7 +78,34 @@ FUNCTIONS = f"""
     END
     $$
 """
-DROP_FUNCTIONS = "DROP FUNCTION IF EXISTS ir_async_begin, ir_async_finish"
+ARE_THERE = "to_regproc('ir_async_begin') IS NOT NULL AND to_regproc('ir_async_finish') IS NOT NULL"
+
+
+def create_functions(cr):
+    """Create the functions, where they are not the same already: they may belong to another role since a dump was restored.
+
+    :param odoo.sql_db.BaseCursor cr: a cursor of the database
+    """
+    version = hashlib.sha256(FUNCTIONS.encode()).hexdigest()
+    cr.execute(FIND_FUNCTIONS)
+    if [comment for _function, comment in cr.fetchall()] == [version] * 2:
+        return
+    drop_functions(cr)
+    cr.execute(FUNCTIONS)
+    cr.execute(FIND_FUNCTIONS)
+    for function, _comment in cr.fetchall():
+        cr.execute(f"COMMENT ON FUNCTION {function} IS %s", [version])  # pylint: disable=sql-injection
+
+
+def drop_functions(cr):
+    """Drop the functions, whatever their arguments.
+
+    :param odoo.sql_db.BaseCursor cr: a cursor of the database
+    """
+    cr.execute(FIND_FUNCTIONS)
+    for function, _comment in cr.fetchall():
+        cr.execute(f"DROP FUNCTION {function}")  # pylint: disable=sql-injection
+
 
 # The number goes up without a new claim; whoever ends the job sets it back to the count of its claims.
 # The job stays `processing`, so that its slot in a limited channel is taken until its method has been left.

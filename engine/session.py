@@ -25,7 +25,7 @@ from .channels import Channels
 from .claim import HERE, NOW, READY, Claim
 from .connection import LIVE_PROCESSES, LIVE_SESSIONS, LOCK_CLASS, array, connect_worker
 from .dependencies import Dependencies
-from .fence import LOOK_UP, RAISE, token
+from .fence import ARE_THERE, LOOK_UP, RAISE, token
 from .job import BEGUN, CLAIMED, PUBLISHED, StateChange
 from .maintenance import Maintenance
 from .notifier import notifier
@@ -51,7 +51,8 @@ PLANNER = {
 DURABLE = "SET LOCAL synchronous_commit = on;"
 
 VERSIONS = f"""
-    SELECT (SELECT json_object_agg(name, latest_version) FROM ir_module_module WHERE name IN ('base', 'ir_async')), ({IS_PERMITTED})
+    SELECT (SELECT json_object_agg(name, latest_version) FROM ir_module_module WHERE name IN ('base', 'ir_async')),
+           ({IS_PERMITTED}), {ARE_THERE}
 """
 LOOK = f"""
     SELECT EXISTS (SELECT FROM ir_async WHERE {READY} AND {HERE}),
@@ -114,6 +115,11 @@ SIGNALS = """
 """
 
 
+@functools.cache
+def _report_missing_functions(dbname):
+    _logger.error("Jobs of %s do not run: functions of this module are missing. Upgrade it: -u ir_async", dbname)
+
+
 class Session:
     """The presence of a worker in a database, from :meth:`open` to :meth:`close`."""
 
@@ -152,8 +158,11 @@ class Session:
         try:
             with connection.cursor() as cr:
                 cr.execute(VERSIONS)
-                versions, is_permitted = cr.fetchone()
+                versions, is_permitted, has_functions = cr.fetchone()
                 if not is_same_version(dbname, versions or {}):
+                    return None, None
+                if not has_functions:
+                    _report_missing_functions(dbname)
                     return None, None
                 cr.execute(LOOK, {'process_key': process_key, 'origin': AsIs(EXPRESSIONS[is_permitted])})
                 is_ready, is_waiting, is_processing, delay, is_known = cr.fetchone()

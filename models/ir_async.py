@@ -3,7 +3,7 @@ from odoo import api, fields, models
 from odoo.exceptions import AccessError, MissingError
 from odoo.tools import SQL, sql
 
-from ..engine.fence import FUNCTIONS
+from ..engine.fence import create_functions
 
 LIVE = ('waiting', 'created', 'processing')
 MAX_LABELS = 20  # jobs that an error names
@@ -150,7 +150,7 @@ class IrAsync(models.Model):
             changes.append(SQL("SET (%s)", SQL(', '.join(sorted(missing)))))
         if changes:
             cr.execute(SQL("ALTER TABLE %s %s", SQL.identifier(self._table), SQL(', ').join(changes)))
-        cr.execute(FUNCTIONS)
+        create_functions(cr)
         # A dependency stays for information once it is met; until then it is in these indexes.
         if not sql.column_exists(cr, 'ir_async_after_rel', 'unmet'):
             cr.execute("ALTER TABLE ir_async_after_rel ADD COLUMN unmet boolean NOT NULL DEFAULT true")

@@ -94,7 +94,8 @@ class Runner:
                 self._run_in_place(execution, self._perform)
             except BaseException as exc:  # noqa: BLE001 -- sys.exit() in a job ends the job, not the worker
                 # A claim that seems lost is looked up: the method may raise anything.
-                if type(exc) in (ClaimLost, JobInterrupted) and not self.session.holds(execution.job):
+                if type(exc) is CannotBegin or (
+                        type(exc) in (ClaimLost, JobInterrupted) and not self.session.holds(execution.job)):
                     raise
                 self._settle(execution, exc, begin)
             else:
@@ -102,6 +103,8 @@ class Runner:
                     _logger.info("Job %s done in %.3fs", execution.job, time.monotonic() - begin)
         except ClaimLost:
             _logger.warning("Job %s was taken away from this worker, nothing of it is committed", execution.job)
+        except CannotBegin as exc:
+            raise exc.__cause__ from None  # as it is with the next job, too: the worker keeps away from this database
         except psycopg2.Error:
             _logger.warning("Job %s was taken away from this worker with its connection", execution.job)
             raise
@@ -125,7 +128,12 @@ class Runner:
         """Call a function in a transaction of the job, and commit it. An error of a hook after the commit is logged only."""
         self._was_lost = True  # until it is there, the method has nothing to do with what fails
         with contextlib.closing(self._cursor()) as cr:
-            execution.job = cr.begin(execution)
+            try:
+                execution.job = cr.begin(execution)
+            except psycopg2.Error as exc:
+                if kind_of(exc) is Kind.METHOD:
+                    raise CannotBegin from exc
+                raise
             self._was_lost = False
             try:
                 env = root(cr)
@@ -166,7 +174,7 @@ class Runner:
         if job.stop == 'cancel':
             _logger.info("Job %s is cancelled", job)
             return Outcome('cancelled', attempts=0)
-        exc = JobTimeout(f"The job took longer than its {self._limit or time_limit(job):g} s")
+        exc = JobTimeout(f"The job took longer than {self._limit or time_limit(job):g} seconds")
         _logger.error("Job %s failed: %s", job, exc)
         return env['ir.async']._outcome_of_error(
             job, exc, job.stop_debug or "Where it was: in code that did not let anything else run\n")
@@ -176,7 +184,7 @@ class Runner:
         exc = tame(exc)
         try:
             self._handle(execution, exc, begin)
-        except (ClaimLost, JobInterrupted, psycopg2.Error):
+        except (ClaimLost, JobInterrupted, CannotBegin, psycopg2.Error):
             raise
         except BaseException:  # noqa: BLE001 -- there must be an end
             _logger.exception("The failure of job %s could not be handled", execution.job)
@@ -251,8 +259,12 @@ class Runner:
             # `retrying` does it for an Exception alone; nor does it know what was cached before a rollback.
             registry.cache_invalidated.update(execution.invalidated)
             registry.reset_changes()
-        if self._process_state and self._process_state.restore():
-            self.must_end = True
+        if self._process_state:
+            try:
+                self.must_end = bool(self._process_state.restore()) or self.must_end
+            except Exception:
+                _logger.exception("What job %s changed in its process could not be set back", execution.job)
+                self.must_end = True
 
     def _cursor(self):
         self._cr = JobCursor(self._pool)
@@ -301,6 +313,10 @@ def conclude(session, job, starts, shown_claims, limit=None):
         runner.run(execution)
     finally:
         runner.close()
+
+
+class CannotBegin(Exception):  # noqa: N818 -- no error, but its cause
+    """PostgreSQL refuses the statement by which jobs begin."""
 
 
 class _Raced(Exception):  # noqa: N818 -- no error, but its cause

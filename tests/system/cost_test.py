@@ -43,3 +43,22 @@ def test_connection(database, server):
             env['ir.async'].call(env['test.async.effect'].scratch)
     with server(database, workers=1):
         assert database.wait_for_all() == {'done': 100}
+
+
+def test_plans_of_an_almost_empty_table(database, server):
+    """What PostgreSQL plans while there is hardly a job does not cost more with each job that is queued later."""
+    def scans():
+        return database.value("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'ir_async'")
+
+    with server(database, workers=1):
+        database.wait_for(database.enqueue('nothing'))
+        database.sql("VACUUM ANALYZE ir_async")
+        for _i in range(15):  # from the sixth time on, a plan is kept
+            database.wait_for(database.enqueue('nothing'))
+        with database.env() as env:
+            for _i in range(JOBS):
+                env['ir.async'].call(env['test.async.effect'].nothing)
+        before = scans()
+        database.wait_for_all()
+    database.leave()
+    assert scans() - before < JOBS / 2

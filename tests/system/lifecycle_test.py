@@ -273,3 +273,30 @@ def test_code_before_its_upgrade(cluster, database, server):
         assert not database.runs()
         load(database, '-u', 'ir_async')
         assert database.wait_for(job_id).state == 'done'
+
+
+def test_functions_that_are_missing(database, server):
+    """As after a dump was restored without them: nothing runs, the log says why, and an upgrade makes them again."""
+    expected = ['WARNING .* keeps away from', 'ERROR .* functions of this module are missing']
+    with server(database, workers=1, settings={'poll_interval': 1}, expected=expected) as odoo_server:
+        assert database.wait_for(database.enqueue('effect', 'before')).state == 'done'
+        database.sql("DROP FUNCTION ir_async_begin, ir_async_finish")
+        job_id = database.enqueue('effect', 'job')
+        odoo_server.wait_for_log("functions of this module are missing")
+        assert database.job(job_id).state in ('created', 'processing')
+        assert not database.runs('job')
+        load(database, '-u', 'ir_async')
+        assert database.wait_for(job_id).state == 'done'
+
+
+def test_functions_of_another_role(database):
+    """An upgrade replaces what differs, and leaves the rest to whoever owns it."""
+    database.sql("ALTER FUNCTION ir_async_begin OWNER TO postgres")
+    load(database, '-u', 'ir_async')
+    database.sql("""
+        CREATE FUNCTION ir_async_begin(in_id int4) RETURNS int4 LANGUAGE sql AS 'SELECT 1';
+        ALTER FUNCTION ir_async_begin(int4) OWNER TO odoo;
+        ALTER FUNCTION ir_async_begin(int4, int4, int4) OWNER TO odoo;
+    """)
+    load(database, '-u', 'ir_async')
+    assert database.value("SELECT count(*) FROM pg_proc WHERE proname LIKE 'ir\\_async\\_%'") == 2
