@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import locale
 import logging
@@ -15,11 +16,31 @@ import threading
 import time
 from pathlib import Path
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 from ..tools.sessions import delete_noted
 
 _logger = logging.getLogger(__name__)
 
 FOLDER_PREFIX = 'ir_async.'
+ENVIRON = os.environ
+# That of the memory is set before each batch.
+LIMITS = [getattr(resource, f'RLIMIT_{name}') for name in ('CORE', 'DATA', 'FSIZE', 'NOFILE', 'NPROC', 'STACK')] if resource else []
+_touched = set()  # the variables of the environment that anybody set
+
+
+def _on_event(event, args):
+    if event in ('os.putenv', 'os.unsetenv'):
+        _touched.add(args[0])
+
+
+@functools.cache
+def _watch_environ():
+    # To compare the environment takes longer than all the rest, and what `os.putenv` sets is in no mapping.
+    sys.addaudithook(_on_event)
 
 
 class ProcessState:
@@ -33,7 +54,10 @@ class ProcessState:
         if folder:
             folder.mkdir(mode=0o700, exist_ok=True)
             os.environ['TMPDIR'] = tempfile.tempdir = str(folder)
+        _watch_environ()
         self._values = _read_parts()
+        self._environ = dict(os.environ)
+        _touched.clear()
         self._thread = dict(vars(threading.current_thread()))
 
     def restore(self):
@@ -43,6 +67,8 @@ class ProcessState:
         :rtype: list[str]
         """
         failed = []
+        if _touched or os.environ is not ENVIRON:
+            self._restore_environ()
         values = _read_parts()
         if values != self._values:
             for (name, (_read, write)), before, value in zip(PARTS.items(), self._values, values):
@@ -58,8 +84,24 @@ class ProcessState:
             del attributes[name]
         attributes.update({name: value for name, value in self._thread.items() if name == '_name' or not name.startswith('_')})
         if self._folder:
-            clear_folder(self._folder)
+            try:
+                clear_folder(self._folder)
+            except FileNotFoundError:
+                self._folder.mkdir(mode=0o700)
+            except OSError:
+                failed.append('temporary folder')
         return failed
+
+    def _restore_environ(self):
+        _logger.info("A job changed the environment of its process, it is set back")
+        os.environ = ENVIRON  # noqa: B003 -- a job may have put another mapping in its place
+        for name in {*map(os.fsdecode, _touched), *ENVIRON, *self._environ}:
+            if name in self._environ:
+                ENVIRON[name] = self._environ[name]
+            else:
+                ENVIRON.pop(name, None)
+                os.unsetenv(name)  # it may be known to the C library alone
+        _touched.clear()
 
 
 def _read_parts():
@@ -71,16 +113,6 @@ def _get_folder():
         return os.getcwd()
     except OSError:
         return None  # it was removed
-
-
-def _get_environ():
-    # Its own dictionary: to go through the mapping takes as long as all the other parts together.
-    return dict(os.environ._data)
-
-
-def _set_environ(values):
-    os.environb.clear()
-    os.environb.update(values)
 
 
 def _get_timers():
@@ -99,6 +131,15 @@ def _get_umask():
     return mask
 
 
+def _get_limits():
+    return [resource.getrlimit(limit) for limit in LIMITS]
+
+
+def _set_limits(values):
+    for limit, value in zip(LIMITS, values):
+        resource.setrlimit(limit, value)
+
+
 def _set_signal_mask(mask):
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -108,7 +149,6 @@ def _get_signal_mask():
 
 
 PARTS = {
-    'environment': (_get_environ, _set_environ),
     'working directory': (_get_folder, os.chdir),
     'time zone': (lambda: (time.tzname, time.timezone, time.altzone), lambda _value: time.tzset()),
     'timers': (_get_timers, _set_timers),
@@ -120,6 +160,9 @@ PARTS = {
     'garbage collection': (gc.isenabled, lambda value: gc.enable() if value else gc.disable()),
     'temporary folder': (lambda: tempfile.tempdir, lambda value: setattr(tempfile, 'tempdir', value)),
     'trace function': (sys.gettrace, sys.settrace),
+    'profile function': (sys.getprofile, sys.setprofile),
+    'priority': (lambda: os.getpriority(os.PRIO_PROCESS, 0), lambda value: os.setpriority(os.PRIO_PROCESS, 0, value)),
+    'resource limits': (_get_limits, _set_limits),
 }
 
 
@@ -137,17 +180,17 @@ def clear_folder(folder):
     """Remove all that is in the temporary folder of a worker, and the sessions that are noted there.
 
     :param Path folder: the folder
+    :raises OSError: when it is gone
     """
-    with contextlib.suppress(FileNotFoundError):
-        entries = list(os.scandir(folder))
-        if entries:
-            delete_noted(folder)
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    os.unlink(entry)
+    entries = list(os.scandir(folder))
+    if entries:
+        delete_noted(folder)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(entry)
 
 
 def remove_folder(folder):
@@ -155,5 +198,6 @@ def remove_folder(folder):
 
     :param Path folder: the folder
     """
-    clear_folder(folder)
+    with contextlib.suppress(OSError):
+        clear_folder(folder)
     shutil.rmtree(folder, ignore_errors=True)

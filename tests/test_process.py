@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
@@ -15,10 +16,10 @@ from odoo.tests import BaseCase
 
 from .queue_common import Clock
 from odoo.addons.ir_async.service import obituary as obituary_module
+from odoo.addons.ir_async.service import process_state
 from odoo.addons.ir_async.service.obituary import Mark, Obituary
 from odoo.addons.ir_async.service.process_state import (
     ProcessState,
-    clear_folder,
     job_folder,
     remove_folder,
 )
@@ -160,8 +161,26 @@ class TestProcessState(BaseCase):
 
     def test_a_folder_that_the_job_removed(self):
         remove_folder(self.folder)
-        self.state.restore()
-        clear_folder(self.folder)
+        self.assertEqual(self.state.restore(), [])
+        self.assertTrue(self.folder.is_dir())
+        remove_folder(self.folder)
+        self.folder.touch()
+        self.addCleanup(self.folder.unlink)
+        self.assertEqual(self.state.restore(), ['temporary folder'])
+
+    def test_another_environment(self):
+        """Whatever a job did to it: another mapping, or what only the C library knows."""
+        before = dict(os.environ)
+        for change in (
+            lambda: vars(os).update(environ={'LEAK': '1'}), os.environ.clear, lambda: os.putenv('LEAK', '1'),
+            lambda: os.unsetenv('HOME'), lambda: os.environ.update(HOME='/nowhere'),
+        ):
+            change()
+            self.assertEqual(self.state.restore(), [])
+            self.assertIs(os.environ, process_state.ENVIRON)
+            self.assertEqual(dict(os.environ), before)
+            output = subprocess.check_output([sys.executable, '-c', "import os; print(os.environ.get('LEAK'), os.environ.get('HOME'))"])
+            self.assertEqual(output.decode().split(), ['None', before['HOME']])
 
     def test_what_cannot_be_restored(self):
         """The process must end then."""
