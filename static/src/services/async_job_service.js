@@ -34,6 +34,7 @@ const NAMELESS_DURATION = 60000;
 const LISTED_MAX = 100;
 // With fewer, older ones are fetched.
 const LISTED_MIN = 20;
+const MAX_SHOWN_ANSWER = 200; // characters
 const SESSION_ERRORS = ["odoo.http.SessionExpiredException", "werkzeug.exceptions.Forbidden"];
 
 /**
@@ -153,6 +154,12 @@ export class AsyncJobService {
             onBackground?.();
         };
         const wait = blockUI ? startWait(this.waits, this.ui, onLetGo) : null;
+        const letGoOfRetried = ({ detail: job }) => {
+            if (job.id === jobId && job.state === "created" && job.payload?.error) {
+                wait?.letGo(); // it is tried again later
+            }
+        };
+        this.env.bus.addEventListener("async_job", letGoOfRetried);
         try {
             this.bus.start();
             const overBefore = this.getOverIds();
@@ -178,6 +185,7 @@ export class AsyncJobService {
             this.hidden.delete(jobId);
             throw error;
         } finally {
+            this.env.bus.removeEventListener("async_job", letGoOfRetried);
             wait?.end();
         }
     }
@@ -189,9 +197,9 @@ export class AsyncJobService {
         try {
             const answer = await call;
             if (!Number.isInteger(answer?.asyncJobId)) {
+                const text = String(JSON.stringify(answer)).slice(0, MAX_SHOWN_ANSWER);
                 throw new Error(
-                    `${model}.${method}() must answer { asyncJobId: <id of the job> } to be called by asyncRpc, ` +
-                        `not ${JSON.stringify(answer)}`
+                    `${model}.${method}() must answer { asyncJobId: <id of the job> } to be waited for, not ${text}`
                 );
             }
             return answer.asyncJobId;

@@ -16,6 +16,7 @@ import {
     describe,
     expect,
     press,
+    queryAllTexts,
     test,
     waitFor,
     waitUntil,
@@ -442,6 +443,18 @@ describe("blocked page", () => {
         await changeJob(1, "done");
         expect(outcome.job.state).toBe("done");
         expect(ui.isBlocked).toBe(false);
+    });
+
+    test("not for a job that is tried again later", async () => {
+        mockExport();
+        mockNotifications();
+        await makeAsyncJobEnv();
+        callExport({});
+        await nextMessages();
+        expect(getService("ui").isBlocked).toBe(true);
+        await changeJob(1, "processing");
+        await changeJob(1, "created", { payload: makeErrorPayload() });
+        expect(getService("ui").isBlocked).toBe(false);
     });
 
     test("not longer than the job", async () => {
@@ -1219,6 +1232,7 @@ describe("what dialogs say", () => {
         await waitFor(".o_error_dialog");
         expect.verifyErrors(["Odoo Server Error"]);
         expect(".o_error_dialog .o_ir_async_error_job").toHaveText("Background job: Export");
+        expect(queryAllTexts(".o_error_dialog footer button:visible")).toEqual(["Close", "Retry"]);
         await contains(".o_error_dialog .o_ir_async_error_retry").click();
         await nextMessages();
         expect.verifySteps([`retry ${jobId}`]);
