@@ -75,18 +75,17 @@ def test_failover(cluster, database, folder):
     database.leave()
     standby = Cluster(folder)
     standby.copy(cluster)
-    (folder / 'odoo.conf').write_text((cluster.folder / 'odoo.conf').read_text().replace(
-        f'db_host = {cluster.folder}', f'db_host = {folder}'))
+    shutil.copy(cluster.folder / 'odoo.conf', folder)
     try:
         standby.start()
-        odoo = Server(standby, folder, [*COMMAND, '-d', database.name])
+        odoo = Server(standby, folder, [*COMMAND, f'--db_host={folder}'], expected=['bad query', 'Listing databases failed'])
         try:
             odoo.wait_for_log("PostgreSQL is in recovery")
             standby.sql("SELECT pg_promote()")
             odoo.wait_until_ready()
             standby.sql("UPDATE ir_async SET date_scheduled = NULL WHERE id = %s", [job_id], database.name)
             standby.sql("SELECT pg_notify('odoo_async', %s)", [database.name])
-            wait_until(lambda: standby.sql("SELECT FROM ir_async WHERE state = 'done'", dbname=database.name), "the job is done", 30)
+            wait_until(lambda: standby.sql("SELECT id FROM ir_async WHERE state = 'done'", dbname=database.name), "the job is done", 30)
             odoo.check()
         finally:
             odoo.kill()

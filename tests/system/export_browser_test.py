@@ -288,14 +288,14 @@ def test_cancel(site, temporary):
     export_all(tab)
     expect(tab.locator('.o_blockUI')).to_have_count(1)
     expect(tab.locator('.o_blockUI')).to_have_count(0)
-    assert list(temporary.glob('ir_async.*'))
+    assert list(temporary.glob('ir_async.*/*'))
     open_menu(tab)
     tab.click('.o_ir_async_cancel')
     tab.click('.modal button:has-text("Stop the job")')
     expect(tab.locator('.o_ir_async_job[data-state=cancelled]')).to_be_visible()
     assert jobs(site) == [("Contact (XLSX)", 'cancelled', 'export', False)]
     assert not site.database.value("SELECT count(*) FROM ir_attachment WHERE res_model = 'ir.async'")
-    wait_until(lambda: not list(temporary.glob('ir_async.*')), "no temporary files are left")
+    wait_until(lambda: not list(temporary.glob('ir_async.*/*')), "no temporary files are left")
 
 
 @pytest.mark.skipif(not shutil.which('wkhtmltopdf'), reason="there is no wkhtmltopdf")
