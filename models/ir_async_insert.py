@@ -450,7 +450,12 @@ class IrAsync(models.Model):
         holds = cr.query is pending.query
         pending.is_inserting = True
         try:
-            self._insert(pending, is_flush)
+            [[marks, began]] = self.env.execute_query(SQL("SELECT %s, now()", MARKS))
+            self._check_marks(pending, marks := set(marks.split(',')), began)
+            if pending.reopen(marks):
+                cr.postcommit.data.pop(SIGNALED, None)  # that was rolled back, too
+            if pending.open or (is_flush and (pending.relied or pending.notices)):
+                self._insert(pending, is_flush)
         finally:
             pending.is_inserting = False
         pending.checked = cr.query
@@ -459,14 +464,12 @@ class IrAsync(models.Model):
 
     def _insert(self, pending, is_flush):
         cr = self.env.cr
-        insertion = Insertion(f'i{next(_marks)}', items := [])
-        [[marks, began, lock_timeout, _set]] = self.env.execute_query(SQL(
-            "SELECT %s, now(), current_setting('lock_timeout'), set_config('ir_async.marks', %s || %s, true)",
-            MARKS, MARKS, f'{insertion.mark},'))
-        self._check_marks(pending, marks := set(marks.split(',')), began)
-        if pending.reopen(marks):
-            cr.postcommit.data.pop(SIGNALED, None)  # that was rolled back, too
-        items += sorted(pending.open, key=lambda item: int(item.mark))  # in the order of their calls, also what is done again
+        # In the order of their calls, also what is done again.
+        items = sorted(pending.open, key=lambda item: int(item.mark))
+        insertion = Insertion(f'i{next(_marks)}', items)
+        [[marks, lock_timeout]] = self.env.execute_query(SQL(
+            "SELECT set_config('ir_async.marks', %s || %s, true), current_setting('lock_timeout')", MARKS, f'{insertion.mark},'))
+        marks = set(marks.split(','))
         calls = [item for item in items if isinstance(item, PendingCall)]
         if any(call.ids is None for call in calls):
             self._reserve_ids(pending, calls)
@@ -481,16 +484,15 @@ class IrAsync(models.Model):
                 self._insert_keyed(keyed, lock_timeout)
             self._insert_dependencies(calls)
             self._hold_keyed(held, lock_timeout)
-        if notices or held:
-            self._announce([notice.call for notice in notices])
         items += relied + notices
+        for item in items:
+            item.insertion = insertion
+        pending.insertions.append(insertion)
         pending.open = []
         if is_flush:
             pending.relied, pending.notices = [], []
-        for item in items:
-            item.insertion = insertion
-        if items:
-            pending.insertions.append(insertion)
+        if notices or held:
+            self._announce([notice.call for notice in notices])
         if len(marks) > MAX_MARKS:
             # One mark stands for all that was inserted. A savepoint that is rolled back brings the others back.
             whole = Insertion(f'i{next(_marks)}', parts=pending.insertions)
