@@ -91,7 +91,7 @@ def create_functions(cr):
     if [comment for _function, comment in cr.fetchall()] == [version] * 2:
         return
     drop_functions(cr)
-    cr.execute(FUNCTIONS)
+    cr.execute(FUNCTIONS)  # pylint: disable=sql-injection
     cr.execute(FIND_FUNCTIONS)
     for function, _comment in cr.fetchall():
         cr.execute(f"COMMENT ON FUNCTION {function} IS %s", [version])  # pylint: disable=sql-injection
