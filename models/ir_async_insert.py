@@ -9,6 +9,7 @@ import time
 from datetime import timedelta
 
 from psycopg2 import errors
+from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 
 from odoo import models
 from odoo.exceptions import UserError
@@ -20,8 +21,8 @@ from ..exceptions import KeyTaken
 from .ir_async import KEY_OWNER, TAKES_KEY
 
 PENDING = '_ir_async_pending'  # attribute of the cursor: what its transaction enqueues
-WOKEN = 'ir_async.notified'  # the same, whether to wake the workers up after it
-SIGNALED = 'ir_async.signaled'  # key in the hooks' data: the signals that the transaction sends with its commit
+WOKEN = 'ir_async.notified'  # key in the hooks' data: whether to wake the workers up after the commit
+SIGNALED = 'ir_async.signaled'  # the same: the signals that the transaction sends with its commit
 COLUMNS = (
     'id', 'res_ids', 'state', 'name', 'notify', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context',
     'parent_id', 'stack', 'priority', 'date_scheduled', 'max_attempts', 'retry_delay', 'timeout', 'channel', 'limited',
@@ -151,10 +152,14 @@ class PendingKey(PendingItem):
 class Pending:
     """What a transaction does for the jobs it enqueues, until it is over."""
     __slots__ = (
-        'began', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'marks', 'notices', 'open', 'origin',
-        'query', 'relied')
+        'began', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'marks', 'notices',
+        'open', 'origin', 'query', 'relied')
 
     def __init__(self):
+        self.reset()
+
+    def reset(self):
+        """Begin anew."""
         self.open = []  # calls and replacements that are not done, or not any more
         self.notices = []  # those that are not given
         self.relied = []  # queued jobs that must not begin before the commit, and are not locked
@@ -278,23 +283,27 @@ class IrAsync(models.Model):
         :return: their ids, if there was something to ask the database anyway; else None
         """
         cr = self.env.cr
-        if pending.mark and cr.query is pending.query:
+        if pending.mark and cr.query is pending.query and cr._cnx.get_transaction_status() == TRANSACTION_STATUS_INTRANS:
             return None  # nothing was executed since, so no savepoint began or ended
         if len(pending.open) >= MAX_MARKS and pending.mark:
             self._insert_pending()
         mark = str(next(_marks))
-        [[marks, pending.began, now, pending.origin, ids, _lock]] = self.env.execute_query(SQL(
+        is_locked = not pending.first
+        [[marks, began, now, origin, ids, _lock]] = self.env.execute_query(SQL(
             """
-            SELECT set_config('ir_async.marks', %s || %s, true), coalesce(%s, now()), clock_timestamp() AT TIME ZONE 'UTC', %s,
+            SELECT set_config('ir_async.marks', %s || %s, true), now(), clock_timestamp() AT TIME ZONE 'UTC', %s,
                    ARRAY(SELECT nextval(%s) FROM generate_series(1, %s)), %s
-            """, MARKS, f'{mark},', pending.began, self._origin_sql(), f'{self._table}_id_seq', count,
-            SQL("NULL") if pending.first else SQL("pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark))))
-        pending.marks = set(marks.split(','))
-        if pending.first and pending.first not in pending.marks:
+            """, MARKS, f'{mark},', self._origin_sql(), f'{self._table}_id_seq', count,
+            SQL("pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark)) if is_locked else SQL("NULL")))
+        if pending.began not in (None, began):
+            self._leave_transaction(pending)
+        pending.began, pending.origin, pending.marks = began, origin, set(marks.split(','))
+        if pending.first:
             self._check_marks(pending, pending.marks)
-            self.env.execute_query(SQL("SELECT pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark)))
         if pending.first not in pending.marks:
             pending.first = mark
+            if not is_locked:
+                self.env.execute_query(SQL("SELECT pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark)))
         pending.mark, pending.clock = mark, (now, time.monotonic())
         pending.query = cr.query
         return tuple(ids)
@@ -451,7 +460,10 @@ class IrAsync(models.Model):
         pending.is_inserting = True
         try:
             [[marks, began]] = self.env.execute_query(SQL("SELECT %s, now()", MARKS))
-            self._check_marks(pending, marks := set(marks.split(',')), began)
+            if began != pending.began:
+                self._leave_transaction(pending)
+                return
+            self._check_marks(pending, marks := set(marks.split(',')))
             if pending.reopen(marks):
                 cr.postcommit.data.pop(SIGNALED, None)  # that was rolled back, too
             if pending.open or (is_flush and (pending.relied or pending.notices)):
@@ -501,15 +513,25 @@ class IrAsync(models.Model):
             pending.insertions = [whole]
             pending.mark = None
 
-    def _check_marks(self, pending, marks, began=None):
-        """Refuse to lose jobs whose marks are gone for another reason than the rollback of a savepoint.
+    def _leave_transaction(self, pending):
+        """Forget what was committed below the cursor.
 
-        :raises odoo.exceptions.UserError: when the transaction is another one, or the lock of a mark is there and the mark is not
+        :raises odoo.exceptions.UserError: when that was lost
         """
-        if began and began != pending.began:
+        job_ids = {id_ for item in pending.items() if isinstance(item, PendingCall) for id_ in item.ids}
+        [[count]] = self.env.execute_query(SQL("SELECT count(*) FROM ir_async WHERE id = ANY(%s)", list(job_ids)))
+        if pending.open or count < len(job_ids):
             raise UserError(self.env._(
                 "COMMIT or ROLLBACK in SQL, or a connection in autocommit, would lose the jobs of this transaction."
                 " Call commit() or rollback() of the cursor."))
+        self._wake_workers()
+        pending.reset()
+
+    def _check_marks(self, pending, marks):
+        """Refuse to lose jobs whose marks are gone for another reason than the rollback of a savepoint.
+
+        :raises odoo.exceptions.UserError: when the lock of a mark is there and the mark is not
+        """
         if pending.first not in marks and self.env.execute_query(SQL(
             """
             SELECT FROM pg_locks

@@ -177,6 +177,16 @@ def test_another_transaction(database, statements):
             env.cr.execute(statement)
 
 
+def test_a_commit_below_the_cursor(database):
+    """What was inserted before is there; the transaction that follows goes on."""
+    with database.env() as env:
+        call(env, 'before')
+        env.cr.flush()
+        env.cr._cnx.commit()
+        call(env, 'after')
+    assert names(database) == ['before', 'after']
+
+
 def test_many_insertions(database):
     """Marks are few, however many flushes there are, and savepoints count for each of them."""
     with database.env() as env:
