@@ -192,9 +192,13 @@ class Session:
     def _register(cr, process_key=None):
         cr.execute(f"LISTEN {STOP_CHANNEL}")
         cr.execute(FORGET, [process_key])
-        cr.execute(REGISTER, [
-            socket.gethostname(), os.getpid(), process_key, ','.join(settings().channels) or None, LOCK_CLASS])
-        return cr.fetchone()[0]
+        # A key is taken where the module was installed anew, and sessions of before live.
+        row = None
+        while not row:
+            cr.execute(REGISTER, [
+                socket.gethostname(), os.getpid(), process_key, ','.join(settings().channels) or None, LOCK_CLASS])
+            row = cr.fetchone()
+        return row[0]
 
     @property
     def server_version(self):
