@@ -60,7 +60,7 @@ FIND_FUNCTIONS = """
 _LANGUAGE = "LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off"
 _NAMES = {name: f'in_{name}' for name in _TOKEN | _OUTCOME}
 FUNCTIONS = f"""
-    CREATE OR REPLACE FUNCTION ir_async_begin({_arguments(_TOKEN)})
+    CREATE FUNCTION ir_async_begin({_arguments(_TOKEN)})
     RETURNS TABLE ({', '.join(f'{name} {type_}' for name, type_ in _TYPES.items())}) {_LANGUAGE} AS $$
     #variable_conflict use_column
     BEGIN
@@ -68,7 +68,7 @@ FUNCTIONS = f"""
     END
     $$;
 
-    CREATE OR REPLACE FUNCTION ir_async_finish({_arguments(_TOKEN | _OUTCOME)})
+    CREATE FUNCTION ir_async_finish({_arguments(_TOKEN | _OUTCOME)})
     RETURNS int4 {_LANGUAGE} AS $$
     DECLARE
         revision_now int4;

@@ -81,9 +81,6 @@ class PendingItem:
     def is_done(self, marks):
         return bool(self.insertion) and self.insertion.counts(marks)
 
-    def counts(self, marks):
-        return self.mark in marks or self.is_done(marks)
-
     def queue_of(self, pending):
         """Return where it waits until it is done."""
         return pending.open
@@ -152,7 +149,7 @@ class PendingKey(PendingItem):
 class Pending:
     """What a transaction does for the jobs it enqueues, until it is over."""
     __slots__ = (
-        'began', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'marks', 'notices',
+        'began', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'notices',
         'open', 'origin', 'query', 'relied')
 
     def __init__(self):
@@ -167,8 +164,7 @@ class Pending:
         self.keyed = {}  # (key, owner): the last call of that key
         self.mark = None
         self.first = None  # a mark for which there is a lock as well
-        self.marks = set()  # those that counted when they were last read
-        self.query = None  # the last statement of the cursor at that time
+        self.query = None  # the last statement of the cursor when the mark was set
         self.checked = None  # the last statement when it was last checked what counts
         self.clock = None  # that of the database, and of this process at that moment
         self.began = None  # when the transaction began
@@ -181,20 +177,20 @@ class Pending:
         return date + timedelta(seconds=time.monotonic() - reading)
 
     def reopen(self, marks):
-        """Note what counts, and take up again what was rolled back though the call for it was not.
+        """Take up again what was rolled back though the call for it was not.
 
         :param set[str] marks: the marks that are there
         :return: whether anything was rolled back
         :rtype: bool
         """
-        self.marks = marks
-        count = len(self.insertions)
+        is_rolled_back = False
         insertions, self.insertions = self.insertions, []
         while insertions:
             insertion = insertions.pop()
             if insertion.mark in marks:
                 self.insertions.append(insertion)
                 continue
+            is_rolled_back = True
             insertions += insertion.parts
             for part in insertion.parts:
                 part.whole = None
@@ -203,7 +199,15 @@ class Pending:
                 item.queue_of(self).append(item)
         for queue in (self.open, self.notices, self.relied):
             queue[:] = [item for item in queue if item.mark in marks]
-        return len(self.insertions) < count
+        return is_rolled_back
+
+    def is_due(self, is_flush):
+        """Return whether there is anything to do.
+
+        :param bool is_flush: whether all of it is to be done, or only what others may look for
+        :rtype: bool
+        """
+        return bool(self.open or (is_flush and (self.relied or self.notices)))
 
     def items(self):
         """Return what was done and counts.
@@ -291,16 +295,16 @@ class IrAsync(models.Model):
         is_locked = not pending.first
         [[marks, began, now, origin, ids, _lock]] = self.env.execute_query(SQL(
             """
-            SELECT set_config('ir_async.marks', %s || %s, true), now(), clock_timestamp() AT TIME ZONE 'UTC', %s,
+            SELECT %s, now(), clock_timestamp() AT TIME ZONE 'UTC', %s,
                    ARRAY(SELECT nextval(%s) FROM generate_series(1, %s)), %s
-            """, MARKS, f'{mark},', self._origin_sql(), f'{self._table}_id_seq', count,
+            """, _add_mark(mark), self._origin_sql(), f'{self._table}_id_seq', count,
             SQL("pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark)) if is_locked else SQL("NULL")))
         if pending.began not in (None, began):
             self._leave_transaction(pending)
-        pending.began, pending.origin, pending.marks = began, origin, set(marks.split(','))
+        pending.began, pending.origin, marks = began, origin, set(marks.split(','))
         if pending.first:
-            self._check_marks(pending, pending.marks)
-        if pending.first not in pending.marks:
+            self._check_marks(pending, marks)
+        if pending.first not in marks:
             pending.first = mark
             if not is_locked:
                 self.env.execute_query(SQL("SELECT pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark)))
@@ -340,7 +344,7 @@ class IrAsync(models.Model):
              LEFT JOIN ir_async ON key = %s AND %s = %s AND %s AND origin = %s
                 """, MARKS, identity[0], KEY_OWNER, identity[1], TAKES_KEY, self._origin_sql()))
             marks = set(marks.split(','))
-            if own and (own.is_done(marks) or not own.counts(marks)):
+            if own and (own.is_done(marks) or own.mark not in marks):
                 own = None  # in the database, or rolled back with a savepoint
         if not job_id and not own:
             return None
@@ -459,29 +463,31 @@ class IrAsync(models.Model):
         holds = cr.query is pending.query
         pending.is_inserting = True
         try:
-            [[marks, began]] = self.env.execute_query(SQL("SELECT %s, now()", MARKS))
+            mark = f'i{next(_marks)}'
+            is_due = pending.is_due(is_flush)
+            [[marks, began, lock_timeout, _set]] = self.env.execute_query(SQL(
+                "SELECT %s, now(), current_setting('lock_timeout'), %s", MARKS, _add_mark(mark) if is_due else SQL("NULL")))
             if began != pending.began:
                 self._leave_transaction(pending)
                 return
             self._check_marks(pending, marks := set(marks.split(',')))
             if pending.reopen(marks):
                 cr.postcommit.data.pop(SIGNALED, None)  # that was rolled back, too
-            if pending.open or (is_flush and (pending.relied or pending.notices)):
-                self._insert(pending, is_flush)
+            if pending.is_due(is_flush):
+                if not is_due:
+                    self.env.execute_query(SQL("SELECT %s", _add_mark(mark)))
+                self._insert(pending, is_flush, mark, marks, lock_timeout)
         finally:
             pending.is_inserting = False
         pending.checked = cr.query
         if holds:
             pending.query = cr.query
 
-    def _insert(self, pending, is_flush):
+    def _insert(self, pending, is_flush, mark, marks, lock_timeout):
         cr = self.env.cr
         # In the order of their calls, also what is done again.
         items = sorted(pending.open, key=lambda item: int(item.mark))
-        insertion = Insertion(f'i{next(_marks)}', items)
-        [[marks, lock_timeout]] = self.env.execute_query(SQL(
-            "SELECT set_config('ir_async.marks', %s || %s, true), current_setting('lock_timeout')", MARKS, f'{insertion.mark},'))
-        marks = set(marks.split(','))
+        insertion = Insertion(mark, items)
         calls = [item for item in items if isinstance(item, PendingCall)]
         if any(call.ids is None for call in calls):
             self._reserve_ids(pending, calls)
@@ -707,6 +713,10 @@ class IrAsync(models.Model):
     def flush_recordset(self, fnames=None):
         self._insert_pending()
         return super().flush_recordset(fnames)
+
+
+def _add_mark(mark):
+    return SQL("set_config('ir_async.marks', %s || %s, true)", MARKS, f'{mark},')
 
 
 def _lock_key(mark):

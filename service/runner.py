@@ -94,7 +94,7 @@ class Runner:
                 self._run_in_place(execution, self._perform)
             except BaseException as exc:  # noqa: BLE001 -- sys.exit() in a job ends the job, not the worker
                 # A claim that seems lost is looked up: the method may raise anything.
-                if type(exc) is CannotBegin or (
+                if type(exc) is _CannotBegin or (
                         type(exc) in (ClaimLost, JobInterrupted) and not self.session.holds(execution.job)):
                     raise
                 self._settle(execution, exc, begin)
@@ -103,7 +103,7 @@ class Runner:
                     _logger.info("Job %s done in %.3fs", execution.job, time.monotonic() - begin)
         except ClaimLost:
             _logger.warning("Job %s was taken away from this worker, nothing of it is committed", execution.job)
-        except CannotBegin as exc:
+        except _CannotBegin as exc:
             raise exc.__cause__ from None  # as it is with the next job, too: the worker keeps away from this database
         except psycopg2.Error:
             _logger.warning("Job %s was taken away from this worker with its connection", execution.job)
@@ -132,7 +132,7 @@ class Runner:
                 execution.job = cr.begin(execution)
             except psycopg2.Error as exc:
                 if kind_of(exc) is Kind.METHOD:
-                    raise CannotBegin from exc
+                    raise _CannotBegin from exc
                 raise
             self._was_lost = False
             try:
@@ -184,7 +184,7 @@ class Runner:
         exc = tame(exc)
         try:
             self._handle(execution, exc, begin)
-        except (ClaimLost, JobInterrupted, CannotBegin, psycopg2.Error):
+        except (ClaimLost, JobInterrupted, _CannotBegin, psycopg2.Error):
             raise
         except BaseException:  # noqa: BLE001 -- there must be an end
             _logger.exception("The failure of job %s could not be handled", execution.job)
@@ -315,7 +315,7 @@ def conclude(session, job, starts, shown_claims, limit=None):
         runner.close()
 
 
-class CannotBegin(Exception):  # noqa: N818 -- no error, but its cause
+class _CannotBegin(Exception):  # noqa: N818 -- no error, but its cause
     """PostgreSQL refuses the statement by which jobs begin."""
 
 

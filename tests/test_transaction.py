@@ -10,7 +10,12 @@ from odoo.tests import tagged
 
 from .method_case import MethodCase
 from odoo.addons.ir_async.engine import notifier as pg
-from odoo.addons.ir_async.models.ir_async_insert import COLUMNS, COPY_MIN
+from odoo.addons.ir_async.models.ir_async_insert import (
+    COLUMNS,
+    COPY_MIN,
+    Insertion,
+    Pending,
+)
 
 
 class TestTransaction(MethodCase):
@@ -259,6 +264,15 @@ class TestTransaction(MethodCase):
             third, fourth = (env['ir.async'].call(env['res.partner'].async_foo) for _i in range(2))
         self.assertEqual(len({*job.ids, *other.ids, *third.ids}), 3)
         self.assertFalse(fourth, "there is no job, and nobody to ask for an id")
+
+    def test_many_insertions_in_parts(self):
+        """When the mark that stands for many is rolled back, this is noticed although all of them count."""
+        pending = Pending()
+        parts = [Insertion(mark, []) for mark in ('i1', 'i2')]
+        pending.insertions = [Insertion('i3', parts=parts)]
+        self.assertFalse(pending.reopen({'i3'}))
+        self.assertTrue(pending.reopen({'i1', 'i2'}))
+        self.assertCountEqual(pending.insertions, parts)
 
     def test_call_in_precommit_hook(self):
         """Hooks may enqueue, whichever runs first."""

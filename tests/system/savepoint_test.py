@@ -123,6 +123,17 @@ def test_a_flush_within_a_savepoint_alone(database):
     assert sorted(names(database)) == ['before', 'of the next transaction']
 
 
+def test_a_look_after_a_flush_that_was_rolled_back(database):
+    """What the look inserted again is there at the commit, and is not inserted once more."""
+    with database.env() as env:
+        job = call(env, 'before')
+        with rolled_back(env):
+            env.cr.flush()
+        assert job.exists()
+        assert job.state == 'created'
+    assert names(database) == ['before']
+
+
 def test_a_replacement_and_a_search_within_a_savepoint(database):
     with database.env() as env:
         call(env, 'old', key='K')
