@@ -47,14 +47,15 @@ class JobPool:
 
     :param str dbname: the database
     :param int server_version: that of its server
+    :param str session: more settings of the session
     """
     readonly = False
 
-    def __init__(self, dbname, server_version):
+    def __init__(self, dbname, server_version, **session):
         self.dbname = dbname
         self._connection = None
         self._is_clean = True
-        self._settings = session_settings(server_version)
+        self._settings = session_settings(server_version) | session
         if server_version >= 140000:
             # The backend of a killed worker would go on with its statement to the end.
             self._settings['client_connection_check_interval'] = '500ms'

@@ -2,24 +2,22 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 
-from odoo import SUPERUSER_ID, api
+from odoo import SUPERUSER_ID, api, sql_db
 from odoo.modules.registry import Registry
-from odoo.service.model import retrying
 
 _logger = logging.getLogger(__name__)
 
 
-def transact(dbname, function):
-    """Call a function with an environment of the superuser, in a transaction of its own.
+def transact(dbname, function, pool=None):
+    """Call a function with an environment of the superuser, in a transaction of its own. It is called once.
 
     :param str dbname: the database
     :param function: it gets the environment
+    :param JobPool pool: the connection, by default one of Odoo's pool
     """
-    with Registry(dbname).cursor() as cr:
-        env = api.Environment(cr, SUPERUSER_ID, {})
-        retrying(partial(function, env), env)
+    with sql_db.Cursor(pool, dbname, {}) if pool else Registry(dbname).cursor() as cr:
+        function(api.Environment(cr, SUPERUSER_ID, {}))
 
 
 def publish(session):

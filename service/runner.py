@@ -32,6 +32,7 @@ _logger = logging.getLogger(__name__)
 TRIES = 4  # in place, when a race is lost
 FIRST_PAUSE = 0.05  # seconds before the second try, at most; twice as long before each further one
 MAX_SETBACKS = 50  # from which on, after more than half an hour, trouble of the server is taken for the method's
+PROGRESS_WAIT = '1s'  # for a lock, until the next report
 MAX_DELAY = 60  # seconds before a job is run again that lost races, or met trouble of the server
 
 
@@ -50,6 +51,8 @@ class Runner:
         self._process_state = process_state
         self._signals = None
         self._pool = JobPool(session.dbname, session.server_version)
+        # Odoo's pool would wait for a host that vanished, and so would the thread that has to stop the job.
+        self._progress_pool = JobPool(session.dbname, session.server_version, lock_timeout=PROGRESS_WAIT)
         self._cr = None  # of the running job, for whoever interrupts it
         self._was_lost = False  # whether the server had ended its connection when it raised
 
@@ -70,8 +73,9 @@ class Runner:
         self._pool.forget()
 
     def close(self):
-        """Close the connection."""
+        """Close the connections."""
         self._pool.close()
+        self._progress_pool.close()
 
     def run(self, execution):
         """Run a job, and write how it ended. Nothing that its method raises gets out of here.
@@ -291,7 +295,8 @@ class Runner:
             progress, execution.progress = execution.progress, None
             if progress:
                 try:
-                    transact(self.session.dbname, lambda env: env['ir.async']._save_progress(execution.job, progress))
+                    transact(
+                        self.session.dbname, lambda env: env['ir.async']._save_progress(execution.job, progress), self._progress_pool)
                 except Exception as exc:  # noqa: BLE001 -- whatever it is, the job goes on
                     _logger.info("The progress of job %s could not be saved: %s", execution.job, exc)
 

@@ -93,6 +93,74 @@ def test_failover(cluster, database, folder):
         standby.stop()
 
 
+@contextlib.contextmanager
+def other_host():
+    """Make a host of our own kernel; give its name and the address by which it reaches us."""
+    name, network = f'ir{os.getpid()}', f'10.{os.getpid() >> 8 & 255}.{os.getpid() & 255}'
+    commands = (
+        f'netns add {name}', f'link add {name}a type veth peer name {name}b netns {name}',
+        f'address add {network}.1/24 dev {name}a', f'-n {name} address add {network}.2/24 dev {name}b',
+        f'link set {name}a up', f'-n {name} link set {name}b up',
+    )
+    try:
+        for command in commands:
+            if subprocess.run(['ip', *command.split()], check=False).returncode:
+                pytest.skip("there are no network namespaces")
+        yield name, f'{network}.1'
+    finally:
+        subprocess.run(['ip', 'netns', 'delete', name], check=False)
+
+
+@pytest.mark.skipif(os.getuid() or not shutil.which('ip'), reason="only root can cut a host off")
+def test_host_that_vanishes(cluster, database, folder):
+    """Another host runs its job. The worker that is cut off notices, though it reports progress, and serves again later."""
+    gate = folder / 'gate'
+    job_id = database.enqueue('report_until', 'job', str(gate))
+    database.leave()
+    with other_host() as (host, address):
+        ours = Cluster(folder)
+        ours.copy(cluster)
+        ours.SETTINGS = Cluster.SETTINGS | {'listen_addresses': address}
+        with (ours.data / 'pg_hba.conf').open('a') as file:
+            file.write(f"host all all {address}/24 trust\n")
+        shutil.copy(cluster.folder / 'odoo.conf', folder)
+        ours.start()
+        ours.sql("SELECT pg_promote()")
+        servers = []
+        try:
+            (folder / 'there').mkdir()
+            there = Server(
+                ours, folder / 'there', [*COMMAND, '-d', database.name, f'--db_host={address}'], workers=1,
+                expected=["taken away", "lost the claim", "Listing databases failed"], prefix=['ip', 'netns', 'exec', host])
+            servers.append(there)
+            there.wait_until_ready()
+            [run] = database.wait_for_run('job')
+            (folder / 'here').mkdir()
+            here = Server(ours, folder / 'here', [*COMMAND, '-d', database.name, f'--db_host={folder}'], workers=1)
+            servers.append(here)
+            here.wait_until_ready()
+
+            subprocess.run(['ip', 'link', 'set', f'{host}a', 'down'], check=True)
+            runs = database.wait_for_run('job', 2)
+            assert len({run.pid for run in runs}) == 2
+            wait_until(lambda: run.pid not in [worker.pid for worker in there.workers()], "the worker that was cut off ends")
+            gate.touch()
+            job = wait_until(lambda: ours.sql("SELECT * FROM ir_async WHERE state = 'done'", dbname=database.name), "it is done")[0]
+            assert (job.id, job.attempts, job.deaths) == (job_id, 1, 0)
+
+            subprocess.run(['ip', 'link', 'set', f'{host}a', 'up'], check=True)
+            there.wait_until_ready()
+            [[count]] = ours.sql("SELECT count(*) FROM test_async_effect", dbname=database.name)
+            assert count == 1
+            for odoo in servers:
+                odoo.check()
+        finally:
+            for odoo in servers:
+                print(odoo.log)  # shown with a failure
+                odoo.kill()
+            ours.stop()
+
+
 def test_memory_limit_below_what_a_worker_needs(database, server):
     """Workers say so, and run jobs all the same."""
     args = (*Server.PREFORK, '--limit-memory-soft=1000000')

@@ -277,11 +277,12 @@ class Server:
     :param int workers: how many job workers there are to be
     :param dict settings: of the section ``[ir_async]``
     :param tuple expected: regular expressions of what it may complain about
+    :param list prefix: a command that executes it
     """
 
     PREFORK = ('--workers=1', '--no-http', '--max-cron-threads=0')
 
-    def __init__(self, cluster, folder, args, workers=2, settings=(), expected=()):
+    def __init__(self, cluster, folder, args, workers=2, settings=(), expected=(), prefix=()):
         self.cluster = cluster
         self.workers_count = workers
         self.expected = list(expected)
@@ -296,7 +297,7 @@ class Server:
         env = os.environ | {'ODOO_IR_ASYNC_WORKERS': str(workers), 'ODOO_RC': str(conf)}
         with self.log_path.open('w') as log:
             self.process = subprocess.Popen(
-                [*WITH_US, 'TERM', *ODOO, *args], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                [*WITH_US, 'TERM', *prefix, *ODOO, *args], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self.pid = self.process.pid
 
     @property

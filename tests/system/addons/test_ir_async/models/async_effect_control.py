@@ -136,6 +136,15 @@ class TestAsyncEffect(models.Model):
         self.create({'name': name, 'value': sum(parent.payload['result'] for parent in parents)})
 
     @api.model
+    def report_until(self, name, gate):
+        """Report progress until a file appears."""
+        self._write_effect(name)
+        done = 0
+        while not os.path.exists(gate):
+            self.env['ir.async'].report_progress(done := done + 1)
+            time.sleep(0.01)
+
+    @api.model
     def report(self, name, seconds, fail=False):
         """Report progress 10,000 times a second, then roll it all back if wanted."""
         self._write_effect(name)
