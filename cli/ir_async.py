@@ -23,7 +23,10 @@ class IrAsync(Command):
         parser.add_option_group(group)
 
         cli_server.check_root_user()
-        opt = config.parse_config(args, setup_logging=True)
+        try:
+            opt = config.parse_config(args, setup_logging=True)
+        except ValueError as exc:  # Odoo's options do not say which one
+            sys.exit(f"ir_async: wrong value of an option: {exc}")
         cli_server.check_postgres_user()
         cli_server.report_configuration()
         # Not at the top: a command is loaded before the addons path is known.

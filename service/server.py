@@ -31,7 +31,11 @@ def post_load():
 
     Called when the module is loaded server-wide, but also, too late, when a registry is.
     """
-    if 'ir_async' not in config['server_wide_modules'] or config['test_enable']:
+    if config['test_enable']:
+        return
+    if 'ir_async' not in config['server_wide_modules']:
+        if config['http_enable']:  # not the command, whose workers are its own
+            _logger.info("ir_async is not in server_wide_modules: this server starts no job workers, jobs run on the cron workers")
         return
     try:
         settings()

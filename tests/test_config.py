@@ -68,6 +68,7 @@ class TestConfig(BaseCase):
             ('', {'workers': 'many'}, "ODOO_IR_ASYNC_WORKERS = 'many': expected"),
             ('workers = 1', {'workers': 'many'}, "ODOO_IR_ASYNC_WORKERS = 'many': expected"),
             ('worker = 1\nthreads = 2', {}, r"\[ir_async\] threads, worker: no such setting, there are workers, channels"),
+            ('', {'worker': '1'}, "ODOO_IR_ASYNC_WORKER: no such setting, there are ODOO_IR_ASYNC_WORKERS, "),
             ('workers = 1\nworkers = 2', {}, "workers"),
             ('no equals sign', {}, "conf"),
         ):

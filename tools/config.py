@@ -12,6 +12,7 @@ from typing import NamedTuple
 from odoo.tools import config
 
 SECTION = 'ir_async'
+PREFIX = 'ODOO_IR_ASYNC_'  # of variables of the environment
 
 
 class Settings(NamedTuple):
@@ -67,12 +68,14 @@ def settings():
     if unknown := given.keys() - PARSERS.keys():
         msg = f"[{SECTION}] {', '.join(sorted(unknown))}: no such setting, there are {', '.join(PARSERS)}"
         raise ValueError(msg)
+    variables = {PREFIX + key.upper(): key for key in PARSERS}
+    environment = {name: text for name, text in os.environ.items() if name.startswith(PREFIX)}
+    if unknown := environment.keys() - variables.keys():
+        msg = f"{', '.join(sorted(unknown))}: no such setting, there are {', '.join(variables)}"
+        raise ValueError(msg)
 
     sources = {f'[{SECTION}] {key}': (key, text) for key, text in given.items()}
-    for key in PARSERS:
-        variable = f'ODOO_IR_ASYNC_{key.upper()}'
-        if variable in os.environ:
-            sources[variable] = (key, os.environ[variable])
+    sources |= {name: (variables[name], text) for name, text in environment.items()}
     values = {}
     for source, (key, text) in sources.items():
         try:

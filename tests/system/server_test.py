@@ -36,11 +36,13 @@ def test_wrong_configuration(database, run):
         (run(*command, ODOO_IR_ASYNC_WORKERS='x'), "ODOO_IR_ASYNC_WORKERS = 'x': expected a whole number"),
         (run(*command, conf="limit_time_real = soon"), "[ir_async] limit_time_real = 'soon': expected a number of seconds"),
         (run(*command, conf="wokers = 2"), "wokers: no such setting"),
+        (run(*command, ODOO_IR_ASYNC_WOKERS='2'), "ODOO_IR_ASYNC_WOKERS: no such setting"),
+        (run(*command, '--workers=x'), "wrong value of an option: invalid literal for int() with base 10: 'x'"),
         (run(*command, '--workers=0'), "0 workers"),
         (run(*command, '--run=4711'), "no job 4711"),
     ]
     for process, message in cases:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=180)
         assert process.returncode, process.args
         assert message in output
         assert 'Traceback' not in output
@@ -50,7 +52,7 @@ def test_run_in_the_foreground(database, run):
     job_id = database.enqueue('effect', 'job')
     other_id = database.enqueue('effect', 'other')
     process = run('ir_async', '-d', database.name, f'--run={job_id}')
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output
     assert database.job(job_id).state == 'done'
     assert database.job(other_id).state == 'created'
