@@ -246,7 +246,8 @@ class IrAsync(models.Model):
         return jobs
 
     def _label(self):
-        labels = [f"{job.name or job.method} ({job.id}: {job.state})" for job in self[:MAX_LABELS]]
+        states = dict(self._fields['state']._description_selection(self.env))
+        labels = [f"{job.name or job.method} ({job.id}: {states[job.state]})" for job in self[:MAX_LABELS]]
         if len(self) > MAX_LABELS:
             labels.append(self.env._("and %s more", len(self) - MAX_LABELS))
         return ", ".join(labels)

@@ -124,7 +124,7 @@ export class AsyncJobItem extends Component {
             ConfirmationDialog,
             {
                 title: _t("Stop this job?"),
-                body: _t("“%s” is running. What it has not committed yet will be undone.", name),
+                body: _t("“%s” is running. What it has not saved yet will be undone.", name),
                 confirmLabel: _t("Stop the job"),
                 confirm: () => {
                     const job = this.asyncJob.jobs[id];
