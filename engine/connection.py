@@ -39,6 +39,8 @@ SERVER_LIMITS = {
 # A role or a database may have limits that are meant for web requests. A healthy job may run for hours, and wait for a web
 # service inside its transaction: its limit is its own time-out.
 NO_TIMEOUTS = {'statement_timeout': '0', 'lock_timeout': '0', 'idle_in_transaction_session_timeout': '0'}
+# psycopg2 sets these once, when it has connected; RESET would go back to those of the role or database.
+CLIENT_FORMATS = {'client_encoding': 'UTF8', 'datestyle': 'ISO'}
 NO_TIMEOUTS_SINCE = {'idle_session_timeout': 140000, 'transaction_timeout': 170000}
 
 
@@ -91,7 +93,7 @@ def session_settings(server_version):
     :rtype: dict[str, str]
     """
     known = {name: '0' for name, version in NO_TIMEOUTS_SINCE.items() if server_version >= version}
-    return SERVER_LIMITS | NO_TIMEOUTS | known
+    return CLIENT_FORMATS | SERVER_LIMITS | NO_TIMEOUTS | known
 
 
 def set_config(values):

@@ -47,6 +47,7 @@ STOP_CHANNEL = 'ir_async_stop'  # NOTIFYed in the database of the job, with its 
 PLANNER = {
     'synchronous_commit': 'off', 'lock_timeout': '5s', 'enable_seqscan': 'off', 'enable_bitmapscan': 'off',
     'enable_sort': 'off', 'plan_cache_mode': 'force_generic_plan', 'jit': 'off',
+    'default_transaction_isolation': 'read committed', 'default_transaction_read_only': 'off',
 }
 DURABLE = "SET LOCAL synchronous_commit = on;"
 

@@ -6,13 +6,24 @@ from odoo.tools.misc import split_every
 
 from .ir_async import LIVE
 
+RETENTION_DAYS = 7
+MAX_RETENTION_DAYS = 36500
+
 
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
+    def _retention_days(self):
+        value = self.env['ir.config_parameter'].sudo().get_param('ir_async.retention_days')
+        try:
+            days = int(float(value or RETENTION_DAYS))
+        except (ValueError, OverflowError):
+            days = RETENTION_DAYS
+        return min(days, MAX_RETENTION_DAYS) if days >= 0 else RETENTION_DAYS
+
     @api.autovacuum
     def _gc_jobs(self):
-        days = int(self.env['ir.config_parameter'].sudo().get_param('ir_async.retention_days', 7))
+        days = self._retention_days()
 
         def is_old(alias):
             return SQL(

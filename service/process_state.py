@@ -7,9 +7,11 @@ import gc
 import locale
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -52,7 +54,7 @@ class ProcessState:
     def __init__(self, folder=None):
         self._folder = folder
         if folder:
-            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700)
             os.environ['TMPDIR'] = tempfile.tempdir = str(folder)
         _watch_environ()
         self._values = _read_parts()
@@ -85,12 +87,21 @@ class ProcessState:
         attributes.update({name: value for name, value in self._thread.items() if name == '_name' or not name.startswith('_')})
         if self._folder:
             try:
-                clear_folder(self._folder)
-            except FileNotFoundError:
-                self._folder.mkdir(mode=0o700)
+                self._clear_folder()
             except OSError:
                 failed.append('temporary folder')
         return failed
+
+    def _clear_folder(self):
+        try:
+            status = os.lstat(self._folder)
+        except FileNotFoundError:
+            self._folder.mkdir(mode=0o700)
+            return
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            msg = f"{self._folder} was removed, and is somebody else's now"
+            raise PermissionError(msg)
+        clear_folder(self._folder)
 
     def _restore_environ(self):
         _logger.info("A job changed the environment of its process, it is set back")
@@ -166,14 +177,13 @@ PARTS = {
 }
 
 
-def job_folder(pid, base=None):
-    """Return the temporary folder of the jobs of a worker.
+def job_folder(base=None):
+    """Return a new name for the temporary folder of the jobs of a worker: nobody can guess it, and be there first.
 
-    :param int pid: its process
     :param str base: the folder that it is in
     :rtype: Path
     """
-    return Path(base or tempfile.gettempdir()) / f'{FOLDER_PREFIX}{os.getuid()}.{pid}'
+    return Path(base or tempfile.gettempdir()) / f'{FOLDER_PREFIX}{secrets.token_hex(8)}'
 
 
 def clear_folder(folder):

@@ -61,6 +61,7 @@ class WorkerAsync(Worker):
         self.watchdog_timeout = None  # how long a job may take is its own matter, see `Batch.next`
         self.idle_pipe = multi.pipe_new()  # wakes the work thread up
         self.mark = Mark()
+        self.folder = job_folder()
         self.obituaries, OBITUARIES[:] = OBITUARIES[:], []
         self.alive_time = time.monotonic()
         self.stop_deadline = None
@@ -84,7 +85,7 @@ class WorkerAsync(Worker):
         # What the job of a killed worker started, and left behind.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        remove_folder(job_folder(self.pid))
+        remove_folder(self.folder)
 
     # ------------------------------------------------------------
     # Main thread
@@ -105,7 +106,7 @@ class WorkerAsync(Worker):
         self.process = psutil.Process()
         notifier.failure_level = logging.INFO
         self.listener = Listener()
-        self.process_state = ProcessState(job_folder(self.pid))
+        self.process_state = ProcessState(self.folder)
         self.databases = Databases(cron_database_list, self.listener.process_key, self.process_state)
         if {signal.SIGINT, signal.SIGTERM} & set(self.multi.queue):
             self.alive = False  # it came after the fork, but was still for the server

@@ -91,7 +91,7 @@ class TestProcessState(BaseCase):
         self.addCleanup(remove_folder, base)
         self.startPatcher(patch.dict(os.environ))
         self.startPatcher(patch.object(tempfile, 'tempdir', tempfile.tempdir))
-        self.folder = job_folder(os.getpid(), base)
+        self.folder = job_folder(base)
         self.state = ProcessState(self.folder)
 
     def restore(self):
@@ -167,6 +167,19 @@ class TestProcessState(BaseCase):
         self.folder.touch()
         self.addCleanup(self.folder.unlink)
         self.assertEqual(self.state.restore(), ['temporary folder'])
+
+    def test_the_folder_is_nobody_elses(self):
+        """Another user can neither be there first, nor have what is theirs deleted."""
+        self.assertNotEqual(job_folder(), job_folder())
+        with self.assertRaises(FileExistsError):
+            ProcessState(self.folder)
+        others = Path(tempfile.mkdtemp(dir=self.folder.parent))
+        (others / 'kept').touch()
+        remove_folder(self.folder)
+        self.folder.symlink_to(others)
+        self.addCleanup(self.folder.unlink)
+        self.assertEqual(self.state.restore(), ['temporary folder'])
+        self.assertTrue((others / 'kept').exists())
 
     def test_another_environment(self):
         """Whatever a job did to it: another mapping, or what only the C library knows."""

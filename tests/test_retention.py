@@ -34,6 +34,19 @@ class TestRetention(MethodCase):
     def vacuum(self):
         return self.ir_async._gc_jobs()
 
+    def test_days(self):
+        """Whatever is in the setting, it means days or the default."""
+        for value, days in (
+            ('3', 3), (' 3 ', 3), ('0', 0), ('7.9', 7), ('', 7), ('-5', 7), ('abc', 7), ('nan', 7), ('inf', 7), ('False', 7),
+            ('99999999999', 36500),
+        ):
+            with self.subTest(value=value):
+                self.env['ir.config_parameter'].set_param('ir_async.retention_days', value)
+                self.assertEqual(self.ir_async._retention_days(), days)
+                job = self.make_jobs(('succeeded', 0))
+                self.vacuum()
+                self.assertEqual(bool(job.exists()), bool(days))
+
     def test_retention(self):
         ages = [
             ('done', 8), ('succeeded', 8), ('cancelled', 8), ('failed', 31),  # too old

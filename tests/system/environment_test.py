@@ -93,6 +93,19 @@ def test_failover(cluster, database, folder):
         standby.stop()
 
 
+@pytest.mark.parametrize('setting', [
+    "client_encoding = 'LATIN1'", "DateStyle = 'German, DMY'", 'default_transaction_read_only = on',
+    "default_transaction_isolation = 'serializable'",
+])
+def test_settings_of_the_database(cluster, database, server, setting):
+    """Jobs run as plain Odoo does, whatever a database or role has."""
+    cluster.sql(f'ALTER DATABASE "{database.name}" SET {setting}')
+    with server(database, workers=1):
+        for name in ('café', 'thé'):
+            assert database.wait_for(database.enqueue('read_back', name)).payload['result'][0] == name
+    assert database.effects() == {'café': 1, 'thé': 1}
+
+
 @contextlib.contextmanager
 def other_host():
     """Make a host of our own kernel; give its name and the address by which it reaches us."""

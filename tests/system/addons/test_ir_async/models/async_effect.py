@@ -99,6 +99,13 @@ class TestAsyncEffect(models.Model):
         self.create({'name': name})
 
     @api.model
+    def read_back(self, name):
+        """Return what the database made of it."""
+        effect = self.create({'name': name})
+        self.env.invalidate_all()
+        return [effect.name, effect.create_date]
+
+    @api.model
     def parameter(self, key):
         """Return what is cached in the registry."""
         return self.env['ir.config_parameter'].sudo().get_param(key)
