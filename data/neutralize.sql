@@ -5,3 +5,8 @@ UPDATE ir_async
        date_done = now() AT TIME ZONE 'UTC',
        revision = revision + 1
  WHERE state IN ('waiting', 'created', 'processing');
+
+-- what is queued here later runs also where there are no workers
+UPDATE ir_cron
+   SET active = true
+ WHERE id IN (SELECT res_id FROM ir_model_data WHERE module = 'ir_async' AND name = 'ir_cron_run_jobs');

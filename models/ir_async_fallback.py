@@ -2,6 +2,7 @@
 from datetime import timedelta
 
 from odoo import fields, models
+from odoo.tools import SQL
 
 RUN_TIME = 30  # seconds for which one run of the cron begins new jobs
 
@@ -25,5 +26,9 @@ class IrAsync(models.Model):
         """Have the cron workers run what is queued, once this transaction is committed."""
         # sudo - ir.cron: whoever enqueues a job may have it run
         cron = self.sudo().env.ref('ir_async.ir_cron_run_jobs', raise_if_not_found=False)
+        if cron and not cron.active and self.sudo().env['ir.config_parameter'].get_param('database.is_neutralized'):
+            # To neutralize a copy switches off all scheduled actions. The jobs that production had are cancelled there.
+            self.env.cr.execute(SQL("UPDATE ir_cron SET active = true WHERE id = %s", cron.id))
+            cron.invalidate_recordset(['active'])
         if cron:
             cron._trigger(fields.Datetime.now() + timedelta(seconds=delay) if delay else None)

@@ -8,7 +8,7 @@ from odoo.exceptions import AccessError, UserError
 from odoo.fields import Domain
 from odoo.tools import SQL, ormcache
 
-from ..engine.origin import origin_expression
+from ..engine.origin import origin_expression, read_origin
 from .ir_async import LIVE
 
 _logger = logging.getLogger(__name__)
@@ -20,6 +20,10 @@ class IrAsync(models.Model):
     is_elsewhere = fields.Boolean(
         "From Another Database", compute='_compute_is_elsewhere', search='_search_is_elsewhere',
         help="It is queued, but came with a copy of another database. It does not run in this one.")
+
+    def _register_hook(self):
+        super()._register_hook()
+        self.env.registry.ir_async_origin = read_origin(self.env.cr)
 
     def _compute_is_elsewhere(self):
         self._insert_pending()

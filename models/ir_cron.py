@@ -1,5 +1,7 @@
 import logging
 
+import psycopg2
+
 from odoo import models
 from odoo.service.model import MAX_TRIES_ON_CONCURRENCY_FAILURE
 
@@ -10,6 +12,13 @@ _logger = logging.getLogger(__name__)
 
 class IrCron(models.Model):
     _inherit = 'ir.cron'
+
+    def _notifydb(self):
+        """Notify the cron workers. They look each minute anyway, and whoever has committed is done."""
+        try:
+            super()._notifydb()
+        except psycopg2.OperationalError as exc:
+            _logger.warning("The cron workers could not be notified: %s", exc)
 
     def _callback(self, cron_name, server_action_id):
         """Run the action again when it lost the race for the key of a job before it committed anything.

@@ -63,10 +63,18 @@ class Runner:
         """
         # The claim has read the sequences. Its snapshot is older than those of the jobs.
         if job.signals != self._signals:
+            self._delete_foreign_registry()
             with contextlib.closing(self._cursor()) as cr:
                 cr.begin()
                 Registry(self.session.dbname).check_signaling(cr)
             self._signals = job.signals
+
+    def _delete_foreign_registry(self):
+        """Keep nothing of another database that had the same name before: the signals of two copies are alike."""
+        registry = Registry.registries.get(self.session.dbname)
+        if registry and getattr(registry, 'ir_async_origin', self.session.origin) != self.session.origin:
+            _logger.info("Database %s was replaced, its registry is loaded again", self.session.dbname)
+            Registry.delete(self.session.dbname)
 
     def forget(self):
         """Leave nothing on the connection; called when no other job follows at once."""

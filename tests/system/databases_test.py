@@ -32,6 +32,20 @@ def test_many_databases(make_database, server, tmp_path):
         assert len({run.pid for run in first.runs() if 'after' in run.name}) == 2, "both workers work"
 
 
+def test_replaced_under_the_same_name(make_database, cluster, server):
+    """Nothing that was cached of a database is taken for that of another one which has its name now."""
+    old, new = make_database(), make_database()
+    for database in (old, new):
+        with database.env() as env:
+            env['ir.config_parameter'].set_param('test.database', database.name)
+        database.leave()
+    with server(workers=1, settings={'poll_interval': 1}):
+        assert old.wait_for(old.enqueue('parameter', 'test.database')).payload == {'result': old.name}
+        old.drop()
+        cluster.sql(f'ALTER DATABASE "{new.name}" RENAME TO "{old.name}"')
+        assert old.wait_for(old.enqueue('parameter', 'test.database')).payload == {'result': new.name}
+
+
 def test_fairness(make_database, server):
     """The jobs of one database do not wait for those of another."""
     busy, other = make_database(), make_database()

@@ -1,10 +1,11 @@
 """No job waits without a reason, and where it has one, somebody says so."""
 import contextlib
 import re
+import subprocess
 import time
 
 import pytest
-from harness import Server, wait_until
+from harness import ODOO, Server, wait_until
 
 CRON_TIME = 100  # seconds: Odoo's cron workers look once a minute, a NOTIFY may come before they listen
 CRONS = ('--workers=1', '--no-http', '--max-cron-threads=1')
@@ -109,6 +110,24 @@ def test_without_workers(database, server):
         assert database.wait_for(job_id).state == 'done'
         assert database.wait_for(dated).state == 'done'
     assert database.effects() == {'queued': 1, 'job': 1, 'dated': 1}
+
+
+def test_neutralized_without_workers(database, server):
+    """What is enqueued in a neutralized copy runs there, though all scheduled actions were switched off."""
+    database.leave()
+    subprocess.run([*ODOO, 'neutralize', '-d', database.name], check=True, capture_output=True)
+    database.sql("UPDATE ir_cron SET active = false")  # the order of the modules is that of the table
+    with server(database, args=CRONS, workers=0):
+        assert database.wait_for(database.enqueue('effect', 'job'), timeout=CRON_TIME).state == 'done'
+
+
+def test_no_connection_for_the_notification(cluster, database):
+    """Whoever has enqueued a job is done, though nobody can be notified."""
+    cluster.sql("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+    try:
+        assert database.job(database.enqueue('effect', 'job')).state == 'created'
+    finally:
+        cluster.sql("GRANT CONNECT ON DATABASE postgres TO PUBLIC")
 
 
 def test_timeout_without_workers(database, server):
