@@ -3,6 +3,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def test_host_that_vanishes(cluster, database, folder):
                 odoo.check()
         finally:
             for odoo in servers:
-                print(odoo.log)  # shown with a failure
+                sys.stdout.write(odoo.log)  # shown with a failure
                 odoo.kill()
             ours.stop()
 
