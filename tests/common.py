@@ -175,6 +175,7 @@ class _TestRunner(Runner):
     def __init__(self, session, registry):
         super().__init__(session)
         self._registry = registry
+        self._progress_pool = None
 
     def _cursor(self):
         cr = self._cr = self._registry.cursor()

@@ -129,7 +129,8 @@ class TestForget(ConnectionCase):
 
     def test_to_be_up_to_date_leaves_no_snapshot(self):
         """The registry may be loaded for a while: the connection is idle then."""
-        runner = Runner(SimpleNamespace(dbname=self.env.cr.dbname, server_version=self.env.cr._cnx.server_version))
+        runner = Runner(SimpleNamespace(
+            dbname=self.env.cr.dbname, server_version=self.env.cr._cnx.server_version, origin=getattr(self.registry, 'ir_async_origin', None)))
         self.addCleanup(runner.close)
         with patch.object(Registry, 'check_signaling', side_effect=lambda cr: cr.execute("SELECT 1")) as check:
             runner.prepare(SimpleNamespace(signals='1 2'))

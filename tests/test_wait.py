@@ -192,9 +192,10 @@ class TestRunAnyway(WaitCase):
 
     def test_states(self):
         """On many records all or nothing, and the message names those that cannot."""
+        states = dict(self.ir_async._fields['state']._description_selection(self.env))
         for state in ('created', 'processing', 'succeeded', 'done', 'failed', 'cancelled'):
             other = self.make_job(state, name="Other")
-            with self.subTest(state=state), self.assertRaisesRegex(UserError, rf"Other \({other.id}: {state}\)"):
+            with self.subTest(state=state), self.assertRaisesRegex(UserError, rf"Other \({other.id}: {states[state]}\)"):
                 (self.job + other).with_user(self.manager).run_anyway()
         self.assertEqual(self.job.state, 'waiting')
         self.ir_async.browse().with_user(self.manager).run_anyway()
