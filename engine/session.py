@@ -23,7 +23,7 @@ from ..exceptions import PoolerFound
 from ..tools.config import settings
 from .channels import Channels
 from .claim import HERE, NOW, READY, Claim
-from .connection import LIVE_PROCESSES, LIVE_SESSIONS, LOCK_CLASS, array, connect_worker
+from .connection import LIVE_SESSIONS, LOCK_CLASS, array, connect_worker
 from .dependencies import Dependencies
 from .fence import ARE_THERE, LOOK_UP, RAISE, token
 from .job import BEGUN, CLAIMED, PUBLISHED, StateChange
@@ -36,6 +36,7 @@ from .origin import (
     warn_of_copies,
 )
 from .rescue import Rescue
+from .serving import database, served_database, serving
 
 _logger = logging.getLogger(__name__)
 
@@ -61,22 +62,22 @@ LOOK = f"""
            EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND {HERE}),
            (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
              WHERE state = 'created' AND date_scheduled IS NOT NULL AND {HERE}),
-           EXISTS (SELECT FROM ir_async_worker WHERE process_key = %(process_key)s)
+           EXISTS (SELECT FROM ir_async_worker WHERE process_key = %(process_key)s AND database = {database('%(origin)s')})
 """
 
-# A row whose lock is gone is that of a session that ended: the lock is taken first. Rows of processes that live stay,
-# since they say who serves this database; rows that jobs still refer to stay until these are rescued.
+# A row whose lock is gone is that of a session that ended: the lock is taken first. Rows that say who serves this database
+# stay; rows that jobs still refer to stay until these are rescued.
 FORGET = f"""
     DELETE FROM ir_async_worker
-     WHERE (process_key = %s OR process_key IS NULL OR process_key NOT IN ({LIVE_PROCESSES}))
+     WHERE (process_key = %(process_key)s OR id NOT IN (SELECT id FROM ({serving('%(origin)s')}) AS worker))
        AND id NOT IN ({LIVE_SESSIONS})
        AND id NOT IN (SELECT session FROM ir_async WHERE state = 'processing')
 """
-REGISTER = """
-    INSERT INTO ir_async_worker (id, host, pid, process_key, channels)
-         SELECT key, %s, %s, %s, %s
+REGISTER = f"""
+    INSERT INTO ir_async_worker (id, host, pid, process_key, channels, database)
+         SELECT key, %(host)s, %(pid)s, %(process_key)s, %(channels)s, {served_database('%(origin)s')}
            FROM nextval('ir_async_worker_id_seq') AS key
-          WHERE pg_try_advisory_lock(%s, key::int)
+          WHERE pg_try_advisory_lock({LOCK_CLASS}, key::int)
       RETURNING id
 """
 CLOSE = """
@@ -165,12 +166,13 @@ class Session:
                 if not has_functions:
                     _report_missing_functions(dbname)
                     return None, None
-                cr.execute(LOOK, {'process_key': process_key, 'origin': AsIs(EXPRESSIONS[is_permitted])})
+                origin = AsIs(EXPRESSIONS[is_permitted])
+                cr.execute(LOOK, {'process_key': process_key, 'origin': origin})
                 is_ready, is_waiting, is_processing, delay, is_known = cr.fetchone()
                 delay = None if delay is None else float(delay)
                 is_due = always or is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
                 if is_due or (process_key and not is_known):  # also without jobs: others ask whether anybody serves this database
-                    session = cls(dbname, connection, cls._register(cr, process_key))
+                    session = cls(dbname, connection, cls._register(cr, origin, process_key))
                     warn_of_copies(cr, dbname, session.origin)
                 if not is_due and session:
                     session.close()
@@ -190,14 +192,17 @@ class Session:
         return origin
 
     @staticmethod
-    def _register(cr, process_key=None):
+    def _register(cr, origin, process_key=None):
         cr.execute(f"LISTEN {STOP_CHANNEL}")
-        cr.execute(FORGET, [process_key])
+        params = {
+            'origin': origin, 'process_key': process_key, 'host': socket.gethostname(), 'pid': os.getpid(),
+            'channels': ','.join(settings().channels) or None,
+        }
+        cr.execute(FORGET, params)
         # A key is taken where the module was installed anew, and sessions of before live.
         row = None
         while not row:
-            cr.execute(REGISTER, [
-                socket.gethostname(), os.getpid(), process_key, ','.join(settings().channels) or None, LOCK_CLASS])
+            cr.execute(REGISTER, params)
             row = cr.fetchone()
         return row[0]
 

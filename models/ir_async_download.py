@@ -9,7 +9,6 @@ from odoo.modules import module
 from odoo.tools import SQL, str2bool
 from odoo.tools.misc import clean_context
 
-from ..engine.connection import LIVE_PROCESSES
 from .ir_async import LIVE
 
 _logger = logging.getLogger(__name__)
@@ -68,12 +67,11 @@ class IrAsync(models.Model):
                       FROM ir_async
                      WHERE state = 'created' AND date_scheduled IS NULL AND limited AND channel = %(channel)s),
                    (SELECT count(DISTINCT process_key)
-                      FROM ir_async_worker
-                     WHERE process_key IN (%(live)s)
-                       AND (channels IS NULL OR %(channel)s = ANY(string_to_array(channels, ','))))
+                      FROM (%(serving)s) AS serving
+                     WHERE channels IS NULL OR %(channel)s = ANY(string_to_array(channels, ',')))
               FROM ir_async
              WHERE state = 'processing'
-            """, channel=channel, live=SQL(LIVE_PROCESSES)))
+            """, channel=channel, serving=self._serving()))
         workers = max(workers, 1)  # the channel is served, whether we see by whom or not
         return busy < workers and (not capacity or running + queued < capacity)
 

@@ -7,7 +7,6 @@ from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 from odoo import api, models
 from odoo.tools import SQL
 
-from ..engine.connection import LIVE_PROCESSES
 from .ir_async import ENDED, LIVE
 from .ir_async_channel import EVERYTHING
 
@@ -281,8 +280,7 @@ class IrAsync(models.Model):
 
         :rtype: int
         """
-        [[count]] = self.env.execute_query(SQL(
-            f"SELECT count(DISTINCT process_key) FROM ir_async_worker WHERE process_key IN ({LIVE_PROCESSES})"))
+        [[count]] = self.env.execute_query(SQL("SELECT count(DISTINCT process_key) FROM (%s) AS serving", self._serving()))
         return count
 
     def _modules_in_flux(self):

@@ -2,31 +2,32 @@
 from odoo import api, models
 from odoo.tools import SQL
 
-from ..engine.connection import LIVE_PROCESSES
+from ..engine.serving import serving
 from .ir_async_channel import EVERYTHING
 
-# A worker process is alive while it holds its lock; its row in this database says that it serves it, and which channels.
-IS_SERVED = f"""
-    EXISTS (
-        SELECT
-          FROM ir_async_worker
-         WHERE process_key IN ({LIVE_PROCESSES})
-           AND (channels IS NULL OR split_part(%s, '/', 1) = ANY(string_to_array(channels, ','))))
-"""
-UNSERVED_CHANNELS = f"""
-    SELECT NOT EXISTS (SELECT FROM ir_async_worker WHERE process_key IN ({LIVE_PROCESSES}) AND channels IS NULL) AND EXISTS (
+IS_SERVED = "EXISTS (SELECT FROM serving WHERE channels IS NULL OR split_part(%s, '/', 1) = ANY(string_to_array(channels, ',')))"
+HAS_UNSERVED = """
+      WITH serving AS (%s)
+    SELECT NOT EXISTS (SELECT FROM serving WHERE channels IS NULL) AND EXISTS (
         SELECT
           FROM (SELECT DISTINCT split_part(channel, '/', 1) AS name FROM ir_async WHERE state IN ('waiting', 'created', 'processing')) queued
          WHERE NOT EXISTS (
                SELECT
-                 FROM ir_async_worker
-                WHERE process_key IN ({LIVE_PROCESSES})
-                  AND (channels IS NULL OR queued.name = ANY(string_to_array(channels, ',')))))
+                 FROM serving
+                WHERE queued.name = ANY(string_to_array(channels, ','))))
 """
 
 
 class IrAsync(models.Model):
     _inherit = 'ir.async'
+
+    @api.model
+    def _serving(self):
+        """Return the query of the live worker processes that serve this database: ``id``, ``process_key``, ``channels``.
+
+        :rtype: SQL
+        """
+        return SQL(serving(self._get_origin_expression()))
 
     @api.model
     def _why_unserved(self, channel='default'):
@@ -39,10 +40,11 @@ class IrAsync(models.Model):
         """
         [[is_upgrading, is_paused, is_served]] = self.env.execute_query(SQL(
             f"""
+            WITH serving AS (%s)
             SELECT EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove')),
                    EXISTS (SELECT FROM ir_async_channel WHERE name IN %s AND paused),
                    {IS_SERVED}
-            """, (EVERYTHING, channel.split('/', 1)[0]), channel))
+            """, self._serving(), (EVERYTHING, channel.split('/', 1)[0]), channel))
         if is_upgrading:
             return 'upgrading'
         if is_paused:
@@ -55,5 +57,5 @@ class IrAsync(models.Model):
 
         :rtype: bool
         """
-        [[has_unserved]] = self.env.execute_query(SQL(UNSERVED_CHANNELS))
+        [[has_unserved]] = self.env.execute_query(SQL(HAS_UNSERVED, self._serving()))
         return has_unserved

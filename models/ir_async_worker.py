@@ -6,7 +6,8 @@ class IrAsyncWorker(models.Model):
     """The workers that serve this database: one row a session, written by the workers themselves.
 
     A session is alive while its key is locked in this database, a process while its key is locked on ``postgres``. The row
-    of a session that was closed stays as long as its process lives: it says who serves this database.
+    of a session that was closed stays as long as its process lives: it says who serves this database. See
+    :mod:`~odoo.addons.ir_async.engine.serving`.
     """
     _name = 'ir.async.worker'
     _description = "Background Job Worker"
@@ -17,6 +18,8 @@ class IrAsyncWorker(models.Model):
     pid = fields.Integer(string="Process", readonly=True, aggregator=None)
     process_key = fields.Integer(readonly=True, aggregator=None, help="The lock that its process holds")
     channels = fields.Char(readonly=True, help="Only jobs of these channels, all if empty")
+    database = fields.Char(
+        readonly=True, help="The database that it found, its name, and the versions of the worker. It counts while they are the same.")
     running_job_id = fields.Integer(readonly=True, aggregator=None, help="The job that a cron worker runs")
     closed = fields.Boolean(readonly=True, help="It keeps no connection while there is nothing to do")
 

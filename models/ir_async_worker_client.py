@@ -1,7 +1,8 @@
 from odoo import api, fields, models
 from odoo.fields import Domain
+from odoo.tools import SQL
 
-from ..engine.connection import LIVE_PROCESSES, LIVE_SESSIONS
+from ..engine.connection import LIVE_SESSIONS
 
 
 class IrAsyncWorker(models.Model):
@@ -20,9 +21,9 @@ class IrAsyncWorker(models.Model):
             worker.display_name = f"{worker.host} ({worker.pid})"
 
     def _alive_ids(self):
-        self.env.cr.execute(
-            f"SELECT id FROM ir_async_worker WHERE process_key IN ({LIVE_PROCESSES}) OR id IN ({LIVE_SESSIONS})")
-        return {key for key, in self.env.cr.fetchall()}
+        return {key for key, in self.env.execute_query(SQL(
+            "SELECT id FROM (%s) AS serving UNION SELECT id FROM ir_async_worker WHERE id IN (%s)",
+            self.env['ir.async']._serving(), SQL(LIVE_SESSIONS)))}
 
     def _compute_is_alive(self):
         alive = self._alive_ids()

@@ -1,5 +1,13 @@
+import re
+
+from psycopg2.extensions import AsIs
+
+from odoo.tools import SQL
+
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine.connection import PROCESS_LOCK_CLASS, connect
+from odoo.addons.ir_async.engine.serving import served_database
+from odoo.addons.ir_async.engine.session import Session
 
 
 class TestServed(QueueCase):
@@ -11,7 +19,9 @@ class TestServed(QueueCase):
 
     def worker(self, key, channels=None, is_alive=True):
         """Add a worker process that serves this database; return what ends it."""
-        self.env.cr.execute("INSERT INTO ir_async_worker (process_key, channels) VALUES (%s, %s)", [key, channels])
+        self.env.cr.execute(SQL(
+            "INSERT INTO ir_async_worker (process_key, channels, database) VALUES (%s, %s, %s)",
+            key, channels, SQL(served_database(self.env['ir.async']._get_origin_expression()))))
         if is_alive:
             connection = connect('postgres')
             self.addCleanup(connection.close)
@@ -49,6 +59,49 @@ class TestServed(QueueCase):
         with connection.cursor() as cr:
             cr.execute("SELECT pg_advisory_lock(%s, %s)", [PROCESS_LOCK_CLASS, 11])
         self.assertEqual(self.why(), 'no_worker')
+
+    def test_a_row_of_something_else(self):
+        """It came with a copy, was written under another name, by another version, or before rows said so."""
+        self.worker(11)
+        self.env.cr.execute("SELECT database FROM ir_async_worker")
+        [database] = self.env.cr.fetchone()
+        for part in ('^[^/]*', '/[0-9]+', f'/{self.env.cr.dbname}', 'base [^,]*', 'ir_async .*', '.*'):
+            with self.subTest(part=part):
+                self.env.cr.execute("UPDATE ir_async_worker SET database = %s", [re.sub(part, 'x', database, count=1)])
+                self.assertEqual(self.why(), 'no_worker')
+                self.assertEqual(self.env['ir.async']._count_workers(), 0)
+                self.assertFalse(self.env['ir.async.worker'].search([('is_alive', '=', True)]))
+        self.env.cr.execute("UPDATE ir_async_worker SET database = NULL")
+        self.assertEqual(self.why(), 'no_worker')
+        self.env.cr.execute("UPDATE ir_async_worker SET database = %s", [database])
+        self.assertIsNone(self.why())
+
+    def test_versions(self):
+        """Workers of another version leave a database alone."""
+        self.worker(11)
+        for name in ('base', 'ir_async'):
+            module = self.env['ir.module.module'].search([('name', '=', name)])
+            version, module.latest_version = module.latest_version, '19.0.9.9.9'
+            module.flush_recordset()
+            self.assertEqual(self.why(), 'no_worker')
+            module.latest_version = version
+            module.flush_recordset()
+            self.assertIsNone(self.why())
+
+    def test_registered(self):
+        """What a worker writes counts, and goes where it does not any more."""
+        self.worker(11)
+        self.env.cr.execute("DELETE FROM ir_async_worker")
+        origin = AsIs(self.env['ir.async']._get_origin_expression())
+        with self.env.cr._cnx.cursor() as cr:
+            key = Session._register(cr, origin, 11)
+            cr.execute("SELECT pg_advisory_unlock_all()")
+            self.assertIsNone(self.why())
+            Session._register(cr, origin)
+            self.assertTrue(self.env['ir.async.worker'].browse(key).exists())
+            cr.execute("UPDATE ir_async_worker SET database = 'another'")
+            Session._register(cr, origin)
+        self.assertFalse(self.env['ir.async.worker'].browse(key).exists())
 
     def test_a_session_that_closed(self):
         """An idle worker keeps no connection, and serves the database all the same."""

@@ -199,6 +199,62 @@ def test_copy(cluster, database, server, copy_database):
         copy.drop()
 
 
+def why_unserved(database):
+    """Return why no live worker would start a job there, and be out of the way again."""
+    with database.env() as env:
+        reason = env['ir.async']._why_unserved()
+    database.leave()
+    return reason
+
+
+def wait_until_left(database):
+    """Wait until the workers serve a database without a connection to it."""
+    wait_until(lambda: why_unserved(database) is None, "a worker serves it")
+    wait_until(lambda: not database.backends(), "nobody is in the database", 120)
+
+
+def test_a_copy_is_not_served(cluster, database, server):
+    """The workers of the original, whose rows came along, do not serve the copy."""
+    with server(database):
+        wait_until_left(database)
+        copy = by_template(cluster, database, f'{database.name}_copy')
+        try:
+            assert why_unserved(copy) == 'no_worker'
+            assert why_unserved(database) is None
+        finally:
+            copy.drop()
+
+
+@pytest.mark.parametrize('are_all_served', [False, True])
+def test_renamed_while_served(cluster, database, server, are_all_served):
+    """Workers serve a database under the name that they know; those of all databases learn the new one."""
+    old_name, new_name = database.name, f'{database.name}_new'
+    with server(*([] if are_all_served else [database]), settings={'poll_interval': 1}):
+        wait_until_left(database)
+        cluster.sql(f'ALTER DATABASE "{old_name}" RENAME TO "{new_name}"')
+        database.name = new_name
+        try:
+            if are_all_served:
+                wait_until(lambda: why_unserved(database) is None, "a worker serves it under its new name", 60)
+                assert database.wait_for(database.enqueue('effect', 'job')).state == 'done'
+            else:
+                assert why_unserved(database) == 'no_worker'
+        finally:
+            if not are_all_served:
+                cluster.sql(f'ALTER DATABASE "{new_name}" RENAME TO "{old_name}"')
+                database.name = old_name
+
+
+def test_upgraded_while_served(database, server):
+    """Workers of another version leave the database alone: they do not serve it."""
+    with server(database):
+        wait_until_left(database)
+        version = database.value("SELECT latest_version FROM ir_module_module WHERE name = 'ir_async'")
+        for latest, reason in (('19.0.9.9.9', 'no_worker'), (version, None)):
+            database.sql("UPDATE ir_module_module SET latest_version = %s WHERE name = 'ir_async'", [latest])
+            assert why_unserved(database) == reason
+
+
 def test_rename(cluster, database, server):
     """A database that is renamed goes on."""
     ids = [database.enqueue('effect', 'job'), database.enqueue('effect', 'limited', options={'channel': 'limited'})]
