@@ -11,8 +11,8 @@ const SUMMARY_DELAYS = { quiet: 1000, max: 3000 };
 const MAX_TOASTS = 3;
 const AUTOCLOSE_DELAY = 8000;
 const SUMMARY = "summary";
-// A toast is read in passing: the dialog has the whole error.
-const MAX_ERROR_LENGTH = 150;
+// A toast is read in passing: the dialog has the whole error, the list the whole name.
+const MAX_LENGTH = 150;
 // A call that does not answer holds back no toasts for longer.
 const MAX_CALL_DURATION = 5000;
 
@@ -117,7 +117,7 @@ export class AsyncJobToasts {
                 },
             });
         const options = {
-            title: job.name || _t("Background job"),
+            title: getTitle(job.name),
             autocloseDelay: AUTOCLOSE_DELAY,
             buttons,
         };
@@ -185,7 +185,7 @@ export class AsyncJobToasts {
             : _t(
                   "This is taking longer than expected. You can keep working; the result will appear under Background jobs."
               );
-        this.notification.add(message, { title: name || _t("Background job"), type: "info" });
+        this.open(Symbol("background"), message, { title: getTitle(name), type: "info" });
     }
 
     open(key, message, options, toast) {
@@ -200,8 +200,13 @@ export class AsyncJobToasts {
     }
 }
 
+/** @param {string|false} [name] of a job */
+function getTitle(name) {
+    return shorten(name || "") || _t("Background job");
+}
+
 /** @param {string} [text] */
 function shorten(text = "") {
     const line = text.replace(/\s+/g, " ").trim();
-    return line.length > MAX_ERROR_LENGTH ? `${line.slice(0, MAX_ERROR_LENGTH).trim()}…` : line;
+    return line.length > MAX_LENGTH ? `${line.slice(0, MAX_LENGTH).trim()}…` : line;
 }

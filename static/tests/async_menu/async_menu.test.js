@@ -433,9 +433,11 @@ test("opening the list closes the toasts that would cover it", async () => {
     await mountWithCleanup(AsyncMenu, { env });
     await startEnded("Failed", "failed", makeErrorPayload());
     await advanceTime(300);
-    expect(toasts.map(({ isOpen }) => isOpen)).toEqual([true]);
+    getService("async_job").toasts.showBackground("First");
+    getService("async_job").toasts.showBackground("Second");
+    expect(toasts.map(({ isOpen }) => isOpen)).toEqual([true, true, true]);
     await contains(".o_ir_async_systray").click();
-    expect(toasts.map(({ isOpen }) => isOpen)).toEqual([false]);
+    expect(toasts.map(({ isOpen }) => isOpen)).toEqual([false, false, false]);
 });
 
 test("icons turn around their own centre", async () => {

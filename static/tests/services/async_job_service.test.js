@@ -1189,6 +1189,22 @@ describe("news", () => {
 });
 
 describe("what toasts say", () => {
+    test("of a long name, the beginning", async () => {
+        const toasts = mockNotifications();
+        mockExport(() => ({ asyncJobId: startJob("word ".repeat(100)) }));
+        await makeAsyncJobEnv();
+        callExport({});
+        await nextMessages();
+        await advanceTime(BLOCK_UI_DURATION);
+        await changeJob(1, "failed", { payload: makeErrorPayload() });
+        await advanceTime(300);
+        expect(toasts).toHaveLength(2);
+        for (const { title } of toasts) {
+            expect(title.length).toBeLessThan(160);
+            expect(title).toMatch(/^word .* word…$/);
+        }
+    });
+
     test("of a long error, the beginning", async () => {
         const toasts = mockNotifications();
         await makeAsyncJobEnv();
