@@ -5,6 +5,7 @@ import { _t } from "@web/core/l10n/translation";
 import { useService } from "@web/core/utils/hooks";
 import {
     STATE_LABELS,
+    getShownState,
     hasAction,
     hasValue,
     isDownload,
@@ -47,7 +48,7 @@ export class AsyncJobItem extends Component {
     }
 
     get stateLabel() {
-        return STATE_LABELS[this.props.job.state].toString();
+        return STATE_LABELS[getShownState(this.props.job)].toString();
     }
 
     /** Why the job is not running, as far as that is known. */

@@ -7,7 +7,13 @@ import { _t } from "@web/core/l10n/translation";
 import { registry } from "@web/core/registry";
 import { useService } from "@web/core/utils/hooks";
 import { formatInteger } from "@web/views/fields/formatters";
-import { isLive, isResultWaiting, isScheduleUnknown, needsAttention } from "../core/async_job";
+import {
+    getShownState,
+    isLive,
+    isResultWaiting,
+    isScheduleUnknown,
+    needsAttention,
+} from "../core/async_job";
 import { AsyncJobItem } from "./async_job_item";
 
 // There are views for more.
@@ -134,7 +140,7 @@ function getRank(job) {
     if (job.state === "processing") {
         return 0;
     }
-    if (["succeeded", "failed"].includes(job.state)) {
+    if (["succeeded", "failed"].includes(getShownState(job))) {
         return 1;
     }
     return isLive(job) ? 2 : 3;

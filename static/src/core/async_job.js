@@ -1,3 +1,4 @@
+import { browser } from "@web/core/browser/browser";
 import { _t } from "@web/core/l10n/translation";
 
 /**
@@ -28,6 +29,9 @@ export const STATE_LABELS = {
     cancelled: _t("Cancelled"),
 };
 
+const CLOSE = "ir.actions.act_window_close";
+// There, `download=` has a file saved.
+const FILE_PATH = /^\/web\/(content|image)(\/|$)/;
 const LIVE_STATES = new Set(["waiting", "created", "processing"]);
 
 /** @param {AsyncJob} job */
@@ -35,15 +39,33 @@ export function isLive(job) {
     return LIVE_STATES.has(job.state);
 }
 
-/** @param {Pick<AsyncJob, "payload"|"resultType">} job */
-export function hasAction({ payload, resultType }) {
-    const type = payload === undefined ? resultType : payload?.result?.type;
-    return Boolean(type?.startsWith?.("ir.actions."));
+/** @returns {any} */
+function getResultType({ payload, resultType }) {
+    return payload === undefined ? resultType : payload?.result?.type;
+}
+
+/**
+ * Return whether the result is an action that does something also later.
+ *
+ * @param {Pick<AsyncJob, "payload"|"resultType">} job
+ */
+export function hasAction(job) {
+    const type = getResultType(job);
+    return Boolean(type?.startsWith?.("ir.actions.")) && type !== CLOSE;
+}
+
+/**
+ * Return whether the result only closes the dialog in which the method was called, as that of most wizards.
+ *
+ * @param {Pick<AsyncJob, "payload"|"resultType">} job
+ */
+export function hasCloseAction(job) {
+    return getResultType(job) === CLOSE;
 }
 
 /** Return whether the result is text or data that users can look at. */
 export function hasValue(job) {
-    if (hasAction(job)) {
+    if (hasAction(job) || hasCloseAction(job)) {
         return false;
     }
     if (job.payload === undefined) {
@@ -61,6 +83,18 @@ export function isResultWaiting(job) {
     return job.state === "succeeded" && hasAction(job);
 }
 
+/**
+ * Return the state that users see: with a result that nobody can use, a job is done.
+ *
+ * @param {AsyncJob} job
+ * @returns {AsyncJobState}
+ */
+export function getShownState(job) {
+    const isKnown = job.payload !== undefined || hasCloseAction(job);
+    const isDone = job.state === "succeeded" && isKnown && !hasAction(job) && !hasValue(job);
+    return isDone ? "done" : job.state;
+}
+
 /** Return whether the job is queued and nobody asked the server when it may start. */
 export function isScheduleUnknown(job) {
     return ["waiting", "created"].includes(job.state) && job.scheduledAt === undefined;
@@ -72,16 +106,34 @@ export function needsAttention(job) {
 }
 
 /**
- * Files are not opened in a new window: long after the click, browsers take that for a pop-up.
+ * Return the address of a file that an action downloads from this server.
+ *
+ * Files are not opened in a new window: long after the click, browsers take that for a pop-up. Any other address is
+ * opened as Odoo does. It may be a page, or another site, which lets nobody read what it answers.
  *
  * @param {Object} [action]
+ * @returns {string|null}
  */
+export function getDownloadUrl(action) {
+    if (action?.type !== "ir.actions.act_url" || !action.url) {
+        return null;
+    }
+    const path = /^(http|\/)/.test(action.url) ? action.url : `/${action.url}`; // as Odoo does
+    const { href, origin } = browser.location;
+    if (!URL.canParse(path, href)) {
+        return null;
+    }
+    const url = new URL(path, href);
+    if (url.origin !== origin) {
+        return null;
+    }
+    const isFile = FILE_PATH.test(url.pathname) && url.searchParams.get("download");
+    return isFile || action.target === "download" ? path : null;
+}
+
+/** @param {Object} [action] */
 export function isDownload(action) {
-    return (
-        action?.type === "ir.actions.act_url" &&
-        (action.target === "download" ||
-            /^\/?web\/(content|image)\b|[?&]download=/.test(action.url || ""))
-    );
+    return getDownloadUrl(action) !== null;
 }
 
 /**
@@ -96,4 +148,22 @@ export function completeAction(action) {
         return { ...action, views: modes.map((mode, i) => [i ? false : viewId, mode.trim()]) };
     }
     return action;
+}
+
+/**
+ * Leave out of an action that it closes the dialog in which the method was called: by now, that would be another one.
+ *
+ * @param {Object} action
+ */
+export function withoutClose(action) {
+    const changes = {};
+    for (const option of ["close", "close_on_report_download"]) {
+        if (action[option]) {
+            changes[option] = false;
+        }
+    }
+    if (action.params?.next?.type === CLOSE) {
+        changes.params = { ...action.params, next: false };
+    }
+    return { ...action, ...changes };
 }

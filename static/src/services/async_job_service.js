@@ -9,11 +9,13 @@ import { Deferred } from "@web/core/utils/concurrency";
 import { batched } from "@web/core/utils/timing";
 import {
     completeAction,
+    getDownloadUrl,
     hasAction,
+    hasCloseAction,
     hasValue,
-    isDownload,
     isLive,
     isScheduleUnknown,
+    withoutClose,
 } from "../core/async_job";
 import { AsyncJobCancelledError, makeJobError } from "../core/async_job_error";
 import { AsyncJobResultDialog } from "../core/async_job_result/async_job_result";
@@ -117,8 +119,8 @@ export class AsyncJobService {
     async run(call, options = {}) {
         const job = await this.asyncRpc(call, { ...options, isOffered: true });
         if (!job.inBackground && job.state === "succeeded") {
-            if (hasAction(job)) {
-                await this.openPayload(job.payload);
+            if (hasAction(job) || hasCloseAction(job)) {
+                await this.doAction(job.payload.result);
             }
             await this.complete(job.id);
         }
@@ -301,14 +303,16 @@ export class AsyncJobService {
      * @param {string|false} [name] of the job
      */
     async openPayload(payload, name) {
-        const action = payload?.result;
-        if (isDownload(action)) {
-            await downloadFile(action.url);
-        } else if (payload && hasAction({ payload })) {
-            await this.action.doAction(completeAction(action));
+        if (payload && hasAction({ payload })) {
+            await this.doAction(withoutClose(payload.result));
         } else if (payload && hasValue({ payload })) {
             this.dialog.add(AsyncJobResultDialog, { name, result: payload.result });
         }
+    }
+
+    async doAction(action) {
+        const url = getDownloadUrl(action);
+        await (url === null ? this.action.doAction(completeAction(action)) : downloadFile(url));
     }
 
     /**

@@ -41,6 +41,7 @@ const ACTION = {
     res_model: "res.partner",
     views: [[false, "list"]],
 };
+const CLOSE = { type: "ir.actions.act_window_close" };
 const DOWNLOAD = { type: "ir.actions.act_url", url: "/web/content/7?download=true" };
 
 async function mountMenu() {
@@ -79,6 +80,8 @@ test("spins while something runs, and counts the results", async () => {
     expect(".o_ir_async_counter").toHaveText("1");
     expect(".o_ir_async_systray").toHaveAttribute("aria-label", "Background jobs, 1 result ready");
     await startEnded("Number", "succeeded", { result: 42 }); // nothing to open
+    await startEnded("Wizard", "succeeded", { result: CLOSE });
+    await startEnded("Falsy", "succeeded", { result: false });
     await startEnded("File", "succeeded", { result: DOWNLOAD });
     expect(".o_ir_async_counter").toHaveText("2");
     await changeJob(jobId, "done");
@@ -94,6 +97,8 @@ test("a row says how the job is, and what can be done", async () => {
         ["succeeded", { result: ACTION }],
         ["succeeded", { result: DOWNLOAD }],
         ["succeeded", { result: 42 }],
+        ["succeeded", { result: CLOSE }],
+        ["succeeded", { result: false }],
         ["done"],
         ["failed", makeErrorPayload()],
         ["cancelled"],
@@ -120,6 +125,8 @@ test("a row says how the job is, and what can be done", async () => {
         "Waiting | Cancel",
         "Queued | Cancel",
         "Cancelled | Retry | Dismiss",
+        "Done | Dismiss",
+        "Done | Dismiss",
         "Done | Dismiss",
     ]);
     expect(".o_ir_async_job_error").toHaveText("Division by zero");

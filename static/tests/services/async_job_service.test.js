@@ -56,6 +56,12 @@ describe.current.tags("headless");
 defineIrAsyncModels();
 
 const CALL = { model: "res.partner", method: "start_export" };
+const CLOSE = { type: "ir.actions.act_window_close" };
+const NOTIFICATION = {
+    type: "ir.actions.client",
+    tag: "display_notification",
+    params: { message: "x" },
+};
 const ACTION = { type: "ir.actions.act_window", res_model: "res.partner", view_mode: "list" };
 
 /** The method under test of the server. */
@@ -499,6 +505,9 @@ describe("toasts", () => {
         for (const [state, payload] of [
             ["succeeded", { result: ACTION }],
             ["succeeded", { result: { type: "ir.actions.act_url", url } }],
+            ["succeeded", { result: NOTIFICATION }],
+            ["succeeded", { result: CLOSE }],
+            ["succeeded", { result: false }],
             ["succeeded", { result: 42 }],
             ["done"],
             ["failed", makeErrorPayload()],
@@ -514,6 +523,9 @@ describe("toasts", () => {
         ).toEqual([
             "Export | The result is ready. | success | Open",
             "Export | Your file is ready. | success | Download",
+            "Export | The result is ready. | success | Open",
+            "Export | It is done. | success",
+            "Export | It is done. | success",
             "Export | It is done. | success",
             "Export | It is done. | success",
             "Export | Division by zero | danger | Show error",
@@ -641,6 +653,71 @@ describe("open", () => {
         expect(getService("async_job").jobs[jobId].state).toBe("done");
     });
 
+    test("only what Odoo would download is downloaded", async () => {
+        mockService("action", {
+            doAction({ url }) {
+                expect.step(`open ${url}`);
+            },
+        });
+        patchWithCleanup(downloadFile, {
+            _download: async (url) => expect.step(`download ${url}`),
+        });
+        await makeAsyncJobEnv();
+        const { origin } = browser.location;
+        const elsewhere = "https://www.example.com";
+        for (const [url, target, what] of [
+            ["/web/content/7?download=true", "new", "download"],
+            ["/web/image/7/x.png?size=1&download=1", undefined, "download"],
+            ["web/content/7?download=true", undefined, "download /"],
+            [`${origin}/web/content/7?download=true`, undefined, "download"],
+            ["/web/content?id=7&download=1", undefined, "download"],
+            ["/my/file", "download", "download"],
+            ["/web/content/7", "new", "open"],
+            ["/web/content/7?download=", "new", "open"],
+            ["/web/contents?download=1", "new", "open"],
+            ["/shared/file?download=1", "new", "open"],
+            ["/shop?next=/web/content/7?download=1", "self", "open"],
+            [`${elsewhere}/web/content/7?download=true`, undefined, "open"],
+            [`${elsewhere}/file`, "download", "open"],
+            ["//www.example.com/web/content/7?download=true", undefined, "open"],
+            ["https://[?download=true", undefined, "open"],
+            [false, "download", "open"],
+        ]) {
+            const result = { type: "ir.actions.act_url", url, target };
+            await getService("async_job").open(await startEnded("succeeded", { result }));
+            expect.verifySteps([what.endsWith("/") ? what + url : `${what} ${url}`]);
+        }
+    });
+
+    test("nothing that was opened later is closed", async () => {
+        mockService("action", {
+            doAction(action) {
+                expect.step(action);
+            },
+        });
+        await makeAsyncJobEnv();
+        const params = { message: "x" };
+        for (const [result, opened] of [
+            [CLOSE],
+            [
+                { ...NOTIFICATION, params: { ...params, next: CLOSE } },
+                { ...NOTIFICATION, params: { ...params, next: false } },
+            ],
+            [NOTIFICATION, NOTIFICATION],
+            [
+                { type: "ir.actions.act_url", url: "/x", close: true },
+                { type: "ir.actions.act_url", url: "/x", close: false },
+            ],
+            [
+                { type: "ir.actions.report", close_on_report_download: true },
+                { type: "ir.actions.report", close_on_report_download: false },
+            ],
+        ]) {
+            await getService("async_job").open(await startEnded("succeeded", { result }));
+            expect.verifySteps(opened ? [opened] : []);
+        }
+    });
+
     test("a download that fails can be tried again", async () => {
         patchWithCleanup(downloadFile, {
             _download: async () => {
@@ -649,7 +726,7 @@ describe("open", () => {
         });
         await makeAsyncJobEnv();
         const jobId = await startEnded("succeeded", {
-            result: { type: "ir.actions.act_url", url: "/web/content/7" },
+            result: { type: "ir.actions.act_url", url: "/web/content/7?download=true" },
         });
         await expect(getService("async_job").open(jobId)).rejects.toThrow("404");
         expect(getService("async_job").jobs[jobId].state).toBe("succeeded");
@@ -846,6 +923,25 @@ describe("run", () => {
         await advanceTime(500);
         expect.verifySteps([]);
         expect(toasts.map(({ message }) => message)).toEqual(["The result is ready."]);
+    });
+
+    test("closes the dialog of the user who is kept waiting", async () => {
+        mockService("action", {
+            doAction({ type, params }) {
+                expect.step(params?.next.type || type);
+            },
+        });
+        mockExport();
+        await makeAsyncJobEnv();
+        const next = { ...NOTIFICATION, params: { message: "x", next: CLOSE } };
+        for (const [i, result] of [CLOSE, next].entries()) {
+            runExport();
+            await nextMessages();
+            await changeJob(i + 1, "succeeded", { payload: { result } });
+            await nextMessages();
+            expect.verifySteps([CLOSE.type]);
+            expect(getService("async_job").jobs[i + 1].state).toBe("done");
+        }
     });
 
     test("hands plain data to the caller", async () => {
