@@ -120,7 +120,7 @@ class IrAsync(models.Model):
           ORDER BY id
             """,
             uid=self.env.uid, limit=LISTED_MAX, max_size=BUS_PAYLOAD_MAX_SIZE,
-            job_ids=[int(job_id) for job_id in job_ids or ()]))
+            job_ids=[job_id for job_id in map(int, job_ids or ()) if 0 < job_id < 2**31]))  # the others do not exist
         for row in rows:
             row['name'] = row['name'] or False
             for key in ('ended_ago', 'scheduled_in', 'is_stuck'):

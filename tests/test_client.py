@@ -46,6 +46,8 @@ class TestClient(TransactionCase):
         self.assertIs(rows[2]['name'], False)
         rows = self.jobs_of(self.user, [dismissed.id, foreign.id])
         self.assertEqual({row['id'] for row in rows}, {live.id, ready.id, nameless.id, dismissed.id}, "no job of others")
+        rows = self.jobs_of(self.user, [dismissed.id, 0, -1, 2**31, -2**31 - 1, 2**63])
+        self.assertEqual({row['id'] for row in rows}, {live.id, ready.id, nameless.id, dismissed.id}, "the others do not exist")
 
     def test_user_jobs_large_payload(self):
         self.enqueue("Large", state='succeeded', payload='{"result": "%s"}' % ('x' * 70_000))

@@ -29,6 +29,8 @@ export const STATE_LABELS = {
     cancelled: _t("Cancelled"),
 };
 
+// Ids are 32 bits in the database.
+const MAX_ID = 2 ** 31 - 1;
 const CLOSE = "ir.actions.act_window_close";
 // There, `download=` has a file saved.
 const FILE_PATH = /^\/web\/(content|image)(\/|$)/;
@@ -37,6 +39,11 @@ const LIVE_STATES = new Set(["waiting", "created", "processing"]);
 /** @param {AsyncJob} job */
 export function isLive(job) {
     return LIVE_STATES.has(job.state);
+}
+
+/** Return whether a job can have this id. */
+export function isJobId(id) {
+    return Number.isInteger(id) && id > 0 && id <= MAX_ID;
 }
 
 /** @returns {any} */

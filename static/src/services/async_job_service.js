@@ -13,6 +13,7 @@ import {
     hasAction,
     hasCloseAction,
     hasValue,
+    isJobId,
     isLive,
     isScheduleUnknown,
     withoutClose,
@@ -198,7 +199,7 @@ export class AsyncJobService {
         this.calls.add(call);
         try {
             const answer = await call;
-            if (!Number.isInteger(answer?.asyncJobId)) {
+            if (!isJobId(answer?.asyncJobId)) {
                 const text = String(JSON.stringify(answer)).slice(0, MAX_SHOWN_ANSWER);
                 throw new Error(
                     `${model}.${method}() must answer { asyncJobId: <id of the job> } to be waited for, not ${text}`

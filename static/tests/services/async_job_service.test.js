@@ -418,6 +418,20 @@ describe("asyncRpc", () => {
         expect(outcome.error.message).toInclude('{"jobId":3}');
     });
 
+    test("rejects what cannot be the id of a job", async () => {
+        let asyncJobId;
+        mockExport(() => ({ asyncJobId }));
+        await makeAsyncJobEnv();
+        for (asyncJobId of [0, -1, 1.5, "5", 2 ** 31, 2 ** 53]) {
+            const outcome = callExport();
+            await nextMessages();
+            expect(outcome.error?.message).toInclude(
+                `{"asyncJobId":${JSON.stringify(asyncJobId)}}`
+            );
+            expect(getService("async_job").watchers.size).toBe(0);
+        }
+    });
+
     test("two may wait for the same job", async () => {
         let asyncJobId;
         mockExport(() => ({ asyncJobId: (asyncJobId ??= startJob("Export")) }));
