@@ -88,7 +88,8 @@ class IrAsync(models.Model):
     def _call_download(self, kind, description, target, *args, is_short=False, identity=None):
         """Have a job make a file, and return what ``asyncRpc`` in the web client takes.
 
-        While a job of the same user makes the same file, there is no second one.
+        While a job of the same user for the same file is queued, there is no second one. Once it has begun, it may have
+        read what has been changed since.
 
         :param str kind: ``export`` or ``report``
         :param str description: what users see in their list
@@ -101,10 +102,10 @@ class IrAsync(models.Model):
         context = {name: value for name, value in target.__self__.env.context.items() if name != 'async_job_id'}
         content = json.dumps([self.env.uid, target.__self__._name, identity, context], sort_keys=True, default=repr)
         key = f'ir_async.{kind}/{hashlib.sha256(content.encode()).hexdigest()}'
-        is_repeated = self.search_count([('key', '=', key), ('user_id', '=', self.env.uid), ('state', 'in', LIVE)], limit=1)
-        options = {'channel': kind, 'key': key, **({'priority': SHORT_PRIORITY} if is_short else {})}
+        queued = self.search([('key', '=', key), ('user_id', '=', self.env.uid), ('state', '=', 'created')])
+        options = {'channel': kind, 'key': key, 'key_until': 'start', **({'priority': SHORT_PRIORITY} if is_short else {})}
         job = self.with_options(**options).call_notify(description, target, *args)
-        if is_repeated:
+        if job.id in queued.ids:
             self.env.user._bus_send('simple_notification', {
                 'type': 'info',
                 'message': self.env._("“%(name)s” is already being prepared. You will get that file.", name=job.name),

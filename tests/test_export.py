@@ -448,11 +448,18 @@ class TestExport(AsyncCase, HttpCase):
         with self.assertEnqueuesNothing():
             self.assertEqual(self.start_export('csv', params), job)
             self.assertEqual(self.start_export('csv', dict(reversed(params.items()))), job, "the order of keys is nothing")
-            self.env.cr.execute("UPDATE ir_async SET state = 'processing' WHERE id = %s", [job.id])
-            self.assertEqual(self.start_export('csv', params), job)
-        self.env.cr.execute("UPDATE ir_async SET state = 'created' WHERE id = %s", [job.id])
-        self.run_jobs()
-        self.assertNotEqual(self.start_export('csv', params), job, "it has ended")
+        self.env.cr.flush()
+        self.env.cr.execute("UPDATE ir_async SET state = 'processing', claims = 1 WHERE id = %s", [job.id])
+        sent = []
+        self.startPatch(patch.object(type(self.env['res.users']), '_bus_send', lambda _self, name, _message: sent.append(name)))
+        other = self.start_export('csv', params)
+        self.assertNotEqual(other, job, "what it has read may be old news")
+        self.assertNotIn('simple_notification', sent)
+        with self.assertEnqueuesNothing():
+            self.assertEqual(self.start_export('csv', params), other)
+        self.assertIn('simple_notification', sent)
+        self.assertEqual(self.run_jobs(), other)
+        self.assertNotIn(self.start_export('csv', params), job + other, "they have begun")
 
     def test_asked_otherwise(self):
         self.env['res.lang']._activate_lang('fr_FR')

@@ -223,8 +223,12 @@ class TestReport(AsyncCase, HttpCase):
         self.assertEqual(len({job, *others}), 6)
         with self.assertEnqueuesNothing():
             self.assertEqual(self.start_report(self.partners.ids), job)
-            self.env.cr.execute("UPDATE ir_async SET state = 'processing' WHERE id = %s", [job.id])
-            self.assertEqual(self.start_report(self.partners.ids), job)
+        self.env.cr.flush()
+        self.env.cr.execute("UPDATE ir_async SET state = 'processing', claims = 1 WHERE id = %s", [job.id])
+        other = self.start_report(self.partners.ids)
+        self.assertNotEqual(other, job, "what it has read may be old news")
+        with self.assertEnqueuesNothing():
+            self.assertEqual(self.start_report(self.partners.ids), other)
 
     def test_unknown_report(self):
         self.report.report_name = 'ir_async.renamed'
