@@ -9,7 +9,8 @@ from odoo.modules import module
 from odoo.tools import SQL, str2bool
 from odoo.tools.misc import clean_context
 
-from .ir_async import LIVE
+from ..engine.channels import RUNNING, SLOT_DELAY
+from ..engine.claim import IS_PAUSED
 
 _logger = logging.getLogger(__name__)
 
@@ -56,24 +57,28 @@ class IrAsync(models.Model):
         :param str channel: the name of the channel
         :rtype: bool
         """
-        # sudo - ir.async.channel: the limits apply to all users
-        capacity = self.env['ir.async.channel'].sudo().search([('name', '=', channel)]).capacity
         self.flush_model()
-        [[running, busy, queued, workers]] = self.env.execute_query(SQL(
-            """
-            SELECT count(*) FILTER (WHERE channel = %(channel)s),
-                   count(DISTINCT session),
+        [[delay, capacity, interval, running, busy, queued, workers]] = self.env.execute_query(SQL(
+            f"""
+              WITH {RUNNING},
+                   candidate AS (SELECT %(channel)s::varchar AS channel)
+            SELECT CASE WHEN NOT {IS_PAUSED} THEN {SLOT_DELAY} END,
+                   limits.capacity,
+                   limits.interval,
+                   coalesce((SELECT jobs FROM running WHERE channel = candidate.channel), 0),
+                   (SELECT count(DISTINCT session) FROM ir_async WHERE state = 'processing'),
                    (SELECT count(*)
                       FROM ir_async
                      WHERE state = 'created' AND date_scheduled IS NULL AND limited AND channel = %(channel)s),
                    (SELECT count(DISTINCT process_key)
                       FROM (%(serving)s) AS serving
                      WHERE channels IS NULL OR %(channel)s = ANY(string_to_array(channels, ',')))
-              FROM ir_async
-             WHERE state = 'processing'
-            """, channel=channel, serving=self._serving()))
+              FROM candidate
+         LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
+            """, channel=channel, origin=self._origin_sql(), serving=self._serving()))
         workers = max(workers, 1)  # the channel is served, whether we see by whom or not
-        return busy < workers and (not capacity or running + queued < capacity)
+        has_slot = delay == 0 and not (capacity and running + queued >= capacity) and not (interval and queued)
+        return has_slot and busy < workers
 
     @api.model
     def _check_download(self):

@@ -435,6 +435,27 @@ class TestExport(AsyncCase, HttpCase):
         for data in (long, long_by_domain):
             self.assertTrue(partners.has_async_export('csv', data), "it can wait")
 
+    def test_short_ones_do_not_wait_for_the_channel(self):
+        """They are made in the foreground when their channel is paused, or its interval has not passed."""
+        self.serve()
+        partners = self.env(user=self.user)['res.partner']
+        channel = self.env['ir.async.channel'].search([('name', '=', 'export')])
+        everything = self.env['ir.async.channel'].create({'name': '*'})
+        for record in (channel, everything):
+            record.action_pause()
+            self.assertFalse(partners.has_async_export('csv'))
+            record.action_resume()
+            self.assertTrue(partners.has_async_export('csv'))
+        channel.write({'capacity': 0, 'interval': 40})
+        self.assertTrue(partners.has_async_export('csv'), "it is the first one")
+        self.queue('done', 'export')
+        for seconds, is_free in ((10, False), (50, True)):
+            self.env.cr.execute(
+                "UPDATE ir_async SET date_start = clock_timestamp() AT TIME ZONE 'UTC' - %s * interval '1 second'", [seconds])
+            self.assertEqual(partners.has_async_export('csv'), is_free)
+        self.queue('created', 'export')
+        self.assertFalse(partners.has_async_export('csv'), "one goes before")
+
     def test_short_ones_go_first(self):
         self.startPatch(patch.object(base, 'BATCH_SIZE', 3))
         long = self.start_export('csv', self.params())
