@@ -82,6 +82,9 @@ export function hasValue(job) {
     if (value === null || value === undefined || typeof value === "boolean") {
         return false;
     }
+    if (typeof value === "string" || Array.isArray(value)) {
+        return value.length > 0; // it may be long
+    }
     return typeof value === "number" || Object.keys(value).length > 0;
 }
 
