@@ -1,4 +1,5 @@
 import os
+import signal
 import tempfile
 from textwrap import dedent
 from unittest.mock import patch
@@ -6,7 +7,13 @@ from unittest.mock import patch
 from odoo.tests import BaseCase
 from odoo.tools import config
 
-from odoo.addons.ir_async.tools.config import PARSERS, Settings, settings
+from odoo.addons.ir_async.tools.config import (
+    MAX_SECONDS,
+    PARSERS,
+    Settings,
+    settings,
+)
+from odoo.addons.ir_async.tools.options import MAX_INT
 
 
 class TestConfig(BaseCase):
@@ -49,6 +56,12 @@ class TestConfig(BaseCase):
             """)),
             Settings(4, ['export', 'partner'], 0.5, 0, 1, 'db.example.com', 5433))
 
+    def test_timers_take_the_longest_times(self):
+        values = self.settings(f'[ir_async]\nlimit_time_real = {MAX_SECONDS}\n')
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, *signal.getitimer(signal.ITIMER_REAL))
+        signal.setitimer(signal.ITIMER_REAL, values.limit_time_real + 1)
+        signal.setitimer(signal.ITIMER_REAL, MAX_INT + 1)  # of the option `timeout`
+
     def test_environment(self):
         """It wins over the file."""
         self.assertEqual(self.settings('[ir_async]\nworkers = 4\nstop_timeout = 3\n', workers='0', channels='a,b'),
@@ -62,6 +75,11 @@ class TestConfig(BaseCase):
             ('limit_time_real = 1h', {}, r"limit_time_real = '1h': expected a number of seconds"),
             ('limit_time_real = nan', {}, "limit_time_real"),
             ('limit_time_real = -1', {}, "limit_time_real"),
+            ('limit_time_real = 99999999999', {}, "a number of seconds of at least 0 and of at most 1000000000"),
+            ('stop_timeout = 1e300', {}, "stop_timeout = '1e300'"),
+            ('poll_interval = 1e10', {}, "poll_interval = '1e10'"),
+            ('workers = 99999', {}, "workers = '99999': expected a whole number of at least 0 and of at most 10000"),
+            ('db_port = 70000', {}, "db_port = '70000': expected a whole number of at least 0 and of at most 65535"),
             ('stop_timeout = inf', {}, "stop_timeout"),
             ('poll_interval = 0', {}, "poll_interval = '0': expected a number of seconds of at least 1"),
             ('db_port = pg', {}, "db_port"),

@@ -13,6 +13,7 @@ from odoo.tools import config
 
 SECTION = 'ir_async'
 PREFIX = 'ODOO_IR_ASYNC_'  # of variables of the environment
+MAX_SECONDS = 10**9  # the timers of the system take no number of seconds
 
 
 class Settings(NamedTuple):
@@ -27,13 +28,13 @@ class Settings(NamedTuple):
     db_port: int = 0
 
 
-def _number(kind, minimum):
+def _number(kind, minimum, maximum):
     def parse(text):
         value = kind(text)
-        if not value >= minimum or value == float('inf'):
+        if not minimum <= value <= maximum:
             raise ValueError
         return value
-    parse.expected = f"{'a whole number' if kind is int else 'a number of seconds'} of at least {minimum}"
+    parse.expected = f"{'a whole number' if kind is int else 'a number of seconds'} of at least {minimum} and of at most {maximum}"
     return parse
 
 
@@ -42,13 +43,13 @@ def _names(text):
 
 
 PARSERS = {
-    'workers': _number(int, 0),
+    'workers': _number(int, 0, 10_000),
     'channels': _names,
-    'limit_time_real': _number(float, 0),
-    'stop_timeout': _number(float, 0),
-    'poll_interval': _number(float, 1),
+    'limit_time_real': _number(float, 0, MAX_SECONDS),
+    'stop_timeout': _number(float, 0, MAX_SECONDS),
+    'poll_interval': _number(float, 1, MAX_SECONDS),
     'db_host': str,
-    'db_port': _number(int, 0),
+    'db_port': _number(int, 0, 65_535),
 }
 
 
