@@ -29,8 +29,10 @@ _logger = logging.getLogger(__name__)
 
 FOLDER_PREFIX = 'ir_async.'
 ENVIRON = os.environ
-# That of the memory is set before each batch.
-LIMITS = [getattr(resource, f'RLIMIT_{name}') for name in ('CORE', 'DATA', 'FSIZE', 'NOFILE', 'NPROC', 'STACK')] if resource else []
+# That of the memory is set before each batch. The others bound what jobs do not use; to read each takes time after each job.
+LIMITS = [
+    getattr(resource, f'RLIMIT_{name}') for name in ('CORE', 'CPU', 'DATA', 'FSIZE', 'MEMLOCK', 'NOFILE', 'NPROC', 'STACK')
+] if resource else []
 _touched = set()  # the variables of the environment that anybody set
 
 
@@ -151,6 +153,16 @@ def _set_limits(values):
         resource.setrlimit(limit, value)
 
 
+def _get_owner():
+    return os.getresuid(), os.getresgid()
+
+
+def _set_owner(value):
+    user, group = value
+    os.setresuid(*user)  # first: it may be what allows the other one
+    os.setresgid(*group)
+
+
 def _set_signal_mask(mask):
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -175,6 +187,10 @@ PARTS = {
     'priority': (lambda: os.getpriority(os.PRIO_PROCESS, 0), lambda value: os.setpriority(os.PRIO_PROCESS, 0, value)),
     'resource limits': (_get_limits, _set_limits),
 }
+if hasattr(os, 'sched_setaffinity'):  # Linux
+    PARTS['processors'] = (lambda: os.sched_getaffinity(0), lambda value: os.sched_setaffinity(0, value))
+if hasattr(os, 'setresuid'):
+    PARTS = {'user and group': (_get_owner, _set_owner)} | PARTS  # first: it may be what allows the others
 
 
 def job_folder(base=None):

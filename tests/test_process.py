@@ -2,6 +2,7 @@
 import gc
 import locale
 import os
+import resource
 import signal
 import socket
 import stat
@@ -107,6 +108,7 @@ class TestProcessState(BaseCase):
         self.addCleanup(os.chdir, os.getcwd())
         self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
         environment, folder, limit = dict(os.environ), os.getcwd(), sys.getrecursionlimit()
+        processors, cpu_time, owner = os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_CPU), os.getresgid()
         number_format = 'C' if locale.setlocale(locale.LC_NUMERIC) != 'C' else 'C.UTF-8'
 
         def get_umask():
@@ -130,7 +132,13 @@ class TestProcessState(BaseCase):
             ('time-out of sockets', lambda: socket.setdefaulttimeout(3), socket.getdefaulttimeout, None),
             ('garbage collection', gc.disable, gc.isenabled, True),
             ('temporary folder', lambda: setattr(tempfile, 'tempdir', '/'), tempfile.gettempdir, str(self.folder)),
+            ('resource limits', lambda: resource.setrlimit(resource.RLIMIT_CPU, (10**6, cpu_time[1])),
+             lambda: resource.getrlimit(resource.RLIMIT_CPU), cpu_time),
+            ('processors', lambda: os.sched_setaffinity(0, {min(processors)}), lambda: os.sched_getaffinity(0), processors),
+            ('user and group', lambda: os.setegid(65534), os.getresgid, owner),
         ):
+            if (part == 'processors' and len(processors) == 1) or (part == 'user and group' and os.getuid()):
+                continue
             with self.subTest(part=part):
                 change()
                 self.assertNotEqual(read(), expected)
@@ -194,6 +202,18 @@ class TestProcessState(BaseCase):
             self.assertEqual(dict(os.environ), before)
             output = subprocess.check_output([sys.executable, '-c', "import os; print(os.environ.get('LEAK'), os.environ.get('HOME'))"])
             self.assertEqual(output.decode().split(), ['None', before['HOME']])
+
+    def test_a_limit_that_cannot_be_raised_again(self):
+        """The process must end then."""
+        cpu_time = resource.getrlimit(resource.RLIMIT_CPU)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_CPU, cpu_time)
+        resource.setrlimit(resource.RLIMIT_CPU, (10**6, cpu_time[1]))
+        error = ValueError("not allowed to raise maximum limit")
+        with (
+            patch.object(resource, 'setrlimit', side_effect=error),
+            self.assertLogs('odoo.addons.ir_async.service.process_state', 'DEBUG'),
+        ):
+            self.assertEqual(self.state.restore(), ['resource limits'])
 
     def test_what_cannot_be_restored(self):
         """The process must end then."""
