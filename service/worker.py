@@ -133,6 +133,9 @@ class WorkerAsync(Worker):
 
     def _stand_by(self):
         """Sleep until a signal or a job comes, then look after the job once in a while."""
+        if self.stop_deadline is None and self.ppid != os.getppid():
+            _logger.info("Worker (%s) Parent changed", self.pid)
+            self.signal_handler(signal.SIGTERM, None)  # nobody else would stop it
         # In this order: the work thread, which has a batch first, wakes this one up if it might sleep.
         self.stands_by = False
         batch = self.batch

@@ -8,6 +8,7 @@ from harness import Server, wait_until
 PREFORK = ('--workers=1', '--max-cron-threads=0')
 THREADED = ('--max-cron-threads=0',)
 COMMAND = ('ir_async', '--workers=2')
+ANYTHING = ['']
 
 
 @pytest.mark.parametrize(('args', 'sig'), [
@@ -67,6 +68,24 @@ def test_server_killed(database, server, args):
         psutil.wait_procs(workers, 60)
         odoo.wait_until_gone()
     assert database.job(running).state == 'done', "it was let to its end"
+
+
+@pytest.mark.parametrize('args', [Server.PREFORK, THREADED], ids=['prefork', 'threaded'])
+def test_parent_killed(database, server, tmp_path, args):
+    """A worker without a parent stops as on request: what is long is interrupted."""
+    with server(database, args=args, workers=1, settings={'stop_timeout': 0.5}, expected=ANYTHING) as odoo:
+        long = database.enqueue('effect_then_wait', 'long', str(tmp_path / 'gate'))
+        database.wait_for_run('long waits')
+        [worker] = odoo.workers()
+        if args is THREADED:
+            worker.parent().kill()
+            [running] = {run.pid for run in database.wait_for_run('long', 2)} - {worker.pid}
+            assert running
+        odoo.process.kill()
+        odoo.wait_until_gone()
+        job = database.job(long)
+    assert (job.state, job.deaths, job.attempts, job.session) == ('created', 0, 0, None)
+    assert not database.effects()
 
 
 def test_child_is_replaced(database, server):
