@@ -1,8 +1,10 @@
 """The connection on which jobs run, and their cursors: each job begins as on a new connection, and commits behind its fence."""
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
+import weakref
 
 import psycopg2
 from psycopg2.extensions import STATUS_READY
@@ -27,6 +29,17 @@ class JobConnection(sql_db.PsycoConnection):
     """A connection whose commits are fenced."""
     guard = None  # the cursor of the running job
 
+    def cursor(self, *args, **kwargs):
+        cursor = super().cursor(*args, **kwargs)
+        vars(self).setdefault('given', weakref.WeakSet()).add(cursor)
+        return cursor
+
+    def close_cursors(self):
+        """Close all cursors that it gave: whoever kept one does nothing with it any more."""
+        for cursor in list(vars(self).get('given', ())):
+            with contextlib.suppress(psycopg2.Error):
+                psycopg2.extensions.cursor.close(cursor)
+
     def commit(self):
         if self.guard:
             self.guard.check_claim()
@@ -38,6 +51,15 @@ class JobConnection(sql_db.PsycoConnection):
         if self.guard:
             self.guard.note_rollback()
         super().rollback()
+
+
+class _NoConnection:
+    """What a closed cursor has for a connection. The other one is that of the next job."""
+    closed = 1
+
+    def __getattr__(self, name):
+        msg = "Cursor already closed"
+        raise psycopg2.InterfaceError(msg)
 
 
 class JobPool:
@@ -172,13 +194,22 @@ class JobCursor(sql_db.Cursor):
         super().execute(query, params, log_exceptions)  # pylint: disable=sql-injection
 
     def close(self):
+        if self._closed:
+            return
+        connection = self._cnx
         try:
             super().close()
-        except Exception as exc:  # noqa: BLE001 -- a hook of the job's, or the connection is gone
+        except BaseException as exc:  # a hook of the job's, or the connection is gone
+            if not connection.closed:
+                connection.close()
+            if not isinstance(exc, Exception):
+                raise
             _logger.info("A cursor of a job could not be closed: %s", exc)
+        finally:
+            # Whatever still has this cursor, such as a finalizer or a thread, must not reach the next job by it.
             self._closed = True
-            if not self._cnx.closed:
-                self._cnx.close()
+            self._cnx = _NoConnection()
+            connection.close_cursors()
 
     def finish(self, job, outcome, starts):
         """Write how the job ended, in the current transaction: the next commit ends it.

@@ -141,6 +141,27 @@ class TestForget(ConnectionCase):
         self.assertEqual(runner._pool._connection.info.transaction_status, TRANSACTION_STATUS_IDLE)
 
 
+class TestClosed(ConnectionCase):
+    """A cursor of a job that has ended does nothing to the next one, whoever kept it."""
+
+    def test_whatever_is_called(self):
+        closed, connection = self.cursor, self.cursor._cnx
+        low, named = connection.cursor(), connection.cursor(name='named')
+        self.next()
+        self.assertIs(self.cursor._cnx, connection)
+        transaction = self.value("SELECT txid_current()")
+        for call in (
+            closed.commit, closed.rollback, closed.savepoint, lambda: closed.execute("SELECT 1"),
+            lambda: closed.__exit__(None, None, None), lambda: closed.connection, lambda: closed._cnx.cursor(),
+            lambda: low.execute("SELECT 1"), lambda: named.execute("SELECT 1"),
+        ):
+            with self.assertRaisesRegex(psycopg2.Error, "closed|isn't valid"):
+                call()
+        closed.close()
+        self.assertTrue(closed.closed)
+        self.assertEqual(self.value("SELECT txid_current()"), transaction)
+
+
 class TestFence(ConnectionCase):
     """Nothing is committed of a job that is not this worker's any more. The table of jobs is one of the session here."""
 

@@ -171,6 +171,20 @@ def test_children_can_be_terminated(database, server):
     assert job.payload == {'result': -15}
 
 
+@pytest.mark.parametrize('fails', [False, True], ids=['done', 'failed'])
+@pytest.mark.parametrize('way', ['rollback', 'commit', 'close', 'context', 'low', 'new'])
+def test_kept_cursor(database, server, way, fails):
+    """A finalizer that an earlier job left does nothing to the running one."""
+    with server(database, workers=1, expected=ANYTHING):
+        keeping = database.enqueue('keep_cursor', 'keeping', way)
+        assert database.wait_for(keeping).state == 'done'
+        job = database.wait_for(database.enqueue('finalize_kept', 'job', fails))
+        assert job.state == ('failed' if fails else 'done')
+        assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
+    assert len({run.pid for run in database.runs()}) == 1
+    assert database.effects() == ({'next': 1} if fails else {'job': 1, 'next': 1})
+
+
 WRITES = [
     'copy_expert', 'copy_from', 'executemany', 'callproc', 'cursor_of_psycopg', 'other_cursor', 'execute_values', 'execute',
     'orm', 'hidden',

@@ -24,6 +24,7 @@ from odoo.addons.ir_async.exceptions import RetryJob
 
 VARIABLE = contextvars.ContextVar('test_ir_async.variable', default=None)
 SIGNALS = [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE]
+KEPT = []  # what lives on when the job has ended
 LOCK_CLASS = 4711  # of the advisory locks
 OUR_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # a name that the queue's own code uses
 NAMES = [f'ir_async_finish_{i}' for i in range(20)]
@@ -63,6 +64,39 @@ class TestAsyncEffect(models.Model):
             raise ValueError(tag)
         if ending.endswith('retry'):
             raise RetryJob(tag, delay=3600)
+
+    @api.model
+    def keep_cursor(self, name, way):
+        """Have something happen to the cursor when it is finalized, long after the job."""
+        self._trace(name)
+        cr, low = self.env.cr, self.env.cr._cnx.cursor()
+
+        def finalize():
+            try:
+                yield
+            finally:
+                if way == 'low':
+                    low.execute("INSERT INTO test_async_effect (name) VALUES ('ghost')")
+                elif way == 'context':
+                    with cr:
+                        pass
+                elif way == 'new':
+                    cr._cnx.cursor().execute("INSERT INTO test_async_effect (name) VALUES ('ghost')")
+                else:
+                    getattr(cr, way)()
+        generator = finalize()
+        next(generator)
+        KEPT.append(generator)
+
+    @api.model
+    def finalize_kept(self, name, fails=False):
+        """Write a row, and finalize what an earlier job left."""
+        self._trace(name)
+        self.create({'name': name})
+        self.env.cr.flush()
+        KEPT.pop()
+        if fails:
+            raise ValueError(name)
 
     @api.model
     def seen(self, tag):
