@@ -7,7 +7,8 @@ import random
 import weakref
 
 import psycopg2
-from psycopg2.extensions import STATUS_READY
+import psycopg2.errors
+from psycopg2.extensions import STATUS_READY, TRANSACTION_STATUS_INERROR
 
 from odoo import sql_db
 
@@ -41,6 +42,10 @@ class JobConnection(sql_db.PsycoConnection):
                 psycopg2.extensions.cursor.close(cursor)
 
     def commit(self):
+        if self.get_transaction_status() == TRANSACTION_STATUS_INERROR:
+            # PostgreSQL would roll back, and not call that an error.
+            msg = "An SQL error was swallowed, so nothing of this transaction can be committed"
+            raise psycopg2.errors.InFailedSqlTransaction(msg)
         if self.guard:
             self.guard.check_claim()
         super().commit()

@@ -127,19 +127,20 @@ class Runner:
         """Call a function in a transaction, and again a few times when it loses a race."""
         for tryno in range(1, TRIES + 1):
             try:
-                return self._transact(execution, function)
+                self._transact(execution, function)
+                return
             except _Raced as raced:
                 exc = raced.__cause__
                 if tryno == TRIES:
                     raise exc from None
                 _logger.info("Job %s lost a race, trying it again: %s", execution.job, first_line(exc))
                 time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (tryno - 1)))
-        return None
 
     def _transact(self, execution, function):
         """Call a function in a transaction of the job, and commit it. An error of a hook after the commit is logged only."""
         self._was_lost = True  # until it is there, the method has nothing to do with what fails
         with contextlib.closing(self._cursor()) as cr:
+            connection = cr._cnx  # the method may close the cursor
             try:
                 execution.job = cr.begin(execution)
             except psycopg2.Error as exc:
@@ -150,20 +151,25 @@ class Runner:
             try:
                 env = root(cr)
                 # It flushes, commits, resets the registry's caches, and words the errors of constraints; it tries once.
-                return retrying(partial(_once, function, env, execution), env)
+                retrying(partial(_once, function, env, execution), env)
+                _check_end(execution)
             except Exception as exc:
                 if execution.ended:
-                    _logger.exception("Job %s is done, but a hook after its commit failed", execution.job)
-                    return None
-                self._was_lost = has_lost_server(cr._cnx)
+                    self._log_failed_hook(execution, exc)
+                    return
+                self._was_lost = has_lost_server(connection)
                 if type(exc) is not _Raced and kind_of(exc) is Kind.RACE:
                     raise _Raced from exc  # at the commit
                 raise
             except BaseException as exc:
                 if execution.ended and type(exc) is not JobInterrupted:
-                    _logger.exception("Job %s is done, but a hook after its commit failed", execution.job)
-                    return None
+                    self._log_failed_hook(execution, exc)
+                    return
                 raise
+
+    @staticmethod
+    def _log_failed_hook(execution, exc):
+        _logger.error("Job %s is done, but a hook after its commit failed\n%s", execution.job, safe_traceback(exc))
 
     def _perform(self, env, execution):
         job = execution.job
@@ -193,13 +199,19 @@ class Runner:
 
     def _settle(self, execution, exc, begin):
         """Have a job end in a state that says so, whatever its method, or its end, raised."""
+        if execution.ended:  # a hook of the rollback, when the cursor was closed
+            self._log_failed_hook(execution, exc)
+            return
         exc = tame(exc)
         try:
             self._handle(execution, exc, begin)
-        except (ClaimLost, JobInterrupted, _CannotBegin, psycopg2.Error):
+        except (_CannotBegin, psycopg2.Error):
             raise
-        except BaseException:  # noqa: BLE001 -- there must be an end
-            _logger.exception("The failure of job %s could not be handled", execution.job)
+        except BaseException as second:  # noqa: BLE001 -- there must be an end
+            if type(second) in (ClaimLost, JobInterrupted) and not self.session.holds(execution.job):
+                raise
+            # Nothing from here on looks at an exception, but where whatever that raises is caught.
+            _logger.error("The failure of job %s could not be handled\n%s", execution.job, safe_traceback(second))
             self.session.fail(execution.job, minimal_payload(exc))
 
     def _handle(self, execution, exc, begin):
@@ -215,15 +227,13 @@ class Runner:
         if kind is Kind.METHOD:
             try:
                 self._run_in_place(execution, partial(self._fail, exc=exc))
-            except ClaimLost:
+            except (ClaimLost, JobInterrupted):
                 raise
             except BaseException as second:  # noqa: BLE001 -- whatever it is, the job ends
-                if kind_of(second) is Kind.METHOD and not isinstance(second, JobInterrupted):
-                    _logger.exception("The failure of job %s could not be recorded in full", job)
+                if kind_of(second) is Kind.METHOD:
+                    _logger.error("The failure of job %s could not be recorded in full\n%s", job, safe_traceback(second))
                     self.session.fail(job, minimal_payload(exc))
                     return
-                if isinstance(second, JobInterrupted):
-                    raise
                 self._send_back(execution, second)
             else:
                 self._log_failure(execution, exc, time.monotonic() - begin)
@@ -266,17 +276,17 @@ class Runner:
 
     def _leave(self, execution):
         """Leave nothing of a job to the next one."""
-        registry = Registry.registries.get(self.session.dbname)
-        if registry:
-            # `retrying` does it for an Exception alone; nor does it know what was cached before a rollback.
-            registry.cache_invalidated.update(execution.invalidated)
-            registry.reset_changes()
         if self._process_state:
             try:
                 self.must_end = bool(self._process_state.restore()) or self.must_end
             except Exception:
                 _logger.exception("What job %s changed in its process could not be set back", execution.job)
                 self.must_end = True
+        registry = Registry.registries.get(self.session.dbname)
+        if registry:
+            # `retrying` does it for an Exception alone; nor does it know what was cached before a rollback.
+            registry.cache_invalidated.update(execution.invalidated)
+            registry.reset_changes()
 
     def _cursor(self):
         self._cr = JobCursor(self._pool)
@@ -336,6 +346,12 @@ class _Raced(Exception):  # noqa: N818 -- no error, but its cause
     """A race was lost. Not an error of psycopg2, for which Odoo would wait up to half a minute in the worker."""
 
 
+def _check_end(execution):
+    if not execution.ended:
+        msg = "The end of the job was not committed: its method, or a hook, has replaced what commits"
+        raise RuntimeError(msg)
+
+
 def _once(function, env, execution):
     try:
         function(env, execution)
@@ -356,11 +372,11 @@ def tame(exc):
     try:
         isinstance(exc, Exception)
         hash(exc)
-        for name in ('args', '__traceback__', '__cause__', '__context__', '__notes__', 'context', 'pgcode'):
+        f"{type(exc).__module__}{type(exc).__qualname__}{type(exc).__name__}"
+        for name in ('__class__', 'args', '__traceback__', '__cause__', '__context__', '__notes__', 'context', 'pgcode'):
             getattr(exc, name, None)
     except BaseException as error:  # noqa: BLE001 -- the code of a method
-        tamed = RuntimeError(f"{type(exc).__name__}, whose attributes raised {type(error).__name__}")
-        return tamed.with_traceback(BaseException.__dict__['__traceback__'].__get__(exc))
+        return RuntimeError(f"{name_of(exc)}, whose attributes raised {name_of(error)}").with_traceback(traceback_of(exc))
     return exc
 
 
@@ -409,6 +425,22 @@ def where_it_is(thread):
     return f"Where it was (most recent call last):\n{''.join(traceback.format_stack(frame))}" if frame else None
 
 
+def name_of(exc):
+    """Return the name of the class of an exception, whatever its metaclass does.
+
+    :rtype: str
+    """
+    return type.__dict__['__name__'].__get__(type(exc))
+
+
+def traceback_of(exc):
+    """Return the traceback of an exception, whatever its class does.
+
+    :rtype: types.TracebackType | None
+    """
+    return BaseException.__dict__['__traceback__'].__get__(exc)
+
+
 def safe_text(exc):
     """Return the text of an exception, even if it has none.
 
@@ -416,9 +448,9 @@ def safe_text(exc):
     :rtype: str
     """
     try:
-        return str(exc)
+        return ''.join([str(exc), ''])  # the text itself, were it a subclass
     except BaseException as error:  # noqa: BLE001 -- the code of a method
-        return f"{type(exc).__name__}, whose text raised {type(error).__name__}"
+        return f"{name_of(exc)}, whose text raised {name_of(error)}"
 
 
 def first_line(exc):
@@ -426,7 +458,7 @@ def first_line(exc):
 
     :rtype: str
     """
-    return next(iter(safe_text(exc).splitlines()), type(exc).__name__)
+    return next(iter(safe_text(exc).splitlines()), name_of(exc))
 
 
 def safe_traceback(exc):
@@ -438,7 +470,10 @@ def safe_traceback(exc):
     try:
         return ''.join(traceback.format_exception(type(exc), exc, exc.__traceback__))
     except BaseException:  # noqa: BLE001 -- the code of a method
-        return f"{''.join(traceback.format_tb(exc.__traceback__))}{safe_text(exc)}"
+        try:
+            return f"{''.join(traceback.format_tb(traceback_of(exc)))}{safe_text(exc)}"
+        except BaseException:  # noqa: BLE001 -- so is what finds its source
+            return safe_text(exc)
 
 
 def minimal_payload(exc):
@@ -446,6 +481,6 @@ def minimal_payload(exc):
 
     :rtype: str
     """
-    data = {'name': type(exc).__name__, 'message': safe_text(exc), 'arguments': [], 'context': {}, 'debug': safe_traceback(exc)}
+    data = {'name': name_of(exc), 'message': safe_text(exc), 'arguments': [], 'context': {}, 'debug': safe_traceback(exc)}
     text = json.dumps({'error': {'code': 0, 'message': "Odoo Server Error", 'data': data}})
     return text.encode(errors='replace').decode().replace('\\u0000', '')

@@ -245,6 +245,17 @@ class TestFence(ConnectionCase):
         with self.assertRaises(ClaimLost):
             self.cursor.commit()
 
+    @mute_logger('odoo.sql_db')
+    def test_an_end_in_a_transaction_that_failed(self):
+        """PostgreSQL would roll back without an error."""
+        self.cursor.finish(self.job, Outcome('done'), 1)
+        with self.assertRaises(psycopg2.errors.DivisionByZero):
+            self.cursor.execute("SELECT 1 / 0")
+        with self.assertRaisesRegex(psycopg2.errors.InFailedSqlTransaction, 'swallowed'):
+            self.cursor.commit()
+        self.cursor.rollback()
+        self.assertFalse(self.execution.ended)
+
     def test_hooks_after_the_end_may_commit(self):
         self.cursor.finish(self.job, Outcome('done'), 1)
         self.cursor.commit()

@@ -22,6 +22,8 @@ FAILURES = [  # they have failed and say so
     'keyboard', 'memory', 'memory_really', 'recursion', 'stop_iteration', 'cancelled', 'base', 'nothing_to_raise',
     'operational', 'interface', 'database_error', 'of_ours_claim', 'of_ours_interrupted', 'of_ours_timeout', 'of_ours_died',
     'decimal_overflow', 'sql', 'sql_swallowed', 'precommit', 'precommit_broken', 'hook_of_rollback', 'hook_before_rollback',
+    'class_that_exits', 'name_that_exits', 'base_without_name', 'cause_without_name', 'rollback_hook_without_name',
+    'commit_replaced', 'commit_of_connection_replaced', 'sql_swallowed_late',
     'result_generator',  # its code is that of the method
 ]
 MAY_BE_REPEATED = ['operational', 'interface', 'database_error']  # they look like trouble of the server
@@ -78,6 +80,16 @@ def test_whatever_is_raised(database, server, group):
                 wrong.append(f'{kind}: the next job is {following.state}')
         assert not wrong, '\n'.join([f'{len(wrong)} wrong', *wrong])
         assert database.wait_for(database.enqueue('effect', 'last')).state == 'done'
+
+
+def test_error_swallowed_when_a_failure_is_recorded(database, server):
+    """What `_on_failed()` breaks cannot keep the job from failing."""
+    with server(database, workers=1, expected=ANYTHING):
+        job = database.wait_for(database.enqueue('fail_and_swallow', 'job'), timeout=SOON)
+        assert (job.state, job.attempts, job.deaths) == ('failed', 1, 0)
+        assert job.payload['error']['data']['name'] == 'ValueError'
+        assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
+    assert len(database.runs('job')) == 1
 
 
 def test_retry_with_a_timedelta(database, server):

@@ -165,6 +165,11 @@ class TestAsyncEffect(models.Model):
         time.sleep(seconds)
         self.value = value + 1
 
+    def fail_and_swallow(self, name):
+        """Fail; `_on_failed` swallows an SQL error."""
+        self._trace(name)
+        raise ValueError(name)
+
     def fail_and_count(self, name):
         """Fail; `_on_failed` counts on this record."""
         self._trace(name)
@@ -180,3 +185,6 @@ class IrAsync(models.Model):
             record = self.env['test.async.effect'].browse(json.loads(self.res_ids))
             record.increment('count', 0.3)
             self.env.flush_all()
+        if self.method == 'fail_and_swallow':
+            with contextlib.suppress(psycopg2.Error):
+                self.env.cr.execute("SELECT 1 / 0", log_exceptions=False)

@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 
 import psycopg2
+import psycopg2.errors
 
 from odoo import api, models
 from odoo.exceptions import AccessError, UserError
@@ -56,6 +57,34 @@ class NoModule(Exception):
 class StrOfOtherType(Exception):
     def __str__(self):  # noqa: PLE0307 -- that is the point
         return 4711  # noqa: PLE0307
+
+
+class ClassThatExits(Exception):
+    __class__ = property(sys.exit)
+
+
+class NameThatExits(type):
+    __name__ = property(sys.exit)
+
+
+class ExceptionWithoutName(Exception, metaclass=NameThatExits):
+    pass
+
+
+class BaseWithoutName(BaseException, metaclass=NameThatExits):
+    pass
+
+
+class OfOtherStr(str):
+    __slots__ = ()
+    __format__ = splitlines = encode = replace = __iter__ = __len__ = _broken
+
+
+class StrOfSubclass(psycopg2.errors.SerializationFailure):
+    pgcode = '40001'
+
+    def __str__(self):
+        return OfOtherStr("text")
 
 
 class StrThatExits(Exception):
@@ -178,6 +207,22 @@ class TestAsyncEffect(models.Model):
     def _kind_str_that_exits(self):
         raise StrThatExits("x")
 
+    def _kind_class_that_exits(self):
+        raise ClassThatExits("x")
+
+    def _kind_name_that_exits(self):
+        raise ExceptionWithoutName("x")
+
+    def _kind_base_without_name(self):
+        raise BaseWithoutName("x")
+
+    def _kind_cause_without_name(self):
+        raise ValueError("x") from BaseWithoutName("y")
+
+    def _kind_rollback_hook_without_name(self):
+        self.env.cr.prerollback.add(lambda: self._raise(BaseWithoutName("prerollback")))
+        raise ValueError("x")
+
     def _kind_arguments(self):
         raise ValueError(object(), {1: {2}}, float('nan'), b'\xff', self, decimal.Decimal('sNaN'), 10**5000)
 
@@ -268,6 +313,22 @@ class TestAsyncEffect(models.Model):
         """The transaction is aborted, and nobody says so."""
         with contextlib.suppress(psycopg2.Error):
             self.env.cr.execute("SELECT 1 / 0", log_exceptions=False)
+
+    def _kind_commit_replaced(self):
+        self.env.cr.commit = lambda: None
+
+    def _kind_commit_of_connection_replaced(self):
+        self.env.cr._cnx.commit = lambda: None
+
+    def _kind_sql_swallowed_late(self):
+        """In a hook of the last flush, when the outcome is written."""
+        cr = self.env.cr
+
+        def finish(*args):
+            cr.precommit.add(self._kind_sql_swallowed)
+            return type(cr).finish(cr, *args)
+
+        cr.finish = finish
 
     def _kind_closes_cursor(self):
         self.env.cr.close()
