@@ -189,9 +189,9 @@ class JobCursor(sql_db.Cursor):
             self.note_invalidated()
 
     def note_invalidated(self):
-        """Remember which caches the job invalidated: after a rollback they may have been filled with what it wrote."""
+        """Remember what the job invalidated in the registry."""
         if self._execution and self.transaction:
-            self._execution.invalidated |= self.transaction.registry.cache_invalidated
+            self._execution.note_invalidated(self.transaction.registry)
 
     def execute(self, query, params=None, log_exceptions=True):
         if self._execution and self._execution.interrupted:

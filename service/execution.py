@@ -22,6 +22,7 @@ class Execution:
         self.outcome = None  # how it ended, or was about to
         self.ended = False  # its outcome is committed; only hooks run
         self.invalidated = set()  # the caches of the registry that it invalidated
+        self.registry_invalidated = False  # it changed models or fields
         self.interrupted = False  # its next statement raises
         self.fenced = None  # its new claim, and why, once it was taken from its method
         self.progress = None
@@ -36,6 +37,14 @@ class Execution:
 
     def on_end(self):
         """Called when the outcome is committed."""
+
+    def note_invalidated(self, registry):
+        """Remember what the job invalidated: after a rollback the registry may know of what was never committed.
+
+        :param odoo.modules.registry.Registry registry: the registry of its database
+        """
+        self.invalidated |= registry.cache_invalidated
+        self.registry_invalidated |= registry.registry_invalidated
 
     @classmethod
     def get(cls, cr):

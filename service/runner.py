@@ -165,6 +165,7 @@ class Runner:
                 if execution.ended and type(exc) is not JobInterrupted:
                     self._log_failed_hook(execution, exc)
                     return
+                execution.note_invalidated(env.registry)
                 raise
 
     @staticmethod
@@ -226,6 +227,7 @@ class Runner:
             kind = Kind.METHOD  # it does not pass
         if kind is Kind.METHOD:
             try:
+                self._reset_registry(execution)  # the hook for failures must not see what was rolled back
                 self._run_in_place(execution, partial(self._fail, exc=exc))
             except (ClaimLost, JobInterrupted):
                 raise
@@ -282,11 +284,17 @@ class Runner:
             except Exception:
                 _logger.exception("What job %s changed in its process could not be set back", execution.job)
                 self.must_end = True
+        self._reset_registry(execution)
+
+    def _reset_registry(self, execution):
         registry = Registry.registries.get(self.session.dbname)
         if registry:
-            # `retrying` does it for an Exception alone; nor does it know what was cached before a rollback.
+            # `retrying` does it for an Exception alone; nor does it know what was invalidated before a rollback.
             registry.cache_invalidated.update(execution.invalidated)
+            registry.registry_invalidated |= execution.registry_invalidated
             registry.reset_changes()
+            execution.invalidated.clear()
+            execution.registry_invalidated = False
 
     def _cursor(self):
         self._cr = JobCursor(self._pool)
@@ -356,7 +364,7 @@ def _once(function, env, execution):
     try:
         function(env, execution)
         env.cr.flush()
-        execution.invalidated |= env.registry.cache_invalidated
+        execution.note_invalidated(env.registry)
     except Exception as exc:
         if kind_of(exc) is Kind.RACE:
             raise _Raced from exc

@@ -185,6 +185,18 @@ def test_kept_cursor(database, server, way, fails):
     assert database.effects() == ({'next': 1} if fails else {'job': 1, 'next': 1})
 
 
+@pytest.mark.parametrize('way', ['savepoint', 'rollback', 'fail', 'exit', 'commit'])
+def test_fields(database, server, way):
+    """The registry knows the fields that are committed, and no others."""
+    with server(database, workers=1, expected=ANYTHING):
+        assert database.wait_for(database.enqueue('read_all', 'before')).payload['result'] == []
+        job = database.wait_for(database.enqueue('create_field', 'job', way))
+        assert job.state == ('failed' if way in ('fail', 'exit') else 'done')
+        job = database.wait_for(database.enqueue('read_all', 'next'))
+        assert (job.payload or {}).get('result') == (['x_commit'] if way == 'commit' else []), job.payload
+    assert len({run.pid for run in database.runs()}) == 1
+
+
 WRITES = [
     'copy_expert', 'copy_from', 'executemany', 'callproc', 'cursor_of_psycopg', 'other_cursor', 'execute_values', 'execute',
     'orm', 'hidden',

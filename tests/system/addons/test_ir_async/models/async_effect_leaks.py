@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -97,6 +98,34 @@ class TestAsyncEffect(models.Model):
         KEPT.pop()
         if fails:
             raise ValueError(name)
+
+    @api.model
+    def create_field(self, name, way):
+        """Create a field that is not committed."""
+        self._trace(name)
+        model = self.env['ir.model']._get('test.async.effect')
+        values = {'model_id': model.id, 'name': f'x_{way}', 'ttype': 'char', 'field_description': way, 'state': 'manual'}
+        if way == 'savepoint':
+            with contextlib.suppress(ZeroDivisionError), self.env.cr.savepoint():
+                self.env['ir.model.fields'].sudo().create(values)
+                1 / 0
+            return
+        self.env['ir.model.fields'].sudo().create(values)
+        if way == 'rollback':
+            self.env.cr.rollback()
+        elif way == 'exit':
+            sys.exit(1)
+        elif way == 'fail':
+            raise ValueError(name)
+
+    @api.model
+    def read_all(self, name):
+        """Read all fields; return those that somebody made."""
+        self._trace(name)
+        self.create({'name': name})
+        self.env.invalidate_all()
+        self.search([]).read()
+        return sorted(field for field in self._fields if field.startswith('x_'))
 
     @api.model
     def seen(self, tag):
