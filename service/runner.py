@@ -34,6 +34,7 @@ FIRST_PAUSE = 0.05  # seconds before the second try, at most; twice as long befo
 MAX_SETBACKS = 50  # from which on, after more than half an hour, trouble of the server is taken for the method's
 PROGRESS_WAIT = '1s'  # for a lock, until the next report
 MAX_DELAY = 60  # seconds before a job is run again that lost races, or met trouble of the server
+THREAD_GRACE = 0.1  # seconds for threads that are about to end when their job has
 
 
 class Runner:
@@ -91,11 +92,12 @@ class Runner:
         :param Execution execution: the job
         :raises psycopg2.Error: when the session is gone, and the job with it
         """
+        threads = set(sys._current_frames())
         try:
             # All that Python keeps for the current context, such as the request, is the job's own.
             contextvars.Context().run(self._run, execution)
         finally:
-            self._leave(execution)
+            self._leave(execution, threads)
 
     def _run(self, execution):
         thread = threading.current_thread()
@@ -276,15 +278,33 @@ class Runner:
         else:
             _logger.error("Job %s failed after %.3fs%s\n%s", job, duration, again, safe_traceback(exc))
 
-    def _leave(self, execution):
-        """Leave nothing of a job to the next one."""
+    def _leave(self, execution, threads):
+        """Leave nothing of a job to the next one.
+
+        :param set[int] threads: those that were there before it
+        """
         if self._process_state:
+            self._leave_threads(execution, threads)
             try:
                 self.must_end = bool(self._process_state.restore()) or self.must_end
             except Exception:
                 _logger.exception("What job %s changed in its process could not be set back", execution.job)
                 self.must_end = True
         self._reset_registry(execution)
+
+    def _leave_threads(self, execution, threads):
+        """Have the process end if a job left threads in it: they may have its connection, and change what it set back."""
+        if sys._current_frames().keys() <= threads:
+            return
+        self._pool.close()
+        deadline = time.monotonic() + THREAD_GRACE
+        while (left := sys._current_frames().keys() - threads) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if left:
+            names = {thread.ident: thread.name for thread in threading.enumerate()}
+            _logger.warning(
+                "Job %s left threads behind: %s", execution.job, ', '.join(f'{names.get(ident, ident)}' for ident in left))
+            self.must_end = True
 
     def _reset_registry(self, execution):
         registry = Registry.registries.get(self.session.dbname)

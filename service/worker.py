@@ -130,6 +130,10 @@ class WorkerAsync(Worker):
             # It must not get into the server's loop, of which this process has a copy.
             _logger.exception("Worker (%s) Exception occurred, exiting...", self.pid)
             sys.exit(1)
+        if threading.active_count() > 1:
+            # Python would wait for a thread that a job has left.
+            logging.shutdown()
+            os._exit(0)
 
     def _stand_by(self):
         """Sleep until a signal or a job comes, then look after the job once in a while."""

@@ -1,6 +1,7 @@
 """Nothing of a job reaches the next one, however it was made."""
 import contextlib
 
+import psutil
 import pytest
 from harness import wait_until
 
@@ -183,6 +184,25 @@ def test_kept_cursor(database, server, way, fails):
         assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
     assert len({run.pid for run in database.runs()}) == 1
     assert database.effects() == ({'next': 1} if fails else {'job': 1, 'next': 1})
+
+
+@pytest.mark.parametrize('daemon', [False, True], ids=['joined', 'daemon'])
+def test_left_thread(database, server, tmp_path, daemon):
+    """A job that leaves threads is the last one of its process; one whose threads have ended is not."""
+    with server(database, workers=1, expected=['left threads behind', 'is replaced']) as odoo:
+        assert database.wait_for(database.enqueue('leave_thread', 'before', None, daemon)).state == 'done'
+        with database.env() as env:
+            effect, call = env['test.async.effect'], env['ir.async'].call
+            leaving = call(effect.leave_thread, 'leaving', str(tmp_path / 'gate'), daemon)
+            next_id = call(effect.effect, 'next').id
+        assert database.wait_for(next_id).state == 'done'
+        assert database.job(leaving.id).state == 'done'
+        assert f'Job {leaving.id} (test.async.effect.leave_thread) left threads behind: left' in odoo.log
+        [pid] = {run.pid for run in database.runs() if run.name in ('before', 'leaving')}
+        [next_run] = database.runs('next')
+        assert next_run.pid != pid
+        wait_until(lambda: not psutil.pid_exists(pid), "the process of the thread has ended")
+    assert database.effects() == {'next': 1}
 
 
 @pytest.mark.parametrize('way', ['savepoint', 'rollback', 'fail', 'exit', 'commit'])

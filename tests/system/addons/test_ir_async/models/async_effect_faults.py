@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 
 import psycopg2
@@ -116,12 +115,13 @@ class TestAsyncEffect(models.Model):
             cr.execute("SELECT id FROM ir_async WHERE state = 'processing' AND id != %s", [self.env['ir.async'].current().id])
             ids = [id_ for id_, in cr.fetchall()]
             retrying(env['ir.async'].browse(ids).cancel, env)
+        LOCKS.append(connection)
         with connection.cursor() as cr:
             # So that they cannot be put back into the queue instead.
+            cr.execute("SET idle_in_transaction_session_timeout = '1s'")
             cr.execute("SELECT id FROM ir_async WHERE state = 'processing' AND id = ANY(%s) FOR UPDATE SKIP LOCKED", [ids])
             for job_id, in cr.fetchall():
                 self._trace(f'cancelled {job_id}')
-        threading.Timer(1, connection.close).start()
 
     @api.model
     def trace_job(self, name):

@@ -100,6 +100,16 @@ class TestAsyncEffect(models.Model):
             raise ValueError(name)
 
     @api.model
+    def leave_thread(self, name, gate, daemon):
+        """Leave a thread that waits, and one that has ended."""
+        self._trace(name)
+        thread = threading.Thread(target=self._trace, args=[f'{name} in thread'])
+        thread.start()
+        thread.join()
+        if gate:
+            threading.Thread(target=self._wait, args=[gate], daemon=daemon, name="left").start()
+
+    @api.model
     def create_field(self, name, way):
         """Create a field that is not committed."""
         self._trace(name)
