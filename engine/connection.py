@@ -86,6 +86,33 @@ def connect_worker(dbname, **session):
     return connection
 
 
+def descriptor_of(connection):
+    """Return what identifies the file that the descriptor of a connection stands for.
+
+    :param psycopg2.extensions.connection connection: the connection
+    :rtype: tuple
+    """
+    status = os.fstat(connection.fileno())
+    return status.st_dev, status.st_ino
+
+
+def is_descriptor_closed(connection, descriptor):
+    """Return whether this process has closed the file descriptor of a connection by itself.
+
+    libpq does not notice. Where the server has ended the session, it closes the descriptor, and has none any more.
+
+    :param psycopg2.extensions.connection connection: the connection
+    :param tuple descriptor: what :func:`descriptor_of` returned when it was open
+    :rtype: bool
+    """
+    if connection.closed or connection.fileno() < 0:
+        return False
+    try:
+        return descriptor_of(connection) != descriptor
+    except OSError:
+        return True
+
+
 def session_settings(server_version):
     """Return the settings that each session of a worker needs, as far as its server knows them.
 

@@ -23,7 +23,14 @@ from ..exceptions import PoolerFound
 from ..tools.config import settings
 from .channels import Channels
 from .claim import HERE, NOW, READY, Claim
-from .connection import LIVE_SESSIONS, LOCK_CLASS, array, connect_worker
+from .connection import (
+    LIVE_SESSIONS,
+    LOCK_CLASS,
+    array,
+    connect_worker,
+    descriptor_of,
+    is_descriptor_closed,
+)
 from .dependencies import Dependencies
 from .fence import ARE_THERE, LOOK_UP, RAISE, token
 from .job import BEGUN, CLAIMED, PUBLISHED, StateChange
@@ -131,6 +138,7 @@ class Session:
         self.changes = []  # to be published to the users
         self.channels = settings().channels
         self._connection = connection
+        self._descriptor = descriptor_of(connection)
         self._lock = threading.Lock()  # the worker's two threads share the connection
         self._prepared = set()
         self._claim = Claim(self)
@@ -209,6 +217,13 @@ class Session:
     @property
     def server_version(self):
         return self._connection.server_version
+
+    def has_closed_descriptor(self):
+        """Return whether this process has closed the file descriptor of the connection.
+
+        :rtype: bool
+        """
+        return is_descriptor_closed(self._connection, self._descriptor)
 
     def close(self):
         """Leave the database. The row stays, since it says that this process serves the database."""

@@ -13,7 +13,13 @@ from psycopg2.extensions import STATUS_READY, TRANSACTION_STATUS_INERROR
 from odoo import sql_db
 
 from ..engine import fence
-from ..engine.connection import connect, session_settings
+from ..engine.connection import (
+    connect,
+    descriptor_of,
+    is_descriptor_closed,
+    session_settings,
+)
+from ..engine.job import Job
 from ..exceptions import ClaimLost, JobInterrupted
 
 _logger = logging.getLogger(__name__)
@@ -81,6 +87,7 @@ class JobPool:
     def __init__(self, dbname, server_version, **session):
         self.dbname = dbname
         self._connection = None
+        self._descriptor = None
         self._is_clean = True
         self._settings = session_settings(server_version) | session
         if server_version >= 140000:
@@ -94,6 +101,7 @@ class JobPool:
         if not self._connection:
             # RESET goes back to the settings that a session was started with.
             self._connection = connect(self.dbname, JobConnection, self._settings)
+            self._descriptor = descriptor_of(self._connection)
         self._connection.guard = None
         self._is_clean = False
         self._restore_client()
@@ -139,6 +147,13 @@ class JobPool:
             raise
         self._is_clean = True
 
+    def has_closed_descriptor(self):
+        """Return whether this process has closed the file descriptor of the connection.
+
+        :rtype: bool
+        """
+        return bool(self._connection) and is_descriptor_closed(self._connection, self._descriptor)
+
     def close(self):
         """Close the connection."""
         if self._connection:
@@ -180,7 +195,7 @@ class JobCursor(sql_db.Cursor):
         row = self._obj.fetchone()
         if not row:
             raise ClaimLost
-        return job._replace(**dict(zip(job._fields[-len(row):], row)))
+        return Job(*job[:-len(row)], *row)
 
     def commit(self):
         try:

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import json
 import logging
+import os
 import random
 import sys
 import threading
@@ -159,6 +160,7 @@ class Runner:
                 if execution.ended:
                     self._log_failed_hook(execution, exc)
                     return
+                self.end_if_descriptor_is_closed(execution)
                 self._was_lost = has_lost_server(connection)
                 if type(exc) is not _Raced and kind_of(exc) is Kind.RACE:
                     raise _Raced from exc  # at the commit
@@ -167,6 +169,7 @@ class Runner:
                 if execution.ended and type(exc) is not JobInterrupted:
                     self._log_failed_hook(execution, exc)
                     return
+                self.end_if_descriptor_is_closed(execution)
                 execution.note_invalidated(env.registry)
                 raise
 
@@ -327,6 +330,18 @@ class Runner:
         """
         self.session.execute("SELECT")
         return self._was_lost
+
+    def end_if_descriptor_is_closed(self, execution):
+        """End the process if the job has closed the file descriptor of a connection in it: no fault of the server's.
+
+        The mark of the process stays, so that the job is charged with its death.
+
+        :param Execution execution: the job
+        """
+        if self._process_state and (self.session.has_closed_descriptor() or self._pool.has_closed_descriptor()):
+            _logger.warning("Job %s has closed file descriptors of its worker, which ends", execution.job)
+            logging.shutdown()
+            os._exit(1)
 
     def interrupt(self):
         """Cancel the statement that the job is executing; called from another thread."""

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import os
 import select
 import signal
-import sys
 import threading
 import time
 
@@ -126,14 +126,20 @@ class WorkerAsync(Worker):
                 self._stand_by()
             self.thread.join()
             _logger.info("Worker (%s) exiting. jobs: %s", self.pid, self.request_count)
-        except Exception:
-            # It must not get into the server's loop, of which this process has a copy.
-            _logger.exception("Worker (%s) Exception occurred, exiting...", self.pid)
-            sys.exit(1)
+        except Exception as exc:  # noqa: BLE001 -- it must not get into the server's loop, of which this process has a copy
+            self._log_end(exc)
+            logging.shutdown()
+            os._exit(1)
         if threading.active_count() > 1:
             # Python would wait for a thread that a job has left.
             logging.shutdown()
             os._exit(0)
+
+    def _log_end(self, exc):
+        if isinstance(exc, OSError) and exc.errno == errno.EBADF:
+            _logger.warning("Worker (%s) ends: a job has closed its file descriptors", self.pid)
+        else:
+            _logger.error("Worker (%s) Exception occurred, exiting...", self.pid, exc_info=exc)
 
     def _stand_by(self):
         """Sleep until a signal or a job comes, then look after the job once in a while."""
@@ -185,6 +191,7 @@ class WorkerAsync(Worker):
                 self.next_stop_look = now + STOP_LOOK_INTERVAL
                 return batch.session.stop_reason(execution.job)
         except psycopg2.Error as exc:
+            batch.runner.end_if_descriptor_is_closed(execution)
             return 'lost' if kind_of(exc) is Kind.LOST else None
         return None
 
@@ -211,11 +218,12 @@ class WorkerAsync(Worker):
                 database.leave()
         except JobInterrupted:
             pass  # it came when the job had just ended
-        except Exception:
-            _logger.exception("Worker %s (%s) Exception occurred, exiting...", type(self).__name__, self.pid)
+        except Exception as exc:  # noqa: BLE001 -- the process is replaced
+            self._log_end(exc)
         finally:
             self.finished = True
-            self.multi.pipe_ping(self.eintr_pipe)
+            with contextlib.suppress(OSError):  # the other thread notices, too
+                self.multi.pipe_ping(self.eintr_pipe)
 
     def check_limits(self):
         # Not those of `Worker`: its limit on CPU time is one for requests, and would end a long job.

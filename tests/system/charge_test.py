@@ -162,6 +162,19 @@ def test_deaths_are_counted(database, server, tmp_path):
     assert len(database.runs('job')) == 3
 
 
+@pytest.mark.parametrize('which', ['all', 'own', 'sockets'])
+def test_closed_descriptors_are_deaths(database, server, tmp_path, which):
+    """A job that closes what its process needs cannot say that the server was gone."""
+    with server(database, workers=1, expected=ANYTHING) as odoo:
+        job_id = database.enqueue('close_descriptors', 'job', which, str(tmp_path / 'gate'))
+        job = database.wait_for(job_id)
+        assert (job.state, job.deaths) == ('failed', 3)
+        assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
+        assert odoo.log.count('Traceback') <= 1, "that of its failure"
+    assert len(database.runs('job')) == 3
+    assert database.effects() == {'next': 1}
+
+
 def test_stop_of_a_locked_job_is_no_death(database, server, tmp_path):
     """Servers that stop charge nobody, though the job's row is locked meanwhile, however often."""
     gate = tmp_path / 'gate'

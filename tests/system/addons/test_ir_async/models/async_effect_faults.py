@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -97,6 +98,23 @@ class TestAsyncEffect(models.Model):
         for child in children:
             child.kill()
             child.wait()
+
+    @api.model
+    def close_descriptors(self, name, which, gate):
+        """Close descriptors of the process: of the connection of jobs, of all others, or of all files; wait."""
+        self._trace(name)
+        own = self.env.cr._cnx.fileno()
+        others = [fd for fd in map(int, os.listdir('/proc/self/fd')) if fd > 2 and fd != own]
+        for fd in {'all': [own, *others], 'own': [own], 'sockets': [fd for fd in others if self._is_socket(fd)]}[which]:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        if which == 'sockets':
+            self._wait(gate)
+        self.create({'name': name})
+
+    def _is_socket(self, fd):
+        with contextlib.suppress(OSError):
+            return stat.S_ISSOCK(os.fstat(fd).st_mode)
 
     @api.model
     def lock_neighbours(self, name, gate):
