@@ -2,7 +2,8 @@
 
 A job is an orphan when the lock of its session is gone. That says nothing about the process: its connection may have been
 cut. A death is known from the parent of the process alone, which hands it to the next worker: see
-:mod:`~odoo.addons.ir_async.service.obituary`.
+:mod:`~odoo.addons.ir_async.service.obituary`. A cron worker's parent reports nothing. It notes in its row what it runs, and its
+process and server: the job is charged when the process has ended and its server has not.
 """
 from __future__ import annotations
 
@@ -11,15 +12,22 @@ import time
 from .claim import HERE
 from .connection import LIVE_SESSIONS
 from .job import PUBLISHED, Job
+from .process import was_killed
 
 # The time that the parent of a dead worker has to report the death, before others put its job back without a charge.
 GRACE = 0.7  # seconds
 FULL_INTERVAL = 60  # seconds between two looks at all jobs that are processing
 
 IS_ORPHAN = f"job.state = 'processing' AND job.session NOT IN ({LIVE_SESSIONS})"
+# What sessions that ended were running in cron workers.
+NOTES = f"""
+    SELECT id, host, pid, process_start, server_pid, server_start
+      FROM ir_async_worker
+     WHERE running_job_id IS NOT NULL AND id NOT IN ({LIVE_SESSIONS})
+"""
 RESCUE = f"""
     WITH orphan AS (
-        SELECT job.id, worker.id IS NOT NULL AS is_charged
+        SELECT job.id, worker.id IS NOT NULL AS is_begun, worker.id = ANY(%(killed)s::int[]) AS is_killed
           FROM ir_async job
      LEFT JOIN ir_async_worker worker ON worker.id = job.session AND worker.running_job_id = job.id
          WHERE {IS_ORPHAN} AND job.{HERE} AND (%(sessions)s::int[] IS NULL OR job.session = ANY(%(sessions)s))
@@ -29,8 +37,8 @@ RESCUE = f"""
        SET state = 'created',
            session = NULL,
            revision = revision + 1,
-           starts = starts + is_charged::int,
-           deaths = deaths + (is_charged AND NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int
+           starts = starts + is_begun::int,
+           deaths = deaths + (is_begun AND is_killed AND NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int
       FROM orphan
      WHERE job.id = orphan.id
  RETURNING {PUBLISHED}
@@ -84,7 +92,9 @@ class Rescue:
         # PostgreSQL forgets the rows of workers when it crashes: also look for jobs of sessions that have none.
         is_full = now >= self._next_full and not (dead and not due)
         if due or is_full:
-            changed = self._session.change(RESCUE, self._session.params(sessions=None if is_full else due))
+            changed = self._session.change(RESCUE, self._session.params(
+                sessions=None if is_full else due,
+                killed=[key for key, *process in self._session.execute(NOTES) if was_killed(*process)]))
             if is_full:
                 self._next_full = now + FULL_INTERVAL
         young = [seen + GRACE - now for key, seen in self._seen.items() if key not in due]

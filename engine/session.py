@@ -42,6 +42,7 @@ from .origin import (
     is_same_version,
     warn_of_copies,
 )
+from .process import server_pid, start_of
 from .rescue import Rescue
 from .serving import database, served_database, serving
 
@@ -90,6 +91,11 @@ REGISTER = f"""
 CLOSE = """
     UPDATE ir_async_worker SET closed = true
      WHERE id = %(key)s AND NOT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND session = %(key)s)
+"""
+RUNNING = """
+    UPDATE ir_async_worker
+       SET running_job_id = %s, process_start = %s, server_pid = %s, server_start = %s
+     WHERE id = %s
 """
 RELEASE = f"""
     WITH mine AS (
@@ -363,7 +369,8 @@ class Session:
         :param Job job: the job; None when it has ended
         :param int key: of the session, by default this one
         """
-        self.execute("UPDATE ir_async_worker SET running_job_id = %s WHERE id = %s", [job and job.id, key or self.key])
+        server = server_pid()
+        self.execute(RUNNING, [job and job.id, start_of(os.getpid()), server, start_of(server), key or self.key])
 
     def fail(self, job, payload):
         """End a job as failed when nothing else worked.

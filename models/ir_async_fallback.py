@@ -1,9 +1,15 @@
 """Where there are no workers of ours, as on Odoo.sh, jobs run on the cron workers."""
+import logging
 from datetime import timedelta
+
+import psycopg2
 
 from odoo import fields, models
 from odoo.tools import SQL
 
+_logger = logging.getLogger(__name__)
+
+RETRY_DELAY = 5  # seconds before it is tried again when PostgreSQL cut a connection
 RUN_TIME = 30  # seconds for which one run of the cron begins new jobs
 
 
@@ -17,8 +23,14 @@ class IrAsync(models.Model):
         if not self._has_unserved():
             return
         dbname = self.env.cr.dbname
-        self.env.cr.commit()  # the cron's transaction is not to be open while jobs run
-        delay = run_for(dbname, RUN_TIME)
+        # The cron's transaction is not to be open while jobs run. With progress, since Odoo takes a cron that its process did not
+        # survive three times for one that always takes too long, and does not run it: but it is the job that ends the process.
+        self.env['ir.cron']._commit_progress(1)
+        try:
+            delay = run_for(dbname, RUN_TIME)
+        except psycopg2.Error as exc:  # no failure of the scheduled action: five of these would switch it off
+            _logger.info("Jobs of %s run again in %s s: %s", dbname, RETRY_DELAY, exc)
+            delay = RETRY_DELAY
         if delay is not None:
             self._trigger_fallback(delay)
 

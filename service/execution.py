@@ -24,7 +24,7 @@ class Execution:
         self.invalidated = set()  # the caches of the registry that it invalidated
         self.registry_invalidated = False  # it changed models or fields
         self.interrupted = False  # its next statement raises
-        self.fenced = None  # its new claim, and why, once it was taken from its method
+        self.fenced = None  # it with its new claim, and why, once it was taken from its method and until its outcome is written
         self.progress = None
         self.progress_lock = threading.Lock()
         self.deadline = None  # when its time is over, if it is limited

@@ -3,29 +3,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import threading
 import time
 
 import psycopg2
 
-import odoo
 from odoo.modules.registry import Registry
-from odoo.service.server import PreforkServer
 from odoo.tools import config
 
 from ..engine.session import Session
 from .execution import Execution
+from .hosting import awaited, is_prefork, is_stopping, replace
 from .process_state import ProcessState
 from .publisher import publish
-from .runner import Runner, conclude, time_limit, where_it_is
+from .runner import Runner, first_line, time_limit
+from .standby import Standby, take_note_back
+from .thread_state import ThreadState
 
 _logger = logging.getLogger(__name__)
 
-LOOK_INTERVAL = 0.5  # seconds between two looks at the running job
 MARGIN = 5  # seconds before the limit of the cron worker, at which a job is stopped
 MAX_WAIT = 5  # seconds for which the cron worker waits for what is due soon
-LEAVE_TIME = 3  # seconds that a stopped method gets
+STOP_DELAY = 1  # seconds, at least, so that a server that stops is not asked again and again meanwhile
+STOP_LOOK_INTERVAL = 0.2  # seconds between two looks whether the server stops, while it waits
+
+
+class CannotRun(Exception):
+    """A database whose jobs cannot be run here."""
 
 
 def run_one(dbname, job_id):
@@ -33,21 +36,29 @@ def run_one(dbname, job_id):
 
     :param str dbname: its database
     :param int job_id: the job
-    :return: whether it could be claimed
-    :rtype: bool
+    :return: its state afterwards; None if it could not be claimed
+    :rtype: str | None
+    :raises CannotRun: when this is no database that this server could run jobs of
     """
-    Registry(dbname)
-    session, _delay = Session.open(dbname, always=True)
+    # Before the registry: that would install Odoo in a database without.
+    try:
+        session, _delay = Session.open(dbname, always=True)
+    except psycopg2.Error as exc:
+        msg = f"database {dbname} cannot be used: {first_line(exc)}"
+        raise CannotRun(msg) from exc
     if not session:
-        return False
+        msg = f"database {dbname} has no ir_async of this version"
+        raise CannotRun(msg)
     with _runner(session) as runner:
+        Registry(dbname)
         jobs = session.claim_one(job_id)
         for job in jobs:
             runner.prepare(job)
             runner.run(Execution(job))
             session.unblock([job.id])
         publish(session)
-    return bool(jobs)
+        states = [state for job in jobs for state, in session.execute("SELECT state FROM ir_async WHERE id = %s", [job.id])]
+    return next(iter(states), None)
 
 
 def run_for(dbname, seconds):
@@ -66,25 +77,35 @@ def run_for(dbname, seconds):
     if not session:
         return delay
     session.channels = []  # the setting is that of this server's own workers
-    with _runner(session) as runner:
+    with awaited(), _runner(session) as runner:
         delay = 0
-        while delay == 0 and time.monotonic() < begin + seconds:
+        while delay == 0 and time.monotonic() < begin + seconds and not is_stopping():
             if jobs := session.claim(1):
                 _run(session, runner, jobs[0], limit and begin + limit)
             else:
                 delay = session.maintain()
                 if delay and delay <= MAX_WAIT:  # a cron cannot be triggered to the second
-                    time.sleep(delay)
+                    _wait(delay)
                     delay = 0
             publish(session)
+            if runner.must_end and is_prefork():
+                _logger.warning("This cron worker is replaced: a job changed its process for good")
+                replace()
+    if delay is not None and is_stopping():
+        return max(delay, STOP_DELAY)
     return delay
+
+
+def _wait(seconds):
+    end = time.monotonic() + seconds
+    while (rest := end - time.monotonic()) > 0 and not is_stopping():
+        time.sleep(min(rest, STOP_LOOK_INTERVAL))
 
 
 @contextlib.contextmanager
 def _runner(session):
     # A threaded server shares its process with requests, which change it as well.
-    is_own_process = isinstance(odoo.service.server.server, PreforkServer)
-    runner = Runner(session, ProcessState() if is_own_process else None)
+    runner = Runner(session, ProcessState() if is_prefork() else ThreadState())
     try:
         yield runner
     finally:
@@ -101,68 +122,15 @@ def _cron_limit():
 
 def _run(session, runner, job, end):
     execution = Execution(job)
+    runner.prepare(job)
     begin, limit = time.monotonic(), time_limit(job)
     execution.deadline = min(filter(None, [limit and begin + limit, end]), default=None)
-    runner.prepare(job)
-    # Should this process die, the next run charges the job.
-    session.note_running(job)
-    with _watched(session, runner, execution):
-        runner.run(execution)
     try:
-        if execution.fenced:
-            for taken in session.take_over(*execution.fenced):
-                conclude(session, taken, execution.starts, job.claims, execution.deadline and round(execution.deadline - begin))
+        # Should this process die, and its server live, the next run charges the job.
+        session.note_running(job)
+        Standby(session, runner, execution).run()
         session.note_running(None)
-    except psycopg2.Error:
-        with contextlib.suppress(psycopg2.Error):  # the connection was cut, this process lives
-            other, _delay = Session.open(session.dbname)
-            if other:
-                other.note_running(None, session.key)
-                other.close()
+    except psycopg2.Error:  # the connection was cut, this process lives
+        take_note_back(session)
         raise
     session.unblock([job.id])
-
-
-@contextlib.contextmanager
-def _watched(session, runner, execution):
-    """Look after the running job from another thread: progress, cancel and time-out, as the main thread of a worker does."""
-    done = threading.Event()
-    watcher = threading.Thread(
-        target=_look_after, args=(session, runner, execution, done, threading.current_thread()),
-        name="ir_async.watcher", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-
-
-def _look_after(session, runner, execution, done, thread):
-    while not done.wait(LOOK_INTERVAL):
-        runner.save_progress(execution)
-        try:
-            late = execution.deadline and time.monotonic() >= execution.deadline
-            reason = session.stop_reason(execution.job) or ('timeout' if late else None)
-            if reason and not execution.ended:
-                _stop(session, runner, execution, reason, thread, done)
-                return
-        except psycopg2.Error as exc:
-            _logger.info("Job %s cannot be looked after: %s", execution.job, exc)
-            return
-
-
-def _stop(session, runner, execution, reason, thread, done):
-    debug = where_it_is(thread) if reason == 'timeout' else None
-    job = session.fence_off(execution.job, reason, debug)
-    if not job:
-        return
-    execution.fenced = (job.id, job.session, job.claims, reason)
-    execution.interrupted = True  # its next statement raises
-    runner.interrupt()
-    if not done.wait(LEAVE_TIME) and isinstance(odoo.service.server.server, PreforkServer):
-        # The next run of the cron finds the job, and why it was stopped.
-        _logger.warning("Job %s does not stop: this cron worker is replaced", job)
-        session.note_running(None)
-        logging.shutdown()
-        os._exit(0)

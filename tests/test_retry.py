@@ -416,11 +416,14 @@ class TestRetry(QueueCase):
     # In a cron worker, whose parent reports nothing
     # ------------------------------------------------------------
 
-    def die_in_cron(self, note=True, stop=None):
+    def die_in_cron(self, note=True, stop=None, ended='process_start'):
+        """Have a session end whose note is that of a process that has ended, or of a server that has."""
         session = self.open_session()
         [claimed] = self.claim(session=session)
         if note:
             session.note_running(claimed)
+            if ended:
+                session.execute(f"UPDATE ir_async_worker SET {ended} = 1 WHERE id = %s", [session.key])  # pylint: disable=sql-injection
         if stop:
             self.env.cr.execute("INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, %s)", [claimed.id, stop])
         self.cut(session)
@@ -433,6 +436,22 @@ class TestRetry(QueueCase):
         self.assertRecordValues(job, [{'state': 'created', 'deaths': 1, 'starts': 1}])
         self.rescue()
         self.assertRecordValues(job, [{'state': 'created', 'deaths': 1, 'starts': 1}])
+
+    def test_cron_a_stop_of_the_server_is_no_death(self):
+        job = self.call()
+        self.die_in_cron(ended='process_start = 1, server_start')
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0, 'starts': 1}])
+
+    def test_cron_a_process_that_lives_is_no_death(self):
+        """Its connection was cut."""
+        job = self.call()
+        self.die_in_cron(ended=None)
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0, 'starts': 1}])
+
+    def test_cron_what_is_of_another_host_is_no_death(self):
+        job = self.call()
+        self.die_in_cron(ended="host = 'elsewhere', process_start")
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0, 'starts': 1}])
 
     def test_cron_what_did_not_begin_is_not_charged(self):
         job = self.call()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import complaints, wait_until
+from harness import Server, complaints, wait_until
 
 ANYTHING = ['']  # what the log says of such troubles is not the point
 RACES = ['bad query', 'could not serialize']
@@ -173,6 +173,48 @@ def test_closed_descriptors_are_deaths(database, server, tmp_path, which):
         assert odoo.log.count('Traceback') <= 1, "that of its failure"
     assert len(database.runs('job')) == 3
     assert database.effects() == {'next': 1}
+
+
+@pytest.mark.parametrize('kind', list(Server.CRONS))
+def test_lost_connections_of_cron_workers(database, server, tmp_path, kind):
+    """Nor are those of a cron worker, which lives: the job is run again."""
+    gate = tmp_path / 'gate'
+    with server(database, args=Server.CRONS[kind], workers=0, expected=ANYTHING) as odoo:
+        odoo.wait_for_crons()
+        job_id = database.enqueue('poll_sql', 'job', str(gate))
+        for i in range(1, 5):
+            [run] = database.wait_for_run('job', i)[-1:]
+            assert database.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name = %s",
+                [database.name, f'odoo-{run.pid}'])
+            database.enqueue('nothing')
+            database.wait_for_run('job', i + 1)
+            assert database.job(job_id).deaths == 0
+        gate.touch()
+        job = database.wait_for(job_id)
+    assert (job.state, job.deaths, job.attempts) == ('done', 0, 1)
+    assert database.effects() == {'job': 1}
+
+
+def test_deaths_of_cron_workers_are_counted(database, server, tmp_path):
+    """Where its server goes on, the end of a cron worker is a death of the job that it ran, of no other one."""
+    with server(database, args=Server.CRONS['prefork'], workers=0, expected=['Job .* failed']) as odoo:
+        job_id = database.enqueue('poll_sql', 'job', str(tmp_path / 'gate'))
+        for i in range(1, 4):
+            odoo.wait_for_crons()
+            next_id = database.enqueue('effect', f'next {i}')
+            [run] = database.wait_for_run('job', i)[-1:]
+            assert database.job(job_id).deaths == i - 1
+            [process] = [process for process in odoo.processes() if process.pid == run.pid]
+            process.kill()
+            process.wait()
+        odoo.wait_for_crons()
+        database.enqueue('nothing')
+        job = database.wait_for(job_id)
+        assert (job.state, job.deaths) == ('failed', 3)
+        job = database.wait_for(next_id)
+        assert (job.state, job.deaths) == ('done', 0)
+    assert len(database.runs('job')) == 3
 
 
 def test_stop_of_a_locked_job_is_no_death(database, server, tmp_path):

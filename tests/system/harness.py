@@ -281,6 +281,12 @@ class Server:
     """
 
     PREFORK = ('--workers=1', '--no-http', '--max-cron-threads=0')
+    CRONS = {
+        'prefork': ('--workers=1', '--no-http', '--max-cron-threads=1'),
+        'threaded': ('--max-cron-threads=1',),
+    }
+    # A threaded server that stops closes the connections of its cron threads, whatever these do.
+    CRON_NOISE = ('Exception in cron', 'cron0 encountered', 'server action #', 'bad query')
 
     def __init__(self, cluster, folder, args, workers=2, settings=(), expected=(), prefix=()):
         self.cluster = cluster
@@ -336,6 +342,15 @@ class Server:
                 "SELECT pid, application_name FROM pg_stat_activity WHERE datname = 'postgres' AND query = 'LISTEN odoo_async'")
             if backend.application_name in names
         ]
+
+    def wait_for_crons(self):
+        """Wait until a cron worker listens for triggers: it looks at the queue at once then, not a minute later."""
+        def listens():
+            names = tuple(f'odoo-{process.pid}' for process in self.processes())
+            return names and self.cluster.sql(
+                "SELECT pid FROM pg_stat_activity WHERE datname = 'postgres' AND application_name IN %s AND state = 'idle'"
+                " AND query = 'COMMIT'", [names])
+        wait_until(listens, "a cron worker listens")
 
     def wait_until_ready(self):
         def ready():

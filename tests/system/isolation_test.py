@@ -3,7 +3,7 @@ import contextlib
 
 import psutil
 import pytest
-from harness import wait_until
+from harness import Server, wait_until
 
 ENDINGS = [
     'ok', 'commit', 'rollback', 'fail', 'commit, fail', 'rollback, fail', 'hook', 'committing hook', 'retry', 'commit, retry',
@@ -162,6 +162,17 @@ def test_one_by_one(leaky, server):
                 look_id = env['ir.async'].call(env['test.async.effect'].with_user(other_user(env)).seen, tag_of(way, 'ok')).id
             leaky.wait_for(look_id)
             found += leaks(leaky, before_id, [(way, 'ok', jobs[0][2], look_id)])
+    assert not found, '\n'.join(found)
+
+
+@pytest.mark.parametrize('kind', list(Server.CRONS))
+def test_threads_without_workers(leaky, server, kind):
+    """What a job leaves on the thread of a cron worker is gone, though a threaded server shares its process with requests."""
+    with server(leaky, args=Server.CRONS[kind], workers=0, expected=ANYTHING) as odoo:
+        odoo.wait_for_crons()
+        before_id, jobs = enqueue_pairs(leaky, [(way, ending) for way in ('thread', 'thread_user') for ending in ('ok', 'fail')])
+        leaky.wait_for(jobs[-1][-1])
+        found = leaks(leaky, before_id, jobs)
     assert not found, '\n'.join(found)
 
 

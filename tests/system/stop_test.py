@@ -39,6 +39,46 @@ def test_stop(database, server, tmp_path, args, sig):
     assert database.job(long).deaths == 0
 
 
+@pytest.mark.parametrize('kind', list(Server.CRONS))
+@pytest.mark.parametrize('group', [False, True], ids=['server', 'group'])
+def test_stop_of_cron_workers(database, server, tmp_path, kind, group):
+    """Where jobs run on the cron workers, a stop charges nobody either, however often, and no further job begins."""
+    gate = tmp_path / 'gate'
+    expected = [*Server.CRON_NOISE, 'was taken away']
+    long = database.enqueue('effect_then_wait', 'long', str(gate), options={'priority': 1})
+    queued = database.enqueue_all('effect', [f'queued {i}' for i in range(3)])
+    for i in range(1, 5):
+        with server(database, args=Server.CRONS[kind], workers=0, settings={'stop_timeout': 1}, expected=expected) as odoo:
+            odoo.wait_for_crons()
+            database.enqueue('nothing')
+            database.wait_for_run('long waits', i)
+            odoo.stop(group=group)
+        job = database.job(long)
+        assert (job.state in ('created', 'processing'), job.deaths, job.attempts) == (True, 0, 0), f"stop {i}"
+        if not (group and kind == 'prefork'):  # there, SIGTERM ends the cron worker before it can do anything
+            assert (job.state, job.session) == ('created', None), f"stop {i}"
+            assert {database.job(job_id).state for job_id in queued} == {'created'}
+    gate.touch()
+    with server(database, args=Server.CRONS[kind], workers=0, expected=Server.CRON_NOISE) as odoo:
+        odoo.wait_for_crons()
+        database.enqueue('nothing')
+        assert set(database.wait_for_all()) == {'done'}
+    assert database.value("SELECT sum(deaths) FROM ir_async") == 0
+    assert database.effects() == {'long before': 1, 'long after': 1, 'queued 0': 1, 'queued 1': 1, 'queued 2': 1}
+
+
+@pytest.mark.parametrize('kind', list(Server.CRONS))
+def test_short_jobs_of_cron_workers_end(database, server, kind):
+    """What runs on a cron worker when the server stops gets its time, and the next one waits for another server."""
+    with server(database, args=Server.CRONS[kind], workers=0, expected=Server.CRON_NOISE) as odoo:
+        odoo.wait_for_crons()
+        database.enqueue_all('effect', [f'job {i}' for i in range(10)], seconds=2)
+        database.wait_for_run('job 0')
+        odoo.stop()
+    assert database.states() == {'done': 1, 'created': 9}
+    assert database.effects() == {'job 0': 1}
+
+
 @pytest.mark.parametrize('args', [PREFORK, COMMAND], ids=['prefork', 'command'])
 def test_reload(database, server, args):
     """On SIGHUP the running job ends in the old process; the new ones take over."""

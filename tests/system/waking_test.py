@@ -8,7 +8,7 @@ import pytest
 from harness import ODOO, Server, wait_until
 
 CRON_TIME = 100  # seconds: Odoo's cron workers look once a minute, a NOTIFY may come before they listen
-CRONS = ('--workers=1', '--no-http', '--max-cron-threads=1')
+CRONS = Server.CRONS['prefork']
 KNOWN = 11  # seconds after which whoever enqueues looks for workers again, and finds them
 SOON = 20  # seconds for what takes less than one
 
@@ -142,14 +142,50 @@ def test_timeout_without_workers(database, server):
     assert set(database.states()) == {'done', 'failed'}
 
 
-def test_cancel_without_workers(database, server):
-    """The cron worker that runs a job stops it, too."""
-    with server(database, args=CRONS, workers=0, expected=['bad query', 'was taken away']):
-        job_id = database.enqueue('effect_then_sleep_in_sql', 'job', 600)
-        wait_until(lambda: database.backends("query LIKE 'SELECT pg_sleep%%' AND state = 'active'"), "it runs", CRON_TIME)
+@pytest.mark.parametrize('kind', list(Server.CRONS))
+@pytest.mark.parametrize('how', ['cancel', 'timeout'])
+def test_stopped_without_workers(database, server, kind, how):
+    """The cron worker that runs a job stops it, too, and goes on with the next one."""
+    state = {'cancel': 'cancelled', 'timeout': 'failed'}[how]
+    options = {'timeout': 1} if how == 'timeout' else {}
+    expected = [*Server.CRON_NOISE, 'was taken away', 'ERROR .* Job .* failed: .* 1 second']
+    with server(database, args=Server.CRONS[kind], workers=0, expected=expected) as odoo:
+        odoo.wait_for_crons()
+        for method in ('hang_in_loop', 'hang_in_sql', 'hang_in_loop'):
+            name = f'{method} {len(database.runs())}'
+            job_id = database.enqueue(method, name, options=options)
+            next_ids = database.enqueue_all('effect', [f'{i} after {name}' for i in range(3)], seconds=0.1)
+            [run] = database.wait_for_run(name)
+            if how == 'cancel':
+                database.act('cancel', job_id)
+            job = database.wait_for(job_id, timeout=SOON)
+            assert (job.state, job.deaths, job.session) == (state, 0, None)
+            for next_id in next_ids:
+                assert database.wait_for(next_id).state == 'done'
+            assert {run.pid for run in database.runs()} == {run.pid}, "the process goes on"
+    assert database.job(job_id).starts == 1
+    effects = database.effects()
+    assert all('after' in name or name.startswith('failed') for name in effects), "the rest was rolled back"
+
+
+@pytest.mark.parametrize('kind', list(Server.CRONS))
+@pytest.mark.parametrize('method', ['hang_in_sleep', 'hang_and_swallow'])
+def test_cancel_of_what_does_not_stop(database, server, kind, method):
+    """What cannot be interrupted on a cron worker is cancelled all the same; where the process is its own, it ends."""
+    with server(database, args=Server.CRONS[kind], workers=0, expected=[*Server.CRON_NOISE, 'WARNING .* does not stop']) as odoo:
+        odoo.wait_for_crons()
+        job_id = database.enqueue(method, 'job')
+        [run] = database.wait_for_run('job')
         database.act('cancel', job_id)
-        assert database.wait_for(job_id, timeout=SOON).state == 'cancelled'
-    assert database.effects() == {}
+        job = database.wait_for(job_id, timeout=SOON)
+        assert (job.state, job.deaths, job.attempts, job.session) == ('cancelled', 0, 0, None)
+        if kind == 'prefork':
+            wait_until(lambda: run.pid not in {process.pid for process in odoo.processes()}, "its process ends", SOON)
+            odoo.wait_for_crons()
+            assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
+        else:
+            odoo.kill()
+    assert 'job' not in database.effects()
 
 
 def test_workers_of_another_database(make_database, server):

@@ -1,0 +1,62 @@
+"""Processes of this host, told apart by more than their id, which is used again."""
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+import psutil
+
+import odoo
+
+TOLERANCE = 2  # seconds by which two processes may disagree about the start of a third one, when the clock was set
+
+
+def start_of(pid):
+    """Return when a process of this host was started.
+
+    :param int pid: the process
+    :return: seconds since the epoch; None when there is no such process
+    :rtype: float | None
+    """
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).create_time()
+    return None
+
+
+def is_alive(pid, start):
+    """Return whether a process of this host is still there.
+
+    :param int pid: the process
+    :param float start: when it was started
+    :rtype: bool
+    """
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - start) < TOLERANCE
+    return False
+
+
+def server_pid():
+    """Return the process of the Odoo server that this process belongs to: its own, unless the server is a prefork one.
+
+    :rtype: int
+    """
+    server = odoo.service.server.server
+    return server.pid if server else os.getpid()
+
+
+def was_killed(host, pid, start, server, server_start):
+    """Return whether a process has ended although its server goes on: nobody stopped it.
+
+    :param str host: the host of both
+    :param int pid: the process
+    :param float start: when it was started
+    :param int server: the process of its server
+    :param float server_start: when that was started
+    :return: False as well when it cannot be known, as on another host
+    :rtype: bool
+    """
+    if host != socket.gethostname() or start is None or server_start is None:
+        return False
+    return not is_alive(pid, start) and is_alive(server, server_start)

@@ -1,0 +1,168 @@
+"""Look after a job that runs in this process from another thread, as the main thread of a worker does: progress, cancel,
+time-out, shutdown.
+
+To stop a job, its claim is taken away first: from then on its method can commit nothing. Then an exception is raised in it. The outcome is
+written once the method has been left, or without waiting for that any longer.
+"""
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import threading
+import time
+
+import psycopg2
+
+from ..engine.errors import Kind, kind_of
+from ..engine.session import Session
+from ..exceptions import JobInterrupted
+from ..tools.config import settings
+from .batch import INTERRUPT_TIME
+from .hosting import is_prefork, is_stopping
+from .publisher import publish
+from .runner import conclude, where_it_is
+from .stop import kill_children
+
+_logger = logging.getLogger(__name__)
+
+LOOK_INTERVAL = 0.2  # seconds between two looks at the running job
+EXIT_TIME = 10  # seconds after which the kernel ends a process that is to be replaced, should it hang
+
+
+class Standby:
+    """Looks after one job.
+
+    :param Session session: the session that claimed it
+    :param Runner runner: what runs it
+    :param Execution execution: the job
+    """
+
+    def __init__(self, session, runner, execution):
+        self._session = session
+        self._runner = runner
+        self._execution = execution
+        self._begin = time.monotonic()
+        self._thread = threading.current_thread()
+        self._left = threading.Event()  # its method has been left
+        self._stop_time = None  # when the time is over that the server's stop leaves it
+
+    def run(self):
+        """Run the job in this thread. When this returns, no exception is on its way to this thread any more."""
+        watcher = threading.Thread(target=self._watch, name="ir_async.standby", daemon=True)
+        watcher.start()
+        try:
+            try:
+                self._runner.run(self._execution)
+            finally:
+                self._left.set()
+        except JobInterrupted:
+            self._runner.must_end = True  # it came when the job was being left: that is half done
+        finally:
+            # An exception may arrive anywhere in here, but none is raised once the watcher has ended.
+            while True:
+                try:
+                    self._left.set()
+                    watcher.join()
+                    _raise_in(self._thread, None)
+                    break
+                except JobInterrupted:
+                    continue
+        if self._execution.fenced:
+            self._conclude()
+
+    def _watch(self):
+        while not self._left.wait(LOOK_INTERVAL):
+            self._runner.save_progress(self._execution)
+            try:
+                if (reason := self._reason_to_stop()) and self._stop(reason):
+                    return
+            except psycopg2.Error as exc:
+                if kind_of(exc) is Kind.LOST:
+                    self._leave_alone(exc)
+                    return
+                _logger.info("Job %s cannot be looked after: %s", self._execution.job, exc)
+
+    def _reason_to_stop(self):
+        execution, now = self._execution, time.monotonic()
+        if self._stop_time is None and is_stopping():
+            self._stop_time = now + settings().stop_timeout
+        is_over = self._stop_time is not None and now >= self._stop_time
+        if execution.ended:  # only hooks run
+            return 'shutdown' if is_over else None
+        if reason := self._session.stop_reason(execution.job):
+            return reason
+        if execution.deadline and now >= execution.deadline:
+            return 'timeout'
+        return 'shutdown' if is_over else None
+
+    def _stop(self, reason):
+        """Stop the job; return False when it had ended by itself."""
+        execution = self._execution
+        if not execution.ended:
+            debug = where_it_is(self._thread) if reason == 'timeout' else None
+            job = self._session.fence_off(execution.job, None if reason == 'shutdown' else reason, debug)
+            if not job:
+                return False
+            _logger.info("Job %s is interrupted: %s", job, reason)
+            execution.fenced = job, reason
+            self._session.note_running(None)  # from here on, the end of this process is nobody's fault
+        elif not is_prefork():
+            return True  # its hooks do not end: they end with the server
+        self._interrupt()
+        return True
+
+    def _leave_alone(self, exc):
+        """Stop a job whose claim was lost with the connection: it runs again."""
+        _logger.warning("This process lost the claim of job %s with its connection: %s", self._execution.job, exc)
+        take_note_back(self._session)
+        self._interrupt()
+
+    def _interrupt(self):
+        """Have the method left. If it is not in time, end the process, if it is the job's own, with all that the job started."""
+        self._execution.interrupted = True  # its next statement raises
+        _raise_in(self._thread, JobInterrupted)
+        self._runner.interrupt()
+        if self._left.wait(INTERRUPT_TIME):
+            return
+        if is_prefork():
+            signal.setitimer(signal.ITIMER_REAL, EXIT_TIME)  # it may wait for a lock that the job holds
+        if self._execution.fenced:
+            with contextlib.suppress(Exception):  # whoever finds the job writes its outcome
+                self._conclude()
+                publish(self._session)
+        if is_prefork():
+            _logger.warning("Job %s does not stop: this cron worker is replaced", self._execution.job)
+            kill_children()
+            logging.shutdown()
+            os._exit(0)
+        _logger.warning("Job %s does not stop: its thread is taken until it does", self._execution.job)
+        while not self._left.wait(INTERRUPT_TIME):
+            _raise_in(self._thread, JobInterrupted)
+
+    def _conclude(self):
+        """Write the outcome of the job that was stopped."""
+        execution = self._execution
+        (job, reason), execution.fenced = execution.fenced, None
+        if reason == 'shutdown':
+            self._session.release([job], starts=execution.starts, shown_claims=execution.job.claims)
+            return
+        limit = execution.deadline and round(execution.deadline - self._begin)
+        for taken in self._session.take_over(job.id, job.session, job.claims, reason):
+            conclude(self._session, taken, execution.starts, execution.job.claims, limit)
+
+
+def take_note_back(session):
+    """Note that the end of this process would be nobody's fault, though the session's connection is lost."""
+    with contextlib.suppress(psycopg2.Error):
+        other, _delay = Session.open(session.dbname)
+        if other:
+            other.note_running(None, session.key)
+            other.close()
+
+
+def _raise_in(thread, exception):
+    """Raise an exception in a thread, as soon as that executes Python code; None: take back what is on its way."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), exception and ctypes.py_object(exception))
