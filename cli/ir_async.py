@@ -36,7 +36,7 @@ class IrAsync(Command):
             workers = async_config.settings().workers if opt.workers is None else opt.workers
         except ValueError as exc:
             sys.exit(f"ir_async: {exc}")
-        if opt.ir_async_run:
+        if opt.ir_async_run is not None:
             sys.exit(self._run_job(opt.ir_async_run))
         if workers < 1:
             sys.exit(f"ir_async: {workers} workers cannot do anything, use --workers=N")
@@ -55,10 +55,14 @@ class IrAsync(Command):
         sys.exit(code or 0)
 
     def _run_job(self, job_id):
-        from odoo.addons.ir_async.service.inline import run_one  # noqa: PLC0415
+        from odoo.addons.ir_async.service.inline import CannotRun, run_one  # noqa: PLC0415
         if len(config['db_name']) != 1:
             return "ir_async: --run needs the database of the job, use -d"
         server.load_server_wide_modules()
-        if not run_one(config['db_name'][0], job_id):
+        try:
+            state = run_one(config['db_name'][0], job_id)
+        except CannotRun as exc:
+            return f"ir_async: {exc}"
+        if not state:
             return f"ir_async: there is no job {job_id} in state 'created'"
-        return 0
+        return 0 if state in ('succeeded', 'done') else f"ir_async: job {job_id} is {state} now"

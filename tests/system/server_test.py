@@ -40,12 +40,17 @@ def test_wrong_configuration(database, run):
         (run(*command, '--workers=x'), "wrong value of an option: invalid literal for int() with base 10: 'x'"),
         (run(*command, '--workers=0'), "0 workers"),
         (run(*command, '--run=4711'), "no job 4711"),
+        (run(*command, '--run=0'), "no job 0"),
+        (run(*command, '--run=abc'), "wrong value of an option"),
+        (run('ir_async', '-d', 'nowhere', '--run=1'), 'database nowhere cannot be used: '),
+        (run('ir_async', '-d', 'postgres', '--run=1'), "database postgres has no ir_async of this version"),
     ]
     for process, message in cases:
         output, _ = process.communicate(timeout=180)
         assert process.returncode, process.args
         assert message in output
         assert 'Traceback' not in output
+    assert not database.cluster.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", dbname='postgres')
 
 
 def test_run_in_the_foreground(database, run):
@@ -57,6 +62,15 @@ def test_run_in_the_foreground(database, run):
     assert database.job(job_id).state == 'done'
     assert database.job(other_id).state == 'created'
     assert [run.pid for run in database.runs()] == [process.pid]
+
+
+def test_failure_in_the_foreground(database, run, tmp_path):
+    """The exit code says whether the job ended well."""
+    job_id = database.enqueue('fail_unless', 'job', str(tmp_path / 'gate'))
+    process = run('ir_async', '-d', database.name, f'--run={job_id}')
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 1, output
+    assert output.splitlines()[-1] == f"ir_async: job {job_id} is failed now"
 
 
 @pytest.mark.parametrize('args', [Server.PREFORK, ('--max-cron-threads=0',), COMMAND], ids=['prefork', 'threaded', 'command'])
