@@ -3,9 +3,11 @@ import unittest
 from collections import OrderedDict, defaultdict
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from enum import IntEnum
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from freezegun import freeze_time
 from markupsafe import Markup
 
 from odoo import fields, models
@@ -33,7 +35,7 @@ def exact(value):
         case float():
             return type(value), value.hex()
         case datetime():
-            return type(value), value.isoformat(), value.utcoffset()
+            return type(value), value.isoformat(), value.fold, value.utcoffset(), value.tzname()
         case Decimal():
             return type(value), value.as_tuple()
         case bool() | None:
@@ -47,10 +49,12 @@ def exact(value):
 
 def any_value(env):
     text = st.text(st.characters(codec=None, exclude_categories=()))  # with NUL and lone surrogates
+    offsets = st.timedeltas(timedelta(hours=-23), timedelta(hours=23))
     scalar = (
         st.none() | st.booleans() | st.integers() | st.integers().map(lambda n: n * 2**20_000 + n)
         | st.floats(allow_nan=False, allow_infinity=False) | text
-        | st.datetimes() | st.datetimes(timezones=st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone))
+        | st.datetimes() | st.datetimes(timezones=offsets.map(timezone) | st.builds(timezone, offsets, text))
+        | st.datetimes().map(lambda date: date.replace(fold=1))
         | st.dates() | st.decimals(allow_nan=False, allow_infinity=False) | st.binary() | text.map(Markup)
     )
     keys = text | st.sampled_from(
@@ -106,6 +110,8 @@ class TestEncoding(MethodCase):
             "", "a\0b", "\ud800", "\U0001f600", "\\u0000", 'é"\'\n\u2028', Markup("<b>bold</b>"),
             datetime(2026, 11, 24, 12, 30, 1, 2), datetime.max,
             datetime(2026, 11, 24, tzinfo=timezone.utc), datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=-5, seconds=1))),
+            datetime(2026, 10, 25, 2, 30, fold=1), datetime(2026, 10, 25, 2, 30, tzinfo=timezone.utc, fold=1),
+            datetime(2026, 11, 24, tzinfo=timezone(timedelta(hours=1), "CET")), datetime(2026, 11, 24, tzinfo=timezone(timedelta(0), "")),
             date.min, date(2026, 11, 24), Decimal('1.10'), Decimal('-0'), Decimal('1E+30'), b'', b'\0\xff',
             (), (1, (2,)), set(), {1, 'a', (1, 2)}, [], {}, {'b': 1, 'a': 2},
             {'$date': '2026-11-24'}, {'$date': 1, 'x': 2}, {'$dict': [['a', 1]]}, {'$dict': {'$dict': None}}, {'$': 1}, {'': 1},
@@ -150,12 +156,20 @@ class TestEncoding(MethodCase):
         class Point(NamedTuple):
             x: int
 
+        class Level(IntEnum):
+            HIGH = 1
+
+        def derived(base, *args):
+            return type(f'My{base.__name__}', (base,), {})(*args)
+
         for value in (
             math.nan, math.inf, -math.inf, Decimal('NaN'), Decimal('Infinity'), 1j,
             {1: 'a'}, {None: 1}, {('a',): 1}, {b'a': 1}, {True: 1}, new, self.partner + new,
             object(), object, len, (i for i in 'ab'), iter([]), range(3), frozenset(), lambda: None, bytearray(), memoryview(b''),
             frozendict(), {}.keys(), self.env, self.registry, timedelta(1), datetime.min.time(), self.env.cr,
             Text(), List(), OrderedDict(), defaultdict(list), Point(1), {}.items(),
+            Level.HIGH, derived(int, 1), derived(float, 1.5), derived(bytes, b'a'), derived(Decimal, '1.5'), derived(date, 2026, 11, 24),
+            derived(datetime, 2026, 11, 24), derived(Markup, "a"), derived(set), derived(tuple), derived(dict),
             fields.Domain('id', '=', 1),
         ):
             for path, args, kwargs in (
@@ -177,3 +191,13 @@ class TestEncoding(MethodCase):
     def test_names_of_time_zones_would_be_lost(self):
         with self.assertRaisesRegex(TypeError, r"args\[0\].*time zone"):
             self.ir_async.call(self.partner.async_foo, datetime(2026, 7, 1, tzinfo=ZoneInfo('Europe/Brussels')))
+
+    def test_frozen_time(self):
+        """Tests freeze time: the dates that it gives are dates, also when it goes on."""
+        with freeze_time('2026-11-24 12:30:00'):
+            values = [datetime.now(), date.today(), datetime(2026, 1, 2), date(2026, 1, 2)]  # noqa: DTZ001, DTZ005, DTZ011
+            jobs = self.ir_async.call(self.partner.async_foo, *values)
+        jobs += self.ir_async.call(self.partner.async_foo, *values)
+        self.run_jobs()
+        expected = (datetime(2026, 11, 24, 12, 30), date(2026, 11, 24), datetime(2026, 1, 2), date(2026, 1, 2))
+        self.assertEqual([args for _env, args, _kwargs in self.received], [expected] * 2)

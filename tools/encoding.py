@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
-from enum import Enum
 
 import psycopg2
 from markupsafe import Markup
@@ -30,6 +29,10 @@ _logger = logging.getLogger(__name__)
 LONG_INTEGER_BITS = 10_000
 
 MICROSECOND = timedelta(microseconds=1)
+
+# What is none of them, but a subclass, would not come back as what it was. In a set: freezegun replaces the names alone.
+EXACT = frozenset({int, float, Markup, Decimal, bytes, datetime, date})
+FROZEN = 'freezegun.api'  # the module of the dates that tests have while time stands still; dates are what they mean
 
 
 def encode(value, path):
@@ -59,19 +62,20 @@ def decode(text, env):
 
 
 def _pack(value, path):
-    # bool and None are matched first, as bool is an int; str, list… by exact type:
+    # bool and None are matched first, as bool is an int; all others by exact type:
     # a subclass would not come back as what it was.
+    is_exact = type(value) in EXACT or type(value).__module__ == FROZEN
     match value:
         case None | bool():
             return value
-        case int():
-            if isinstance(value, Enum):
-                value = value.value  # odoo.fields.Command
+        case fields.Command():
+            return value.value
+        case int() if is_exact:
             return value if value.bit_length() < LONG_INTEGER_BITS else {'$int': hex(value)}
-        case float():
+        case float() if is_exact:
             if math.isfinite(value):
-                return float(value)
-        case Markup():
+                return value
+        case Markup() if is_exact:
             return {'$markup': str(value)}
         case str() if type(value) is str:
             return value
@@ -89,19 +93,23 @@ def _pack(value, path):
             packed = {key: _pack(item, f'{path}[{key!r}]') for key, item in value.items()}
             looks_tagged = len(packed) == 1 and next(iter(packed)).startswith('$')
             return {'$dict': list(packed.items())} if looks_tagged else packed
-        case datetime():
+        case datetime() if is_exact:
+            text, more = value.replace(tzinfo=None).isoformat(), [value.fold] if value.fold else []
             if value.tzinfo is None:
-                return {'$datetime': value.isoformat()}
+                return {'$datetime': [text, *more] if more else text}
             if isinstance(value.tzinfo, timezone):
-                return {'$instant': [value.replace(tzinfo=None).isoformat(), value.utcoffset() // MICROSECOND]}
+                offset, name = value.utcoffset(), value.tzname()
+                if name != timezone(offset).tzname(None):
+                    more = [value.fold, name]
+                return {'$instant': [text, offset // MICROSECOND, *more]}
             msg = f"{path} cannot be stored: the time zone of {describe(value)} would be lost, pass it in UTC"
             raise TypeError(msg)
-        case date():
+        case date() if is_exact and not isinstance(value, datetime):
             return {'$date': value.isoformat()}
-        case Decimal():
+        case Decimal() if is_exact:
             if value.is_finite():
                 return {'$decimal': str(value)}
-        case bytes():
+        case bytes() if is_exact:
             return {'$bytes': base64.b64encode(value).decode()}
         case BaseModel():
             if all(type(id_) is int for id_ in value._ids):
@@ -109,7 +117,7 @@ def _pack(value, path):
             msg = f"{path} cannot be stored: {describe(value)} has records that are not saved yet"
             raise TypeError(msg)
     msg = f"{path} cannot be stored: {describe(value)} is of type {type(value).__name__}" + (
-        ", and not a finite number" if isinstance(value, (float, Decimal)) else
+        ", and not a finite number" if type(value) in {float, Decimal} else
         "; a job's arguments are made of JSON types, recordsets, datetime, date, Decimal, bytes, tuple and set"
     )
     raise TypeError(msg)
@@ -142,10 +150,11 @@ def _unpack(obj, env):
         case '$markup':
             return Markup(value)  # noqa: S704 -- it was one when it was stored
         case '$datetime':
-            return datetime.fromisoformat(value)
+            text, fold = (value, 0) if isinstance(value, str) else value
+            return datetime.fromisoformat(text).replace(fold=fold)
         case '$instant':
-            text, offset = value
-            return datetime.fromisoformat(text).replace(tzinfo=timezone(offset * MICROSECOND))
+            text, offset, fold, *name = value if len(value) > 2 else [*value, 0]
+            return datetime.fromisoformat(text).replace(tzinfo=timezone(offset * MICROSECOND, *name), fold=fold)
         case '$date':
             return date.fromisoformat(value)
         case '$decimal':
