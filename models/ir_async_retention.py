@@ -34,6 +34,7 @@ class IrAsync(models.Model):
         self._insert_pending()
         # A job stays as long as one that waits for it, directly or through others, or that it has enqueued and that did
         # not end. So a chain that was cancelled goes as a whole. The last ones go first: what is left is still a chain.
+        # One that ended well stays as well, until its children have ended: they may read its result.
         jobs = self.sudo().browse(job_id for job_id, in self.env.execute_query(SQL(
             """
             WITH RECURSIVE kept AS (
@@ -51,6 +52,11 @@ class IrAsync(models.Model):
               FROM ir_async job
              WHERE %(is_job_old)s
                AND NOT EXISTS (SELECT FROM kept WHERE id = job.id)
+               AND NOT EXISTS (
+                   SELECT
+                     FROM ir_async_after_rel rel
+                     JOIN ir_async child ON child.id = rel.job_id
+                    WHERE rel.after_id = job.id AND child.state IN %(live)s)
                AND NOT EXISTS (SELECT FROM ir_async child WHERE child.parent_id = job.id AND child.state IN %(live)s)
           ORDER BY id DESC
              LIMIT %(limit)s

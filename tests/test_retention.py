@@ -43,7 +43,7 @@ class TestRetention(MethodCase):
             with self.subTest(value=value):
                 self.env['ir.config_parameter'].set_param('ir_async.retention_days', value)
                 self.assertEqual(self.ir_async._retention_days(), days)
-                job = self.make_jobs(('succeeded', 0))
+                job = self.make_jobs(('succeeded', 0.5))
                 self.vacuum()
                 self.assertEqual(bool(job.exists()), bool(days))
 
@@ -88,6 +88,22 @@ class TestRetention(MethodCase):
         self.assertEqual(child.state, 'done')
         self.vacuum()
         self.assertEqual((parent + child).exists(), child)
+
+    def test_parents_of_a_child_that_waits_for_another_one(self):
+        """A child reads the results of all its parents: also those that ended long before the last one."""
+        parents = self.make_jobs(('created', 40), ('failed', 40))
+        [child] = self.make_jobs(('waiting', 40), after=parents)
+        parents[0].flush_recordset()
+        self.env.cr.execute("UPDATE ir_async SET state = 'done', date_done = create_date WHERE id = %s", [parents[0].id])
+        self.env.cr.execute("UPDATE ir_async_after_rel SET unmet = false WHERE after_id = %s", [parents[0].id])
+        for state in ('waiting', 'created', 'processing'):
+            self.env.cr.execute("UPDATE ir_async SET state = %s WHERE id = %s", [state, child.id])
+            self.vacuum()
+            self.assertEqual(parents.exists(), parents, state)
+        self.env.cr.execute("UPDATE ir_async SET state = 'done', date_done = create_date WHERE id = %s", [child.id])
+        self.env.cr.execute("UPDATE ir_async_after_rel SET unmet = false")
+        self.vacuum()
+        self.assertFalse((parents + child).exists())
 
     def test_chains_go_as_a_whole(self):
         """However long a cancelled chain is, one run deletes it; but nothing that a kept job waits for, even through others."""
