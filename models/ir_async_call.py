@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import logging
-import math
+import sys
 
 from odoo import api, models
 from odoo.exceptions import UserError
@@ -146,7 +146,7 @@ class IrAsync(models.Model):
         :raises TypeError: when ``done`` or ``total`` is not a number
         """
         for name, value in (('done', done), ('total', 0 if total is None else total)):
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
+            if not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:  # nor NaN
                 msg = f"{name} must be a finite number, not {describe(value)}"
                 raise TypeError(msg)
         if running := Execution.get(self.env.cr):

@@ -3,6 +3,7 @@ import json
 from odoo import api, fields, models
 from odoo.tools import SQL
 
+from ..tools.options import MAX_INT
 from .ir_async import BUS_PAYLOAD_MAX_SIZE, LIVE
 
 LISTED_MAX = 100  # jobs in the list of a user: the others are in the views
@@ -120,7 +121,7 @@ class IrAsync(models.Model):
           ORDER BY id
             """,
             uid=self.env.uid, limit=LISTED_MAX, max_size=BUS_PAYLOAD_MAX_SIZE,
-            job_ids=[job_id for job_id in map(int, job_ids or ()) if 0 < job_id < 2**31]))  # the others do not exist
+            job_ids=[id_ for id_ in map(int, job_ids or ()) if 0 < id_ <= MAX_INT]))  # the others do not exist
         for row in rows:
             row['name'] = row['name'] or False
             for key in ('ended_ago', 'scheduled_in', 'is_stuck'):

@@ -1,7 +1,7 @@
 import json
 
 from odoo import Command
-from odoo.exceptions import AccessError
+from odoo.exceptions import AccessError, MissingError
 from odoo.tests import Form, TransactionCase, new_test_user, tagged
 
 
@@ -27,6 +27,15 @@ class TestClient(TransactionCase):
 
     def jobs_of(self, user, *args):
         return self.env['ir.async'].with_user(user).get_user_jobs(*args)
+
+    def test_ids_that_no_job_can_have(self):
+        job = self.enqueue("Mine")
+        ids = [-10**12, -2**31 - 1, -1, 0, 2**31 - 1, 2**31, 10**12, 10**30]
+        self.assertEqual([row['id'] for row in self.jobs_of(self.user, [*ids, job.id])], job.ids)
+        for id_ in filter(None, ids):
+            for action in ('complete', 'cancel', 'retry', 'dismiss'):
+                with self.subTest(id=id_, action=action), self.assertRaises(MissingError):
+                    getattr(self.env['ir.async'].browse(id_), action)()
 
     def test_user_jobs(self):
         live = self.enqueue("Live")

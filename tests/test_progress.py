@@ -84,7 +84,7 @@ class TestProgress(QueueCase):
     def test_numbers_alone(self):
         self.call()
         self.running(self.claim()[0])
-        for args in (("x",), (None,), ([],), (1, "x"), (1, {})):
+        for args in (("x",), (None,), ([],), (1, "x"), (1, {}), (10**400,), (1, -10**400)):
             with self.subTest(args=args), self.assertRaises(TypeError):
                 self.Async.report_progress(*args)
 
