@@ -20,12 +20,30 @@ MET = """
       FROM met
      WHERE rel.job_id = met.job_id AND rel.after_id = met.after_id;
 """
+# The transaction that enqueued a child cannot refer to a parent that was committed after it began.
+RELATE = f"""
+    WITH late AS (
+        SELECT id, late_parent_ids
+          FROM ir_async
+         WHERE state = 'waiting' AND {HERE} AND late_parent_ids IS NOT NULL
+    FOR NO KEY UPDATE SKIP LOCKED
+    ), related AS (
+        INSERT INTO ir_async_after_rel (job_id, after_id)
+        SELECT late.id, parent.id
+          FROM late
+          JOIN ir_async parent ON parent.id = ANY(late.late_parent_ids)
+           FOR KEY SHARE OF parent
+    )
+    UPDATE ir_async job
+       SET late_parent_ids = NULL
+     WHERE job.id = ANY(ARRAY(SELECT id FROM late));
+"""
 # not NOT EXISTS: an anti join may read all that is unmet
 UNBLOCK = f"""
     WITH ready AS (
         SELECT id
           FROM ir_async child
-         WHERE state = 'waiting' AND {HERE}
+         WHERE state = 'waiting' AND {HERE} AND late_parent_ids IS NULL
            AND (SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND unmet LIMIT 1) IS NULL {{children}}
     FOR NO KEY UPDATE SKIP LOCKED
     )
@@ -34,7 +52,7 @@ UNBLOCK = f"""
      WHERE job.id = ANY(ARRAY(SELECT id FROM ready))
  RETURNING {PUBLISHED}
 """
-UNBLOCK_ALL = MET.format(parents="") + UNBLOCK.format(children="")
+UNBLOCK_ALL = RELATE + MET.format(parents="") + UNBLOCK.format(children="")
 UNBLOCK_OF = MET.format(parents="AND rel.after_id = ANY(%(parents)s::int[])") + UNBLOCK.format(
     children="AND id IN (SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s::int[]))")
 CANCEL = f"""

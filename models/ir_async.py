@@ -157,6 +157,11 @@ class IrAsync(models.Model):
         for index, column in (('ir_async_after_rel_unmet_idx', 'job_id'), ('ir_async_after_rel_after_idx', 'after_id')):
             if not sql.index_exists(cr, index):
                 cr.execute(SQL("CREATE INDEX %s ON ir_async_after_rel (%s) WHERE unmet", *map(SQL.identifier, (index, column))))
+        # Jobs to wait for that the transaction which enqueued it could not refer to, as they were committed after it began.
+        if not sql.column_exists(cr, 'ir_async', 'late_parent_ids'):
+            cr.execute("ALTER TABLE ir_async ADD COLUMN late_parent_ids int4[]")
+        if not sql.index_exists(cr, 'ir_async_late_parents_idx'):
+            cr.execute("CREATE INDEX ir_async_late_parents_idx ON ir_async (id) WHERE late_parent_ids IS NOT NULL")
 
     def _changed_defaults(self):
         """Return the columns whose default in the database is not that of ``DEFAULTS``, as PostgreSQL understands it."""
@@ -252,20 +257,23 @@ class IrAsync(models.Model):
             labels.append(self.env._("and %s more", len(self) - MAX_LABELS))
         return ", ".join(labels)
 
-    def _update(self, **values):
-        """Set columns of rows that :meth:`_lock` has locked, and tell their users."""
+    def _update(self, wakes=False, **values):
+        """Set columns of rows that :meth:`_lock` has locked, and notify their users with the commit.
+
+        :param bool wakes: whether there is something for the workers then
+        :param values: the columns
+        """
         if not self:
             return
         self.env.cr.execute(SQL(
-            "UPDATE ir_async SET %s, revision = revision + 1 WHERE id IN %s",
+            "UPDATE ir_async SET %s, revision = revision + 1 WHERE id IN %s RETURNING id, revision - 1, now()",
             SQL(", ").join(SQL("%s = %s", SQL.identifier(name), value) for name, value in values.items()),
             self._ids,
         ), log_exceptions=False)
+        pending = self._pending()
+        for job_id, revision, began in self.env.cr.fetchall():
+            pending.add_change(job_id, revision, began, wakes)
         self.invalidate_recordset()
-        for job in self.filtered('notify'):
-            self._send(
-                job.id, job.user_id.id, job.name, job.state, job.revision,
-                **({'dismissed': True} if job.dismissed else {}))
 
     def _send(self, job_id, user_id, name, state, revision, **more):
         """Tell a user about a change, once the transaction is committed."""

@@ -37,14 +37,13 @@ class IrAsync(models.Model):
         if others := jobs.filtered(lambda job: job.state in ENDED):
             raise UserError(self.env._("Only jobs that did not end can be cancelled, not %(jobs)s.", jobs=others._label()))
         running = jobs.filtered(lambda job: job.state == 'processing' and not job.is_elsewhere)
-        (jobs - running)._update(state='cancelled', date_done=fields.Datetime.now())
+        (jobs - running)._update(wakes=True, state='cancelled', date_done=fields.Datetime.now())  # for the children
         for job in running:
             # Not in its row, that belongs to its worker. Within the transaction: the worker must see it then.
             self.env.cr.execute(SQL(
                 "INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, 'cancel')"
                 " ON CONFLICT (job_id) DO UPDATE SET reason = 'cancel'", job.id))
             self.env.cr.execute(SQL("SELECT pg_notify('ir_async_stop', %s)", str(job.id)))
-        self._wake_workers()  # for the children
         return True
 
     def retry(self):
@@ -115,8 +114,10 @@ class IrAsync(models.Model):
         waiting = self.browse(id_ for id_, in self.env.execute_query(SQL(
             """
             SELECT DISTINCT job_id FROM ir_async_after_rel JOIN ir_async parent ON parent.id = after_id
-             WHERE job_id IN %s AND unmet AND parent.state NOT IN ('succeeded', 'done')
-            """, self._ids or (0,))))
+             WHERE job_id IN %(ids)s AND unmet AND parent.state NOT IN ('succeeded', 'done')
+             UNION
+            SELECT id FROM ir_async WHERE id IN %(ids)s AND late_parent_ids IS NOT NULL
+            """, ids=self._ids or (0,))))
         restart = {
             'attempts': 0, 'deaths': 0, 'payload': None, 'date_scheduled': None, 'date_done': None, 'dismissed': False,
             'origin': self._origin_sql(),
@@ -128,14 +129,13 @@ class IrAsync(models.Model):
         try:
             with self.env.cr.savepoint():
                 self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s", KEY_WAIT))
-                waiting._update(state='waiting', **restart)
-                (self - waiting)._update(state='created', **restart)
+                waiting._update(wakes=True, state='waiting', **restart)
+                (self - waiting)._update(wakes=True, state='created', **restart)
         except psycopg2.errors.UniqueViolation as exc:
             raise KeyTaken(keys) from exc
         except psycopg2.errors.LockNotAvailable:
             raise self._key_busy(keys) from None
         self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
-        self._wake_workers()
 
     def dismiss(self):
         """Take these ended jobs off their owner's list, in all tabs. They stay in the job views.

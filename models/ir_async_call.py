@@ -73,7 +73,8 @@ class IrAsync(models.Model):
         :param str on_duplicate: when ``call`` finds a queued job of its key: ``'keep'`` leaves it as it is, which is the
             default; ``'replace'`` gives it the target, arguments, priority and date of the new call. A job that waits
             for others or runs is never replaced.
-        :param after: jobs, records of ``ir.async``, that must have ended well first
+            No queued job is replaced by a call with ``after``: that is an error.
+        :param after: jobs, records of ``ir.async``, that must have ended well first: of this transaction, or saved
         :param int chunk_size: one job for so many records of the target each, all of which are returned
         :return: the model ``ir.async``
         :raises TypeError: when an option is unknown, or its value is not what it takes

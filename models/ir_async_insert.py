@@ -18,6 +18,7 @@ from odoo.tools import SQL, ormcache
 
 from ..engine.notifier import notifier
 from ..exceptions import KeyTaken
+from ..tools.options import MAX_INT
 from .ir_async import KEY_OWNER, TAKES_KEY
 
 PENDING = '_ir_async_pending'  # attribute of the cursor: what its transaction enqueues
@@ -37,13 +38,21 @@ COPY_MIN = 50  # rows from which on COPY, that takes two round trips, but half o
 COPY_ESCAPES = str.maketrans({'\\': r'\\', '\t': r'\t', '\n': r'\n', '\r': r'\r'})
 MAX_MARKS = 200  # from which on rows are inserted before the end: the list of marks is sent with each new one
 KEY_WAIT = '3s'  # how long to wait for a transaction that is about to enqueue a job of the same key
-KEY_PROBE = '100ms'  # the same, when looking for the key that another transaction holds
+PROBE = '100ms'  # how long to wait when looking for the key, or the job, that another transaction is about to insert
 
 # What is set LOCAL is rolled back with a savepoint, whoever made it and however: a mark that is still there proves
 # that what was done when it was set still counts.
 MARK_LOCK_CLASS = int.from_bytes(b'iram', 'big')  # of the advisory lock that goes with the first one
+# Of the advisory lock on the last id of the sequence before the first mark: the ids of this transaction are larger.
+IDS_LOCK_CLASS = int.from_bytes(b'irai', 'big')
 MARKS = SQL("coalesce(current_setting('ir_async.marks', true), '')")
 _marks = itertools.count(1)
+
+LAST_ID = SQL("last_value - (NOT is_called)::int")  # of the sequence
+# What a transaction knows of a parent that another one has enqueued.
+SEEN = 'seen'
+LATE = 'late'  # saved since this transaction began, and no row for it
+GONE = 'gone'  # deleted
 
 
 class Insertion:
@@ -81,6 +90,13 @@ class PendingItem:
     def is_done(self, marks):
         return bool(self.insertion) and self.insertion.counts(marks)
 
+    def is_called(self, marks):
+        """Return whether what it is for was not rolled back with a savepoint, as far as marks say so."""
+        return self.mark in marks
+
+    def counts(self, marks):
+        return self.is_called(marks) or self.is_done(marks)  # the marks of many calls become one
+
     def queue_of(self, pending):
         """Return where it waits until it is done."""
         return pending.open
@@ -91,14 +107,14 @@ class PendingCall(PendingItem):
 
     It stands in for the ids of the record that ``call`` returned, see ``ir.async.__getattr__``.
     """
-    __slots__ = ('chunks', 'ids', 'parent_ids', 'values')
+    __slots__ = ('chunks', 'ids', 'late_parent_ids', 'parent_ids', 'values')
 
-    def __init__(self, values, chunks, parent_ids, mark, ids):
+    def __init__(self, values, chunks, mark):
         super().__init__(mark)
         self.values = values
         self.chunks = chunks
-        self.parent_ids = parent_ids
-        self.ids = ids
+        self.parent_ids = self.late_parent_ids = ()
+        self.ids = None
 
     def rows(self):
         values = self.values
@@ -132,6 +148,23 @@ class PendingNotice(PendingItem):
         return pending.notices
 
 
+class PendingChange(PendingItem):
+    """What tells others of a job that this transaction changed. The job's revision says whether that counts."""
+    __slots__ = ('job_id', 'revision', 'wakes')
+
+    def __init__(self, job_id, revision, wakes):
+        super().__init__(None)
+        self.job_id = job_id
+        self.revision = revision  # before
+        self.wakes = wakes
+
+    def is_called(self, marks):
+        return True
+
+    def queue_of(self, pending):
+        return pending.notices
+
+
 class PendingKey(PendingItem):
     """A queued job that a keyed call has found: it gets new values, or must not begin before the commit."""
     __slots__ = ('claims', 'job_id', 'values')
@@ -149,8 +182,8 @@ class PendingKey(PendingItem):
 class Pending:
     """What a transaction does for the jobs it enqueues, until it is over."""
     __slots__ = (
-        'began', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'notices',
-        'open', 'origin', 'query', 'relied')
+        'began', 'calls', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'marks',
+        'notices', 'open', 'origin', 'parents', 'query', 'relied')
 
     def __init__(self):
         self.reset()
@@ -161,8 +194,11 @@ class Pending:
         self.notices = []  # those that are not given
         self.relied = []  # queued jobs that must not begin before the commit, and are not locked
         self.insertions = []
-        self.keyed = {}  # (key, owner): the last call of that key
+        self.keyed = {}  # (key, owner): the calls of that key
+        self.calls = {}  # by the ids of their jobs
+        self.parents = {}  # jobs of other transactions that calls wait for: whether each is SEEN, LATE or GONE
         self.mark = None
+        self.marks = set()  # those that were there when it was set
         self.first = None  # a mark for which there is a lock as well
         self.query = None  # the last statement of the cursor when the mark was set
         self.checked = None  # the last statement when it was last checked what counts
@@ -198,8 +234,23 @@ class Pending:
                 item.insertion = None
                 item.queue_of(self).append(item)
         for queue in (self.open, self.notices, self.relied):
-            queue[:] = [item for item in queue if item.mark in marks]
+            queue[:] = [item for item in queue if item.is_called(marks)]
         return is_rolled_back
+
+    def set_ids(self, call, ids):
+        call.ids = ids
+        self.calls.update(dict.fromkeys(ids, call))
+
+    def add_change(self, job_id, revision, began, wakes):
+        """Have others be told of a change, with the commit.
+
+        :param int job_id: the job
+        :param int revision: that of its row before
+        :param datetime.datetime began: when the transaction began
+        :param bool wakes: whether there is something for the workers
+        """
+        self.began = self.began or began
+        self.notices.append(PendingChange(job_id, revision, wakes))
 
     def is_due(self, is_flush):
         """Return whether there is anything to do.
@@ -239,11 +290,15 @@ class IrAsync(models.Model):
         if options.delay is not None:
             values['date_scheduled'] = pending.now() + timedelta(seconds=options.delay)
         values['origin'] = pending.origin
-        call = PendingCall(values, chunks, options.after._ids if options.after else (), pending.mark, ids)
+        call = PendingCall(values, chunks, pending.mark)
+        if options.after:
+            call.parent_ids, call.late_parent_ids = self._find_parents(pending, options.after._ids)
+        if ids:
+            pending.set_ids(call, ids)
         pending.open.append(call)
         pending.notices.append(PendingNotice(call))
         if values['key']:
-            pending.keyed[call.identity()] = call
+            pending.keyed.setdefault(call.identity(), []).append(call)
         if self._is_referenced():
             self._insert_pending()
         return self._of_call(call)
@@ -293,12 +348,13 @@ class IrAsync(models.Model):
             self._insert_pending()
         mark = str(next(_marks))
         is_locked = not pending.first
-        [[marks, began, now, origin, ids, _lock]] = self.env.execute_query(SQL(
+        # The locks come before the ids.
+        [[marks, began, now, origin, last_id, _locked, ids]] = self.env.execute_query(SQL(
             """
-            SELECT %s, now(), clock_timestamp() AT TIME ZONE 'UTC', %s,
-                   ARRAY(SELECT nextval(%s) FROM generate_series(1, %s)), %s
-            """, _add_mark(mark), self._origin_sql(), f'{self._table}_id_seq', count,
-            SQL("pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark)) if is_locked else SQL("NULL")))
+            SELECT %s, now(), clock_timestamp() AT TIME ZONE 'UTC', %s, %s, %s,
+                   ARRAY(SELECT nextval('ir_async_id_seq') FROM generate_series(1, %s))
+              FROM ir_async_id_seq
+            """, _add_mark(mark), self._origin_sql(), LAST_ID, _locks(mark, LAST_ID) if is_locked else SQL("NULL"), count))
         if pending.began not in (None, began):
             self._leave_transaction(pending)
         pending.began, pending.origin, marks = began, origin, set(marks.split(','))
@@ -307,8 +363,8 @@ class IrAsync(models.Model):
         if pending.first not in marks:
             pending.first = mark
             if not is_locked:
-                self.env.execute_query(SQL("SELECT pg_advisory_xact_lock_shared(%s, %s)", MARK_LOCK_CLASS, _lock_key(mark)))
-        pending.mark, pending.clock = mark, (now, time.monotonic())
+                self.env.execute_query(SQL("SELECT %s", _locks(mark, SQL("%s", last_id))))
+        pending.mark, pending.marks, pending.clock = mark, marks, (now, time.monotonic())
         pending.query = cr.query
         return tuple(ids)
 
@@ -320,7 +376,7 @@ class IrAsync(models.Model):
             "SELECT nextval(%s) FROM generate_series(1, %s)",
             f'{self._table}_id_seq', sum(len(call.chunks) for call in calls)))])
         for call in calls:
-            call.ids = tuple(itertools.islice(ids, len(call.chunks)))
+            pending.set_ids(call, tuple(itertools.islice(ids, len(call.chunks))))
         if holds:
             pending.query = self.env.cr.query
 
@@ -334,7 +390,8 @@ class IrAsync(models.Model):
         It is looked for in the snapshot: without a lock, which would keep the job from being begun.
         """
         identity = values['key'], values['user_id'] if values['notify'] else 0
-        own = pending.keyed.get(identity)
+        calls = pending.keyed.get(identity, ())
+        own = calls[-1] if calls else None
         job_id = None
         if not own or own.insertion or own.mark != pending.mark or self.env.cr.query is not pending.query:
             [[marks, job_id, state, claims]] = self.env.execute_query(SQL(
@@ -344,8 +401,8 @@ class IrAsync(models.Model):
              LEFT JOIN ir_async ON key = %s AND %s = %s AND %s AND origin = %s
                 """, MARKS, identity[0], KEY_OWNER, identity[1], TAKES_KEY, self._origin_sql()))
             marks = set(marks.split(','))
-            if own and (own.is_done(marks) or own.mark not in marks):
-                own = None  # in the database, or rolled back with a savepoint
+            # The others are in the database, or rolled back with a savepoint: then an earlier one may count again.
+            own = next((call for call in reversed(calls) if call.is_called(marks) and not call.is_done(marks)), None)
         if not job_id and not own:
             return None
         if job_id:
@@ -353,6 +410,10 @@ class IrAsync(models.Model):
         else:
             job, state, claims = self._of_call(own), own.values['state'], 0
         if options.on_duplicate == 'replace' and state == 'created':
+            if options.after:
+                raise UserError(self.env._(
+                    "Job %(id)s of the key \"%(key)s\" is queued already: it cannot be replaced by one that waits for other jobs.",
+                    id=job.id, key=values['key']))
             self._mark(pending, 0)
             date = pending.now() + timedelta(seconds=options.delay) if options.delay is not None else options.at
             replaced = {name: values.get(name) for name in REPLACED} | {'res_ids': chunks[0], 'date_scheduled': date}
@@ -382,7 +443,7 @@ class IrAsync(models.Model):
             self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key")
             for call in calls:
                 try:
-                    self._insert_free_keys([call], KEY_PROBE, 'ir_async_probe')
+                    self._insert_free_keys([call], PROBE, 'ir_async_probe')
                 except errors.LockNotAvailable:
                     self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
                     raise self._key_busy(call.values['key']) from None
@@ -410,23 +471,27 @@ class IrAsync(models.Model):
         return UserError(self.env._(
             "Another transaction is about to enqueue or change a job of the key \"%s\". Try again.", key))
 
-    def _hold_keyed(self, held, lock_timeout):
+    def _hold_keyed(self, pending, held, lock_timeout):
         """Change queued jobs, or keep them from beginning, until this transaction is committed.
 
         Workers pass over locked rows: this is the last thing before the commit.
 
+        :param Pending pending: what the transaction does
         :param dict[int, PendingKey] held: what to do, by the ids of the jobs
         :raises KeyTaken: when one of them has begun meanwhile
         :raises odoo.exceptions.UserError: when another transaction is about to change one of them, and does not end
         """
+        changed_ids = {item.job_id for item in (*pending.notices, *pending.items()) if isinstance(item, PendingChange)}
         for job_id, item in sorted(held.items()):
             job = self.browse(job_id)
             if item.values is None:
                 statement = SQL(
-                    "SELECT key FROM ir_async WHERE id = %s AND state = 'created' AND claims = %s FOR SHARE", job_id, item.claims)
+                    "SELECT revision FROM ir_async WHERE id = %s AND state = 'created' AND claims = %s FOR SHARE",
+                    job_id, item.claims)
             else:
                 statement = SQL(
-                    "UPDATE ir_async SET %s, revision = revision + 1 WHERE id = %s AND state = 'created' AND claims = %s RETURNING key",
+                    "UPDATE ir_async SET %s, revision = revision + 1 WHERE id = %s AND state = 'created' AND claims = %s"
+                    " RETURNING revision - 1",
                     SQL(', ').join(SQL("%s = %s", SQL.identifier(name), value) for name, value in item.values.items()),
                     job_id, item.claims)
             try:
@@ -437,14 +502,117 @@ class IrAsync(models.Model):
                 raise self._key_busy(job.sudo().key) from None
             except errors.SerializationFailure as exc:
                 raise KeyTaken(f"job {job_id}") from exc
-            if not self.env.cr.rowcount:
+            row = self.env.cr.fetchone()
+            # What this transaction has changed itself, to whatever state, does not begin before its commit.
+            if not row and (item.values is not None or job_id not in changed_ids):
                 raise KeyTaken(f"job {job_id}")
             self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s; RELEASE SAVEPOINT ir_async_key", lock_timeout))
             if item.values is not None:
                 job.invalidate_recordset(flush=False)
-                job = job.sudo()
-                if job.notify:
-                    self._send(job.id, job.user_id.id, job.name, job.state, job.revision)
+                pending.add_change(job_id, *row, pending.began, wakes=True)
+
+    # ------------------------------------------------------------
+    # Parents
+    # ------------------------------------------------------------
+
+    def _find_parents(self, pending, ids):
+        """Check the jobs that a call waits for: a worker finds a dependency that is missing met.
+
+        :param Pending pending: what the transaction does; its marks are up to date
+        :param ids: the ids of the jobs
+        :return: the ids of those that this transaction sees, and of those that were saved since it began
+        :raises odoo.exceptions.UserError: when one of them is not saved yet, was rolled back, or never existed
+        """
+        ids = dict.fromkeys(ids)
+        calls = {id_: pending.calls[id_] for id_ in ids if id_ in pending.calls}
+        if lost := [id_ for id_, call in calls.items() if not call.counts(pending.marks)]:
+            raise self._no_parents(lost)
+        if unknown := [id_ for id_ in ids if id_ not in calls and id_ not in pending.parents]:
+            holds = self.env.cr.query is pending.query
+            pending.parents |= self._find_saved_parents(unknown)
+            if holds:
+                pending.query = self.env.cr.query
+        found = {id_: SEEN if id_ in calls else pending.parents[id_] for id_ in ids}
+        return [[id_ for id_, state in found.items() if state == wanted] for wanted in (SEEN, LATE)]
+
+    def _find_saved_parents(self, ids):
+        """Return what is known of jobs of other transactions.
+
+        :rtype: dict[int, str]
+        """
+        if wrong := [id_ for id_ in ids if not 0 < id_ <= MAX_INT]:
+            raise self._no_parents(wrong)
+        unseen = [id_ for id_, in self.env.execute_query(SQL(
+            "SELECT id FROM unnest(%s) AS parent (id) WHERE NOT EXISTS (SELECT FROM ir_async WHERE id = parent.id)", ids))]
+        late = []
+        if unseen:
+            # The ids of open transactions, some of which have no rows yet, are larger than those that they have locked.
+            [[last_id, open_id]] = self.env.execute_query(SQL(
+                """
+                SELECT %s, (
+                           SELECT min(objid::int8)
+                             FROM pg_locks
+                            WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2 AND pid != pg_backend_pid()
+                              AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+                  FROM ir_async_id_seq
+                """, LAST_ID, IDS_LOCK_CLASS))
+            if wrong := [id_ for id_ in unseen if id_ > last_id]:
+                raise self._no_parents(wrong)
+            late = self._probe_parents(unseen)
+            for id_ in unseen:
+                if id_ not in late and open_id is not None and id_ > open_id:
+                    raise self._unsaved_parent(id_)
+        return dict.fromkeys(ids, SEEN) | dict.fromkeys(unseen, GONE) | dict.fromkeys(late, LATE)
+
+    def _probe_parents(self, ids):
+        """Return those of the ids that have rows although this transaction does not see them.
+
+        Inserting one more row of an id is the question: PostgreSQL answers it whatever the snapshot is.
+
+        :raises odoo.exceptions.UserError: when another transaction has inserted such a row, and is not over
+        """
+        try:
+            with self.env.cr.savepoint(flush=False) as savepoint:
+                self.env.cr.execute(SQL(
+                    """
+                    SET LOCAL lock_timeout = %s;
+                    INSERT INTO ir_async (
+                                id, state, res_model, res_ids, method, args, kwargs, context, user_id, priority, channel, origin)
+                         SELECT id, 'cancelled', '', '[]', '', '[]', '{}', '{}', %s, 0, '', ''
+                           FROM unnest(%s) AS parent (id)
+                    """, PROBE, self.env.uid, ids), log_exceptions=False)
+                savepoint.rollback()
+        except errors.UniqueViolation:
+            if len(ids) == 1:
+                return ids
+        except errors.LockNotAvailable:
+            if len(ids) == 1:
+                raise self._unsaved_parent(ids[0]) from None
+        else:
+            return []
+        half = len(ids) // 2
+        return self._probe_parents(ids[:half]) + self._probe_parents(ids[half:])
+
+    def _unsaved_parent(self, job_id):
+        return UserError(self.env._(
+            "Job %s is not saved yet, so no other job can wait for it: enqueue both in one transaction, or commit that one first.",
+            job_id))
+
+    def _no_parents(self, job_ids):
+        return UserError(self.env._(
+            "No job can wait for these jobs, which do not exist or were rolled back: %s", ", ".join(map(str, job_ids))))
+
+    def _insert_dependencies(self, calls):
+        dependencies = [(job_id, parent_id) for call in calls for job_id in call.ids for parent_id in call.parent_ids]
+        if dependencies:
+            self.env.cr.execute(
+                "INSERT INTO ir_async_after_rel (job_id, after_id) SELECT * FROM unnest(%s, %s)",
+                [list(ids) for ids in zip(*dependencies)])
+        for call in calls:
+            if call.late_parent_ids:
+                # A foreign key takes what the snapshot shows: a worker inserts these dependencies.
+                self.env.cr.execute(SQL(
+                    "UPDATE ir_async SET late_parent_ids = %s WHERE id = ANY(%s)", call.late_parent_ids, list(call.ids)))
 
     # ------------------------------------------------------------
     # Rows
@@ -492,7 +660,7 @@ class IrAsync(models.Model):
         if any(call.ids is None for call in calls):
             self._reserve_ids(pending, calls)
         keyed = [call for call in calls if call.values['key']]
-        relied, notices = (pending.relied[:], pending.notices[:]) if is_flush else ([], [])
+        relied = pending.relied[:] if is_flush else []
         held = {item.job_id: item for item in (*relied, *items) if isinstance(item, PendingKey)}
         # Where it may fail and the transaction go on, either all of it is there or nothing.
         with cr.savepoint(flush=False) if keyed or held else contextlib.nullcontext():
@@ -501,7 +669,8 @@ class IrAsync(models.Model):
             if keyed:
                 self._insert_keyed(keyed, lock_timeout)
             self._insert_dependencies(calls)
-            self._hold_keyed(held, lock_timeout)
+            self._hold_keyed(pending, held, lock_timeout)
+        notices = pending.notices[:] if is_flush else []
         items += relied + notices
         for item in items:
             item.insertion = insertion
@@ -509,8 +678,10 @@ class IrAsync(models.Model):
         pending.open = []
         if is_flush:
             pending.relied, pending.notices = [], []
-        if notices or held:
-            self._announce([notice.call for notice in notices])
+        if held:
+            self._wake_workers(is_certain=False)  # they passed over rows that were locked
+        if notices:
+            self._announce(notices)
         if len(marks) > MAX_MARKS:
             # One mark stands for all that was inserted. A savepoint that is rolled back brings the others back.
             whole = Insertion(f'i{next(_marks)}', parts=pending.insertions)
@@ -531,6 +702,7 @@ class IrAsync(models.Model):
                 "COMMIT or ROLLBACK in SQL, or a connection in autocommit, would lose the jobs of this transaction."
                 " Call commit() or rollback() of the cursor."))
         self._wake_workers()
+        self._announce_changes([notice for notice in pending.notices if isinstance(notice, PendingChange)])
         pending.reset()
 
     def _check_marks(self, pending, marks):
@@ -538,32 +710,42 @@ class IrAsync(models.Model):
 
         :raises odoo.exceptions.UserError: when the lock of a mark is there and the mark is not
         """
-        if pending.first not in marks and self.env.execute_query(SQL(
+        if pending.first and pending.first not in marks and self.env.execute_query(SQL(
             """
             SELECT FROM pg_locks
              WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND pid = pg_backend_pid()
             """, MARK_LOCK_CLASS, _lock_key(pending.first))):
             raise UserError(self.env._("RESET ALL in a transaction that has enqueued jobs would lose them. Reset single settings."))
 
-    def _insert_dependencies(self, calls):
-        dependencies = [(job_id, parent_id) for call in calls for job_id in call.ids for parent_id in call.parent_ids]
-        if dependencies:
-            # A parent that was deleted since had ended, long ago.
-            self.env.cr.execute(
-                "INSERT INTO ir_async_after_rel (job_id, after_id)"
-                " SELECT DISTINCT job_id, after_id FROM unnest(%s, %s) AS rel (job_id, after_id)"
-                " WHERE EXISTS (SELECT FROM ir_async WHERE id = after_id)",
-                [list(ids) for ids in zip(*dependencies)])
-
-    def _announce(self, calls):
-        """Have somebody run the jobs of calls once they are committed, and notify their users."""
-        self._wake_workers(is_certain=False)  # they passed over rows that were locked
+    def _announce(self, notices):
+        """Have somebody run jobs once they are committed, and notify the users of those that are new or changed."""
+        calls = [notice.call for notice in notices if isinstance(notice, PendingNotice)]
         if calls:
+            self._wake_workers(is_certain=False)
             self._ensure_served({call.values['channel'].split('/', 1)[0] for call in calls})
         for call in calls:
             if call.values['notify']:
                 for job_id in call.ids:
                     self._send(job_id, call.values['user_id'], call.values['name'], call.values['state'], 1)
+        self._announce_changes([notice for notice in notices if isinstance(notice, PendingChange)])
+
+    def _announce_changes(self, changes):
+        """Do the same for jobs that were changed, as they are now: a change may have been rolled back with a savepoint."""
+        if not changes:
+            return
+        before = {}
+        for change in changes:
+            before[change.job_id] = min(change.revision, before.get(change.job_id, change.revision))
+        rows = [row for row in self.env.execute_query_dict(SQL(
+            "SELECT id, user_id, name, state, revision, notify, dismissed FROM ir_async WHERE id = ANY(%s) ORDER BY id", list(before),
+        )) if row['revision'] > before[row['id']]]
+        changed_ids = {row['id'] for row in rows}
+        if any(change.wakes and change.job_id in changed_ids for change in changes):
+            self._wake_workers(is_certain=False)
+        for row in rows:
+            if row['notify']:
+                more = {'dismissed': True} if row['dismissed'] else {}
+                self._send(row['id'], row['user_id'], row['name'], row['state'], row['revision'], **more)
 
     def _insert_rows(self, rows):
         columns = ', '.join(COLUMNS)
@@ -721,6 +903,12 @@ def _add_mark(mark):
 
 def _lock_key(mark):
     return int(mark) % 2**31
+
+
+def _locks(mark, last_id):
+    return SQL(
+        "ROW(pg_advisory_xact_lock_shared(%s, %s), pg_advisory_xact_lock_shared(%s, (%s)::int))",
+        MARK_LOCK_CLASS, _lock_key(mark), IDS_LOCK_CLASS, last_id)
 
 
 def _copy_text(value):

@@ -70,13 +70,12 @@ class IrAsync(models.Model):
         running = jobs.filtered(lambda job: job.state == 'processing')  # there, when the copy was made
         try:
             with self.env.cr.savepoint():
-                running._update(origin=here, state='created', session=None)
-                (jobs - running)._update(origin=here)
+                running._update(wakes=True, origin=here, state='created', session=None)
+                (jobs - running)._update(wakes=True, origin=here)
         except psycopg2.errors.UniqueViolation as exc:
             raise UserError(self.env._(
                 "There is already a queued or running job of the same key: %(detail)s",
                 detail=exc.diag.message_detail)) from None
         if jobs:
             _logger.info("User %s has %s jobs of another database run in this one: %s", self.env.uid, len(jobs), jobs.ids)
-            self._wake_workers()
         return True

@@ -129,11 +129,10 @@ class IrAsync(models.Model):
             raise UserError(self.env._("Only jobs that wait for others can be run anyway, not %(jobs)s.", jobs=others._label()))
         if jobs:
             self.env.cr.execute(SQL("UPDATE ir_async_after_rel SET unmet = false WHERE job_id IN %s AND unmet", jobs._ids))
-            jobs._update(state='created')
+            jobs._update(wakes=True, state='created', late_parent_ids=None)
             _logger.info(
                 "Jobs %s run although the jobs they wait for did not end well: user %s (%s) said so",
                 jobs.ids, self.env.user.login, self.env.uid)
-            self._wake_workers()
         return True
 
 

@@ -90,14 +90,24 @@ class TestAfter(QueueCase):
         self.assertEqual(self.claimed(), child)
 
     def test_parent_that_is_gone_counts_as_ended_well(self):
+        self.env.cr.execute("SELECT nextval('ir_async_id_seq')")
+        gone = self.Async.browse(self.env.cr.fetchone())
         parent = self.call()
-        gone = self.Async.browse(parent.id + 1000)
         child = self.call(after=gone)
         other = self.call(after=gone + parent)
         self.watch()
         self.assertEqual((child + other).mapped('state'), ['created', 'waiting'])
         self.run_one(parent)
         self.assertEqual(other.state, 'created')
+
+    def test_parent_that_never_existed(self):
+        """What no row can prove to have ended well is an error, at the call."""
+        parent = self.call()
+        for id_ in (parent.id + 1, 2**31 - 1, 2**31, 10**30, -1):
+            with self.subTest(id=id_), self.assertRaisesRegex(UserError, f"do not exist.*: {id_}$"):
+                self.call(after=self.Async.browse([id_, parent.id]))
+        self.run_jobs()
+        self.assertEqual(self.call(after=parent).after_ids, parent)
 
     def test_parent_that_is_vacuumed_counts_as_ended_well(self):
         parent = self.call()
@@ -317,10 +327,30 @@ class TestAfter(QueueCase):
 
     def test_a_parent_that_is_rolled_back(self):
         with self.env.cr.savepoint() as savepoint:
-            parent = self.call()
+            lost, flushed = self.call(), self.call()
+            self.Async.flush_model()
+            lost += self.call()
+            parents = lost + flushed
             savepoint.rollback()
-        child = self.call(after=parent)
-        self.assertEqual(self.claimed(), child)
+        kept = self.call()
+        for parent in parents:
+            with self.assertRaisesRegex(UserError, f"rolled back: {parent.id}$"):
+                self.call(after=kept + parent)
+        child = self.call(after=kept)
+        self.assertEqual(child.after_ids, kept)
+        self.assertEqual((kept + child).mapped('state'), ['created', 'waiting'])
+
+    def test_a_child_costs_no_statement(self):
+        """Unless its parent may be another transaction's: then one."""
+        own = self.call()
+        other = self.call()
+        other.flush_recordset()
+        vars(self.env.cr)['_ir_async_pending'].calls.pop(other.id)
+        self.call(after=own)
+        for parent, count in ((own, 0), (other, 1), (other, 0), (own, 0)):
+            before = self.env.cr.sql_log_count
+            self.call(after=parent)
+            self.assertEqual(self.env.cr.sql_log_count - before, count)
 
     @mute_logger('odoo.addons.ir_async')
     def test_run_jobs_runs_chains_to_the_end(self):

@@ -191,6 +191,7 @@ class TestCancel(QueueCase):
         self.env.cr.postcommit.clear()
         with patch('odoo.addons.ir_async.engine.notifier.Notifier.notify') as notify:
             job.cancel()
+            self.env.cr.flush()
             self.env.cr.postcommit.run()
         notify.assert_called_once_with(self.env.cr.dbname)
 

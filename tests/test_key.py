@@ -131,6 +131,21 @@ class TestKey(MethodCase):
             self.env.cr.flush()
             self.assertRecordValues(job.sudo(), [{'state': state, 'args': '[1]', 'priority': 10}])
 
+    def test_replace_by_one_that_waits(self):
+        parent = self.ir_async.call(self.partner.async_foo)
+        job = self.call(1)
+        for flush in (False, True):
+            if flush:
+                self.env.cr.flush()
+            with self.assertRaisesRegex(UserError, f'{job.id}.*"sync".*waits for other jobs'):
+                self.call(2, on_duplicate='replace', after=parent)
+            self.assertEqual(self.call(3, after=parent), job)
+            self.assertEqual(self.call(4, on_duplicate='replace', after=self.ir_async), job)
+        job.cancel()
+        child = self.call(5, on_duplicate='replace', after=parent)
+        self.assertEqual(self.call(6, on_duplicate='replace', after=parent), child)
+        self.assertRecordValues(child.sudo(), [{'state': 'waiting', 'args': '[5]', 'after_ids': parent.ids}])
+
     def test_replace_in_a_savepoint(self):
         for flush in (True, False):
             job = self.call(1, key=f'k{flush}')

@@ -210,6 +210,50 @@ class TestTransaction(MethodCase):
                 self.assertFalse(lost.exists())
                 job.cancel()
 
+    def test_key_that_was_cancelled_within_a_savepoint(self):
+        """The call before the savepoint counts again."""
+        def keyed():
+            return self.ir_async.with_options(key='sync').call(self.partner.async_foo)
+
+        for way in self.WAYS:
+            for flush in (False, True):
+                with self.subTest(way=way, flush=flush):
+                    job = keyed()
+                    if flush:
+                        self.env.cr.flush()
+                    with self.rolled_back(way):
+                        job.cancel()
+                        self.assertNotEqual(keyed(), job)
+                        with self.rolled_back('by_statements'):
+                            keyed().cancel()
+                            keyed()
+                    self.assertEqual(keyed(), job)
+                    self.commit()
+                    self.assertEqual(keyed(), job)
+                    job.cancel()
+
+    def test_changes_within_a_savepoint(self):
+        """Nobody hears of what was rolled back, and no worker looks for it."""
+        for way in self.WAYS:
+            with self.subTest(way=way):
+                job = self.ir_async.call_notify("Export", self.partner_of(self.user).async_foo)
+                self.commit()
+                self.woken.reset_mock()
+                last = self.env['bus.bus'].search([], order='id DESC', limit=1).id
+                with self.rolled_back(way):
+                    job.cancel()
+                    job.dismiss()
+                self.assertWoken(0)
+                job.cancel()
+                with self.rolled_back(way):
+                    job.dismiss()
+                self.assertWoken(1)
+                job.dismiss()
+                self.assertWoken(1)
+                told = [message['message']['payload'] for message in self.env['bus.bus']._poll([self.user.partner_id], last)]
+                expected = {'id': job.id, 'name': "Export", 'state': 'cancelled'}
+                self.assertEqual(told, [{**expected, 'revision': 2}, {**expected, 'revision': 3, 'dismissed': True}])
+
     def last_id(self):
         self.env.cr.execute("SELECT last_value FROM ir_async_id_seq")
         return self.env.cr.fetchone()[0]

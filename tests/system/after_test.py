@@ -1,11 +1,13 @@
 """Jobs that wait for others: many at once, random graphs, crashes in between."""
 import contextlib
+import json
 import random
 import time
 
 import pytest
 from harness import wait_until
 
+from odoo.exceptions import UserError
 from odoo.service.model import retrying
 
 
@@ -58,6 +60,72 @@ def test_worker_killed_right_after_the_parent(database, server):
         assert (job.state, job.claims) == ('done', 1)
         assert database.runs('child')[0].pid != run.pid
     assert database.effects() == {'warm up': 1, 'parent': 1, 'child': 1}
+
+
+def test_parent_of_another_transaction(database, server, tmp_path):
+    """A parent that was saved after the transaction of its child had begun counts."""
+    gate = tmp_path / 'gate'
+    with server(database, workers=2, expected=['Job .* failed']), database.env() as env:
+        env.cr.execute("SELECT 1")  # the snapshot is taken
+        with database.env() as other:
+            parents = other['ir.async'].with_options(max_attempts=1).call(other['test.async.effect'].fail_unless, 'parent', str(gate))
+            quick = other['ir.async'].call(other['test.async.effect'].effect, 'quick')
+            ids = parents.id, quick.id
+        assert database.wait_for(ids[0]).state == 'failed'
+        assert database.wait_for(ids[1]).state == 'done'
+        effect = env['test.async.effect']
+        with env.cr.savepoint(flush=False):
+            children = [env['ir.async'].with_options(after=env['ir.async'].browse(after)).call(effect.effect, name) for name, after in (
+                ('after the failed one', ids[:1]), ('after both', ids), ('after the quick one', ids[1:]))]
+        own = env['ir.async'].call(effect.effect, 'own')
+        children.append(env['ir.async'].with_options(after=own + env['ir.async'].browse(ids)).call(effect.effect, 'after all'))
+        child_ids = [child.id for child in children]
+        env.cr.commit()
+        assert database.wait_for(child_ids[2]).state == 'done'
+        wait_until(lambda: database.value("SELECT count(*) FROM ir_async_after_rel WHERE unmet AND after_id = %s", [ids[0]]) == 3,
+                   "the others wait for the one that failed")
+        assert [database.job(child_id).state for child_id in child_ids] == ['waiting', 'waiting', 'done', 'waiting']
+        gate.touch()
+        env['ir.async'].browse(ids[0]).retry()
+        env.cr.commit()
+        database.wait_for_all()
+    parent_done = database.job(ids[0]).date_done
+    for child_id in (child_ids[0], child_ids[1], child_ids[3]):
+        assert database.job(child_id).state == 'done'
+        assert database.job(child_id).date_start >= parent_done
+
+
+def test_parent_that_is_not_saved_yet(database):
+    """It is an error at the call, whether its row is there or not; both transactions go on."""
+    with database.env() as other:
+        parents = [other['ir.async'].call(other['test.async.effect'].effect, 'inserted')]
+        parents[0].flush_recordset()
+        parents.append(other['ir.async'].call(other['test.async.effect'].effect, 'not inserted'))
+        ids = [parent.id for parent in parents]
+        with database.env() as env:
+            effect = env['test.async.effect']
+            env['ir.async'].call(effect.effect, 'before')
+            for parent in (*parents, *map(env['ir.async'].browse, ids)):
+                with pytest.raises(UserError, match=f"{parent.id} is not saved yet"):
+                    env['ir.async'].with_options(after=parent).call(effect.effect, 'child')
+            env['ir.async'].call(effect.effect, 'after')
+            env.cr.execute("SHOW lock_timeout")
+            assert env.cr.fetchone() == ('0',)
+    assert [json.loads(args)[0] for args, in database.sql("SELECT args FROM ir_async ORDER BY id")] == [
+        'inserted', 'not inserted', 'before', 'after']
+
+
+def test_parents_that_are_gone(database):
+    """Many of them, among others that were saved just now."""
+    with database.env() as env:
+        env.cr.execute("SELECT 1")
+        ids = [database.enqueue('effect', f'parent {i}') for i in range(20)]
+        late_ids = ids[3], ids[11]
+        database.sql("DELETE FROM ir_async WHERE id != ALL(%s)", [list(late_ids)])
+        child = env['ir.async'].with_options(after=env['ir.async'].browse(ids)).call(env['test.async.effect'].effect, 'child')
+        child_id = child.id
+    assert database.value("SELECT late_parent_ids FROM ir_async WHERE id = %s", [child_id]) == list(late_ids)
+    assert database.job(child_id).state == 'waiting'
 
 
 def test_fan_out_and_in(database, server, measured):

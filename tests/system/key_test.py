@@ -194,6 +194,38 @@ def test_until_start_is_not_begun_before_the_commit(database, begin):
     assert claimable(database, job_id)
 
 
+def test_until_start_and_a_change_of_ones_own(database, begin):
+    """What the transaction has changed itself cannot begin before its commit."""
+    options = {'key': 'sync', 'key_until': 'start'}
+    for change, state, is_first in (
+        (lambda job: job.cancel(), 'cancelled', False),
+        (lambda job: job.cancel() and job.retry(), 'created', True),
+    ):
+        job_id = database.enqueue('effect', 'x', options=options)
+        caller = begin()
+        job = caller.call('sync', key_until='start')
+        assert job.id == job_id
+        change(job)
+        assert (caller.call('sync', key_until='start') == job) == is_first
+        caller.cr.commit()
+        assert database.job(job_id).state == state
+        database.sql("UPDATE ir_async SET state = 'done'")
+
+
+def test_until_start_and_a_change_that_was_rolled_back(database, begin):
+    options = {'key': 'sync', 'key_until': 'start'}
+    job_id = database.enqueue('effect', 'x', options=options)
+    caller = begin()
+    job = caller.call('sync', key_until='start')
+    savepoint = caller.cr.savepoint(flush=False)
+    job.cancel()
+    savepoint.close(rollback=True)
+    caller.cr.flush()
+    assert not claimable(database, job_id)
+    caller.cr.commit()
+    assert claimable(database, job_id)
+
+
 def test_until_start_goes_back_into_the_queue(database, begin):
     """A job that had begun goes back beside the one that took its key."""
     options = {'key': 'sync', 'key_until': 'start'}

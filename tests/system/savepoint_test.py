@@ -229,6 +229,24 @@ def test_nobody_is_notified_of_a_job_that_never_was(database):
     assert notified(database) == ["Real"]
 
 
+def test_nobody_is_notified_of_a_change_that_never_was(database):
+    """Neither of what was rolled back, nor too little: a flush within a savepoint is not the commit."""
+    with database.env() as env:
+        job_id = call(env, 'job', notify="N", delay=9999).id
+    with database.env() as env:
+        job = env['ir.async'].browse(job_id)
+        job.cancel()
+        with rolled_back(env):
+            env.cr.flush()
+            job.dismiss()
+            job.retry()
+    with database.env() as env, rolled_back(env):
+        env['ir.async'].browse(job_id).retry()
+    messages = [json.loads(message)['payload'] for message, in database.sql("SELECT message FROM bus_bus ORDER BY id")]
+    assert [(message['state'], message['revision']) for message in messages if message.get('id') == job_id] == [
+        ('created', 1), ('cancelled', 2)]
+
+
 def test_calls_with_statements_in_between(database):
     """Many calls, each after a statement: few insertions, and savepoints count for each of them."""
     with database.env() as env:
