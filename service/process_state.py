@@ -14,7 +14,6 @@ import socket
 import stat
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -24,6 +23,7 @@ except ImportError:  # Windows
     resource = None
 
 from ..tools.sessions import delete_noted
+from .thread_state import ThreadState
 
 _logger = logging.getLogger(__name__)
 
@@ -47,13 +47,15 @@ def _watch_environ():
     sys.addaudithook(_on_event)
 
 
-class ProcessState:
+class ProcessState(ThreadState):
     """The state of the process, and the temporary folder of its jobs.
 
     :param Path folder: the folder in which jobs make their temporary files, None: the system's
     """
+    owns_process = True
 
     def __init__(self, folder=None):
+        super().__init__()
         self._folder = folder
         if folder:
             folder.mkdir(mode=0o700)
@@ -62,15 +64,9 @@ class ProcessState:
         self._values = _read_parts()
         self._environ = dict(os.environ)
         _touched.clear()
-        self._thread = dict(vars(threading.current_thread()))
 
     def restore(self):
-        """Undo what a job changed; called in the thread in which it ran.
-
-        :return: the names of the parts that could not be restored: then the process must end
-        :rtype: list[str]
-        """
-        failed = []
+        failed = super().restore()
         if _touched or os.environ is not ENVIRON:
             self._restore_environ()
         values = _read_parts()
@@ -83,10 +79,6 @@ class ProcessState:
                     write(before)
                 except (OSError, ValueError, locale.Error):
                     failed.append(name)
-        attributes = vars(threading.current_thread())
-        for name in attributes.keys() - self._thread.keys():
-            del attributes[name]
-        attributes.update({name: value for name, value in self._thread.items() if name == '_name' or not name.startswith('_')})
         if self._folder:
             try:
                 self._clear_folder()

@@ -42,7 +42,7 @@ class Runner:
     """Runs the jobs that a session claimed, one after the other.
 
     :param Session session: the session
-    :param ProcessState process_state: what to set back after each job
+    :param ThreadState process_state: what to set back after each job
     :param float limit: seconds that a job had which is stopped; by default, its own limit
     """
 
@@ -51,6 +51,7 @@ class Runner:
         self._limit = limit
         self.must_end = False  # a job changed the process for good
         self._process_state = process_state
+        self._owns_process = bool(process_state) and process_state.owns_process
         self._signals = None
         self._pool = JobPool(session.dbname, session.server_version)
         # Odoo's pool would wait for a host that vanished, and so would the thread that has to stop the job.
@@ -286,8 +287,9 @@ class Runner:
 
         :param set[int] threads: those that were there before it
         """
-        if self._process_state:
+        if self._owns_process:
             self._leave_threads(execution, threads)
+        if self._process_state:
             try:
                 self.must_end = bool(self._process_state.restore()) or self.must_end
             except Exception:
@@ -338,7 +340,7 @@ class Runner:
 
         :param Execution execution: the job
         """
-        if self._process_state and (self.session.has_closed_descriptor() or self._pool.has_closed_descriptor()):
+        if self._owns_process and (self.session.has_closed_descriptor() or self._pool.has_closed_descriptor()):
             _logger.warning("Job %s has closed file descriptors of its worker, which ends", execution.job)
             logging.shutdown()
             os._exit(1)

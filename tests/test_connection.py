@@ -152,7 +152,7 @@ class TestClosed(ConnectionCase):
         transaction = self.value("SELECT txid_current()")
         for call in (
             closed.commit, closed.rollback, closed.savepoint, lambda: closed.execute("SELECT 1"),
-            lambda: closed.__exit__(None, None, None), lambda: closed.connection, lambda: closed._cnx.cursor(),
+            lambda: closed.__exit__(None, None, None), lambda: closed.connection, lambda: closed._cnx.cursor(),  # noqa: PLW0108 -- the attribute raises
             lambda: low.execute("SELECT 1"), lambda: named.execute("SELECT 1"),
         ):
             with self.assertRaisesRegex(psycopg2.Error, "closed|isn't valid"):
