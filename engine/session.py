@@ -144,7 +144,7 @@ class Session:
         self.changes = []  # to be published to the users
         self.channels = settings().channels
         self._connection = connection
-        self._descriptor = descriptor_of(connection)
+        self._descriptor = None
         self._lock = threading.Lock()  # the worker's two threads share the connection
         self._prepared = set()
         self._claim = Claim(self)
@@ -187,6 +187,7 @@ class Session:
                 is_due = always or is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
                 if is_due or (process_key and not is_known):  # also without jobs: others ask whether anybody serves this database
                     session = cls(dbname, connection, cls._register(cr, origin, process_key))
+                    session._descriptor = descriptor_of(connection)
                     warn_of_copies(cr, dbname, session.origin)
                 if not is_due and session:
                     session.close()

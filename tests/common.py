@@ -2,7 +2,6 @@
 import contextlib
 import inspect
 import threading
-from functools import partial
 from unittest.mock import patch
 
 from odoo.tests import RecordCapturer, TransactionCase
@@ -179,17 +178,43 @@ class _TestRunner(Runner):
 
     def _cursor(self):
         cr = self._cr = self._registry.cursor()
-        cr.begin = lambda execution: execution.job  # nobody can take a job away
-        cr.finish = partial(_finish, cr)
+        _CursorOfJob(cr)
         return cr
 
 
-def _finish(cr, job, outcome, starts):
-    cr.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts, 'shown_claims': None})
-    [revision] = cr.fetchone()
-    if revision is None:
-        raise ClaimLost
-    return revision
+class _CursorOfJob:
+    """What a cursor of the test takes to be that of a job.
+
+    :param odoo.sql_db.BaseCursor cr: the cursor
+    """
+
+    def __init__(self, cr):
+        self._cr = cr
+        self._execution = None
+        self._is_finishing = False
+        self._commit, self._rollback = cr.commit, cr.rollback
+        cr.begin, cr.finish, cr.commit, cr.rollback = self.begin, self.finish, self.commit, self.rollback
+
+    def begin(self, execution):
+        self._execution = execution
+        return execution.job  # nobody can take a job away
+
+    def finish(self, job, outcome, starts):
+        self._cr.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts, 'shown_claims': None})
+        [revision] = self._cr.fetchone()
+        if revision is None:
+            raise ClaimLost
+        self._is_finishing = True
+        return revision
+
+    def commit(self):
+        self._commit()
+        if self._is_finishing:
+            self._execution.ended = True
+
+    def rollback(self):
+        self._is_finishing = False
+        self._rollback()
 
 
 def _call(records, method, args, kwargs):
