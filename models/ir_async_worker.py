@@ -23,7 +23,7 @@ class IrAsyncWorker(models.Model):
     running_job_id = fields.Integer(readonly=True, aggregator=None, help="The job that a cron worker runs")
     # Noted with the job: should the process have ended, and its server not, then the job is charged with a death.
     process_start = fields.Float(readonly=True, aggregator=None)
-    server_pid = fields.Integer(readonly=True, aggregator=None)
+    server_pid = fields.Integer("Server Process", readonly=True, aggregator=None)
     server_start = fields.Float(readonly=True, aggregator=None)
     closed = fields.Boolean(readonly=True, help="It keeps no connection while there is nothing to do")
 
