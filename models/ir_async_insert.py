@@ -605,8 +605,11 @@ class IrAsync(models.Model):
     def _insert_dependencies(self, calls):
         dependencies = [(job_id, parent_id) for call in calls for job_id in call.ids for parent_id in call.parent_ids]
         if dependencies:
+            # A parent that was checked by the call, and is not there, was deleted by this very transaction.
             self.env.cr.execute(
-                "INSERT INTO ir_async_after_rel (job_id, after_id) SELECT * FROM unnest(%s, %s)",
+                "INSERT INTO ir_async_after_rel (job_id, after_id)"
+                " SELECT job_id, after_id FROM unnest(%s, %s) AS rel (job_id, after_id)"
+                " WHERE EXISTS (SELECT FROM ir_async WHERE id = after_id)",
                 [list(ids) for ids in zip(*dependencies)])
         for call in calls:
             if call.late_parent_ids:

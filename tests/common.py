@@ -200,10 +200,7 @@ class _CursorOfJob:
         return execution.job  # nobody can take a job away
 
     def finish(self, job, outcome, starts):
-        self._cr.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts, 'shown_claims': None})
-        [revision] = self._cr.fetchone()
-        if revision is None:
-            raise ClaimLost
+        revision = _finish(self._cr, job, outcome, starts)
         self._is_finishing = True
         return revision
 
@@ -215,6 +212,14 @@ class _CursorOfJob:
     def rollback(self):
         self._is_finishing = False
         self._rollback()
+
+
+def _finish(cr, job, outcome, starts):
+    cr.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts, 'shown_claims': None})
+    [revision] = cr.fetchone()
+    if revision is None:
+        raise ClaimLost
+    return revision
 
 
 def _call(records, method, args, kwargs):
