@@ -62,7 +62,9 @@ export class AsyncMenu extends Component {
     get jobs() {
         return Object.values(this.jobsById)
             .filter((job) => job.name && !this.hiddenIds.has(job.id))
-            .sort((a, b) => getRank(a) - getRank(b) || b.id - a.id);
+            .map((job) => [getRank(job), job.id, job]) // once each: there may be hundreds
+            .sort(([rankA, idA], [rankB, idB]) => rankA - rankB || idB - idA)
+            .map(([_rank, _id, job]) => job);
     }
 
     get items() {
