@@ -136,6 +136,7 @@ class IrAsync(models.Model):
         except psycopg2.errors.LockNotAvailable:
             raise self._key_busy(keys) from None
         self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
+        self._pending()  # the flush of the savepoint has forgotten its hook
 
     def dismiss(self):
         """Take these ended jobs off their owner's list, in all tabs. They stay in the job views.

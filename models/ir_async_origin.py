@@ -77,5 +77,6 @@ class IrAsync(models.Model):
                 "There is already a queued or running job of the same key: %(detail)s",
                 detail=exc.diag.message_detail)) from None
         if jobs:
+            self._pending()  # the flush of the savepoint has forgotten its hook
             _logger.info("User %s has %s jobs of another database run in this one: %s", self.env.uid, len(jobs), jobs.ids)
         return True
