@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, parse_dsn
@@ -43,6 +44,8 @@ NO_TIMEOUTS = {'statement_timeout': '0', 'lock_timeout': '0', 'idle_in_transacti
 CLIENT_FORMATS = {'client_encoding': 'UTF8', 'datestyle': 'ISO'}
 NO_TIMEOUTS_SINCE = {'idle_session_timeout': 140000, 'transaction_timeout': 170000}
 
+_files = weakref.WeakKeyDictionary()  # what the descriptor of each connection stood for when it was opened
+
 
 def connect(dbname, factory=None, session=None):
     """Return a new connection in autocommit.
@@ -60,6 +63,7 @@ def connect(dbname, factory=None, session=None):
         given = parse_dsn(info['dsn']).get('options') if 'dsn' in info else os.environ.get('PGOPTIONS')
         arguments['options'] = ' '.join([given or '', *(f'-c {name}={value}' for name, value in session.items())])
     connection = psycopg2.connect(connection_factory=factory, **arguments)
+    _files[connection] = _file_of(connection)
     connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
     return connection
 
@@ -86,31 +90,25 @@ def connect_worker(dbname, **session):
     return connection
 
 
-def descriptor_of(connection):
-    """Return what identifies the file that the descriptor of a connection stands for.
-
-    :param psycopg2.extensions.connection connection: the connection
-    :rtype: tuple
-    """
-    status = os.fstat(connection.fileno())
-    return status.st_dev, status.st_ino
-
-
-def is_descriptor_closed(connection, descriptor):
+def is_descriptor_closed(connection):
     """Return whether this process has closed the file descriptor of a connection by itself.
 
     libpq does not notice. Where the server has ended the session, it closes the descriptor, and has none any more.
 
-    :param psycopg2.extensions.connection connection: the connection
-    :param tuple descriptor: what :func:`descriptor_of` returned when it was open
+    :param psycopg2.extensions.connection connection: one that :func:`connect` returned
     :rtype: bool
     """
     if connection.closed or connection.fileno() < 0:
         return False
     try:
-        return descriptor_of(connection) != descriptor
+        return _file_of(connection) != _files[connection]
     except OSError:
         return True
+
+
+def _file_of(connection):
+    status = os.fstat(connection.fileno())
+    return status.st_dev, status.st_ino
 
 
 def session_settings(server_version):

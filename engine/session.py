@@ -28,7 +28,6 @@ from .connection import (
     LOCK_CLASS,
     array,
     connect_worker,
-    descriptor_of,
     is_descriptor_closed,
 )
 from .dependencies import Dependencies
@@ -144,7 +143,6 @@ class Session:
         self.changes = []  # to be published to the users
         self.channels = settings().channels
         self._connection = connection
-        self._descriptor = None
         self._lock = threading.Lock()  # the worker's two threads share the connection
         self._prepared = set()
         self._claim = Claim(self)
@@ -187,7 +185,6 @@ class Session:
                 is_due = always or is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
                 if is_due or (process_key and not is_known):  # also without jobs: others ask whether anybody serves this database
                     session = cls(dbname, connection, cls._register(cr, origin, process_key))
-                    session._descriptor = descriptor_of(connection)
                     warn_of_copies(cr, dbname, session.origin)
                 if not is_due and session:
                     session.close()
@@ -230,7 +227,7 @@ class Session:
 
         :rtype: bool
         """
-        return is_descriptor_closed(self._connection, self._descriptor)
+        return is_descriptor_closed(self._connection)
 
     def close(self):
         """Leave the database. The row stays, since it says that this process serves the database."""
@@ -370,8 +367,13 @@ class Session:
         :param Job job: the job; None when it has ended
         :param int key: of the session, by default this one
         """
+        self.execute(RUNNING, [job and job.id, *self._process, key or self.key])
+
+    @functools.cached_property
+    def _process(self):
+        """Which process this is, and which its server."""
         server = server_pid()
-        self.execute(RUNNING, [job and job.id, start_of(os.getpid()), server, start_of(server), key or self.key])
+        return start_of(os.getpid()), server, start_of(server)
 
     def fail(self, job, payload):
         """End a job as failed when nothing else worked.

@@ -13,12 +13,7 @@ from psycopg2.extensions import STATUS_READY, TRANSACTION_STATUS_INERROR
 from odoo import sql_db
 
 from ..engine import fence
-from ..engine.connection import (
-    connect,
-    descriptor_of,
-    is_descriptor_closed,
-    session_settings,
-)
+from ..engine.connection import connect, is_descriptor_closed, session_settings
 from ..engine.job import Job
 from ..exceptions import ClaimLost, JobInterrupted
 
@@ -87,7 +82,6 @@ class JobPool:
     def __init__(self, dbname, server_version, **session):
         self.dbname = dbname
         self._connection = None
-        self._descriptor = None
         self._is_clean = True
         self._settings = session_settings(server_version) | session
         if server_version >= 140000:
@@ -101,7 +95,6 @@ class JobPool:
         if not self._connection:
             # RESET goes back to the settings that a session was started with.
             self._connection = connect(self.dbname, JobConnection, self._settings)
-            self._descriptor = descriptor_of(self._connection)
         self._connection.guard = None
         self._is_clean = False
         self._restore_client()
@@ -152,7 +145,7 @@ class JobPool:
 
         :rtype: bool
         """
-        return bool(self._connection) and is_descriptor_closed(self._connection, self._descriptor)
+        return bool(self._connection) and is_descriptor_closed(self._connection)
 
     def close(self):
         """Close the connection."""

@@ -39,7 +39,7 @@ def is_stopping():
 
 def replace():
     """Have a prefork server replace this process as soon as the current run of the cron has ended."""
-    if is_prefork() and (worker := _worker()):
+    if worker := _worker():
         worker.alive = False
 
 

@@ -7,7 +7,6 @@ written once the method has been left, or without waiting for that any longer.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -24,7 +23,7 @@ from .batch import INTERRUPT_TIME
 from .hosting import is_prefork, is_stopping
 from .publisher import publish
 from .runner import conclude, where_it_is
-from .stop import kill_children
+from .stop import kill_children, raise_in
 
 _logger = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class Standby:
                 try:
                     self._left.set()
                     watcher.join()
-                    _raise_in(self._thread, None)
+                    raise_in(self._thread, None)
                     break
                 except JobInterrupted:
                     continue
@@ -123,7 +122,7 @@ class Standby:
     def _interrupt(self):
         """Have the method left. If it is not in time, end the process, if it is the job's own, with all that the job started."""
         self._execution.interrupted = True  # its next statement raises
-        _raise_in(self._thread, JobInterrupted)
+        raise_in(self._thread, JobInterrupted)
         self._runner.interrupt()
         if self._left.wait(INTERRUPT_TIME):
             return
@@ -140,7 +139,7 @@ class Standby:
             os._exit(0)
         _logger.warning("Job %s does not stop: its thread is taken until it does", self._execution.job)
         while not self._left.wait(INTERRUPT_TIME):
-            _raise_in(self._thread, JobInterrupted)
+            raise_in(self._thread, JobInterrupted)
 
     def _conclude(self):
         """Write the outcome of the job that was stopped."""
@@ -161,8 +160,3 @@ def take_note_back(session):
         if other:
             other.note_running(None, session.key)
             other.close()
-
-
-def _raise_in(thread, exception):
-    """Raise an exception in a thread, as soon as that executes Python code; None: take back what is on its way."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), exception and ctypes.py_object(exception))

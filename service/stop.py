@@ -91,10 +91,19 @@ def _conclude(batch, job, reason, execution):
 
 def _interrupt(batch, thread):
     """Raise an exception in the method, and cancel its statement; return whether the thread has ended."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(JobInterrupted))
+    raise_in(thread, JobInterrupted)
     batch.runner.interrupt()
     thread.join(INTERRUPT_TIME)
     return not thread.is_alive()
+
+
+def raise_in(thread, exception):
+    """Raise an exception in another thread, as soon as that executes Python code.
+
+    :param threading.Thread thread: the thread
+    :param type exception: the class of the exception; None: take back what is on its way
+    """
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), exception and ctypes.py_object(exception))
 
 
 def _leave(batch, thread, interrupt=True):
