@@ -84,5 +84,5 @@ odoo_env() {
     export PYTHONPATH=$odoo_path ODOO_RC=$state/odoo.conf PGHOST=$sockets PGUSER=odoo
     # Not left to the file: commands of addons are looked up before it is read.
     export ODOO_ADDONS_PATH=$core_addons,$state/addons${IR_ASYNC_EXTRA_ADDONS:+,$IR_ASYNC_EXTRA_ADDONS}
-    export PYTHONDONTWRITEBYTECODE=1  # Odoo's linters read the checkout
+    export PYTHONPYCACHEPREFIX=$cache/pycache  # not in the checkout: Odoo's linters read it
 }
