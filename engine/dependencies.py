@@ -3,22 +3,25 @@ from __future__ import annotations
 
 from .claim import HERE
 from .connection import array
-from .job import PUBLISHED
+from .job import PUBLISHED, UNMET_OF_CHILD, UNMET_OF_PARENT
 
+# The plans must not depend on statistics: those of a moment ago may say that nothing waits. So the jobs at the other ends of
+# dependencies are looked up by subqueries that PostgreSQL cannot turn into joins, whose order it would choose.
+STATE_OF_PARENT = "(SELECT state FROM ir_async WHERE id = rel.after_id)"
+# Not `=`: then PostgreSQL might look for the ids among all that waits.
+WAITS = "state LIKE 'waiting'"
 # Rows are locked in no certain order by several workers, or by somebody who cancels them: whatever is locked is left to the
 # next look.
-MET = """
+MET = f"""
     WITH met AS (
-        SELECT rel.job_id, rel.after_id
+        SELECT ctid
           FROM ir_async_after_rel rel
-          JOIN ir_async parent ON parent.id = rel.after_id
-         WHERE rel.unmet AND parent.state IN ('succeeded', 'done') {parents}
-    FOR NO KEY UPDATE OF rel SKIP LOCKED
+         WHERE {UNMET_OF_PARENT} {{parents}} AND {STATE_OF_PARENT} IN ('succeeded', 'done')
+    FOR NO KEY UPDATE SKIP LOCKED
     )
-    UPDATE ir_async_after_rel rel
+    UPDATE ir_async_after_rel
        SET unmet = false
-      FROM met
-     WHERE rel.job_id = met.job_id AND rel.after_id = met.after_id;
+     WHERE ctid = ANY(ARRAY(SELECT ctid FROM met));
 """
 # The transaction that enqueued a child cannot refer to a parent that was committed after it began.
 RELATE = f"""
@@ -31,20 +34,19 @@ RELATE = f"""
         INSERT INTO ir_async_after_rel (job_id, after_id)
         SELECT late.id, parent.id
           FROM late
-          JOIN ir_async parent ON parent.id = ANY(late.late_parent_ids)
-           FOR KEY SHARE OF parent
+    CROSS JOIN LATERAL (SELECT id FROM ir_async WHERE id = ANY(late.late_parent_ids) FOR KEY SHARE) parent
     )
     UPDATE ir_async job
        SET late_parent_ids = NULL
      WHERE job.id = ANY(ARRAY(SELECT id FROM late));
 """
 # not NOT EXISTS: an anti join may read all that is unmet
+HAS_NO_UNMET = f"(SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND {UNMET_OF_CHILD} LIMIT 1) IS NULL"
 UNBLOCK = f"""
     WITH ready AS (
         SELECT id
           FROM ir_async child
-         WHERE state = 'waiting' AND {HERE} AND late_parent_ids IS NULL
-           AND (SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND unmet LIMIT 1) IS NULL {{children}}
+         WHERE {{children}} AND {HERE} AND late_parent_ids IS NULL AND {HAS_NO_UNMET}
     FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job
@@ -52,18 +54,16 @@ UNBLOCK = f"""
      WHERE job.id = ANY(ARRAY(SELECT id FROM ready))
  RETURNING {PUBLISHED}
 """
-UNBLOCK_ALL = RELATE + MET.format(parents="") + UNBLOCK.format(children="")
-UNBLOCK_OF = MET.format(parents="AND rel.after_id = ANY(%(parents)s::int[])") + UNBLOCK.format(
-    children="AND id IN (SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s::int[]))")
+UNBLOCK_ALL = RELATE + MET.format(parents="") + UNBLOCK.format(children="state = 'waiting'")
+UNBLOCK_OF = MET.format(parents="AND after_id = ANY(%(parents)s::int[])") + UNBLOCK.format(
+    children=f"id = ANY(ARRAY(SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s::int[]))) AND {WAITS}")
 CANCEL = f"""
     WITH orphan AS (
         SELECT id
-          FROM ir_async child
-         WHERE state = 'waiting' AND {HERE} AND EXISTS (
-               SELECT
-                 FROM ir_async_after_rel rel
-                 JOIN ir_async parent ON parent.id = rel.after_id
-                WHERE rel.job_id = child.id AND rel.unmet AND parent.state = 'cancelled')
+          FROM ir_async
+         WHERE id = ANY(ARRAY(
+               SELECT job_id FROM ir_async_after_rel rel WHERE {UNMET_OF_PARENT} AND {STATE_OF_PARENT} = 'cancelled'))
+           AND {WAITS} AND {HERE}
     FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job
@@ -71,21 +71,14 @@ CANCEL = f"""
      WHERE job.id = ANY(ARRAY(SELECT id FROM orphan))
  RETURNING {PUBLISHED}
 """
-
-
 HAS_BLOCKED = f"""
     SELECT EXISTS (
-               SELECT
-                 FROM ir_async child
-                WHERE state = 'waiting' AND {HERE}
-                  AND (SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND unmet LIMIT 1) IS NULL)
+               SELECT FROM ir_async child WHERE state = 'waiting' AND {HERE} AND (late_parent_ids IS NOT NULL OR {HAS_NO_UNMET}))
         OR EXISTS (
                SELECT
                  FROM ir_async_after_rel rel
-                 JOIN ir_async parent ON parent.id = rel.after_id
-                 JOIN ir_async child ON child.id = rel.job_id
-                WHERE rel.unmet AND child.state = 'waiting' AND child.{HERE}
-                  AND parent.state IN ('succeeded', 'done', 'cancelled'))
+                WHERE {UNMET_OF_PARENT} AND {STATE_OF_PARENT} IN ('succeeded', 'done', 'cancelled')
+                  AND (SELECT state = 'waiting' AND {HERE} FROM ir_async WHERE id = rel.job_id))
 """
 
 

@@ -59,10 +59,16 @@ class StateChange(NamedTuple):
     revision: int
 
 
+# Each is the predicate of one of the two indexes of dependencies. Were it the same for both, PostgreSQL would choose by its
+# statistics, and take both for empty when these are of a time when nothing was unmet: it would read all of one index to find
+# what it could look up in the other.
+UNMET_OF_CHILD = "unmet AND job_id > 0"
+UNMET_OF_PARENT = "unmet AND after_id > 0"
+
 PUBLISHED = ', '.join(f'job.{field}' for field in StateChange._fields) + ', job.notify'
 
 CLAIMED = {field: f'job.{field}' for field in Job._fields[:Job._fields.index('res_ids')]} | {
-    'has_children': "EXISTS (SELECT FROM ir_async_after_rel WHERE after_id = job.id AND unmet)",
+    'has_children': f"EXISTS (SELECT FROM ir_async_after_rel WHERE after_id = job.id AND {UNMET_OF_PARENT})",
 }
 BEGUN = {field: f'job.{field}' for field in Job._fields[Job._fields.index('res_ids'):]} | {
     'user_active': "(SELECT active FROM res_users WHERE id = job.user_id)",

@@ -19,6 +19,7 @@ GRACE = 0.7  # seconds
 FULL_INTERVAL = 60  # seconds between two looks at all jobs that are processing
 
 IS_ORPHAN = f"job.state = 'processing' AND job.session NOT IN ({LIVE_SESSIONS})"
+IS_BEGUN = "EXISTS (SELECT FROM ir_async_worker WHERE id = job.session AND running_job_id = job.id)"
 # What sessions that ended were running in cron workers.
 NOTES = f"""
     SELECT id, host, pid, process_start, server_pid, server_start
@@ -27,20 +28,19 @@ NOTES = f"""
 """
 RESCUE = f"""
     WITH orphan AS (
-        SELECT job.id, worker.id IS NOT NULL AS is_begun, worker.id = ANY(%(killed)s::int[]) AS is_killed
+        SELECT id
           FROM ir_async job
-     LEFT JOIN ir_async_worker worker ON worker.id = job.session AND worker.running_job_id = job.id
-         WHERE {IS_ORPHAN} AND job.{HERE} AND (%(sessions)s::int[] IS NULL OR job.session = ANY(%(sessions)s))
-    FOR NO KEY UPDATE OF job SKIP LOCKED
+         WHERE {IS_ORPHAN} AND {HERE} AND (%(sessions)s::int[] IS NULL OR session = ANY(%(sessions)s))
+    FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job
        SET state = 'created',
            session = NULL,
            revision = revision + 1,
-           starts = starts + is_begun::int,
-           deaths = deaths + (is_begun AND is_killed AND NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int
-      FROM orphan
-     WHERE job.id = orphan.id
+           starts = starts + {IS_BEGUN}::int,
+           deaths = deaths + ({IS_BEGUN} AND session = ANY(%(killed)s::int[])
+                              AND NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int
+     WHERE id = ANY(ARRAY(SELECT id FROM orphan))
  RETURNING {PUBLISHED}
 """
 # The row may be that of a job which runs again by now: then its end meets a concurrent update, and is tried again.

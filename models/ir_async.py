@@ -4,6 +4,7 @@ from odoo.exceptions import AccessError, MissingError
 from odoo.tools import SQL, sql
 
 from ..engine.fence import create_functions
+from ..engine.job import UNMET_OF_CHILD, UNMET_OF_PARENT
 
 LIVE = ('waiting', 'created', 'processing')
 MAX_LABELS = 20  # jobs that an error names
@@ -154,9 +155,12 @@ class IrAsync(models.Model):
         # A dependency stays for information once it is met; until then it is in these indexes.
         if not sql.column_exists(cr, 'ir_async_after_rel', 'unmet'):
             cr.execute("ALTER TABLE ir_async_after_rel ADD COLUMN unmet boolean NOT NULL DEFAULT true")
-        for index, column in (('ir_async_after_rel_unmet_idx', 'job_id'), ('ir_async_after_rel_after_idx', 'after_id')):
+        for index, column, predicate in (
+            ('ir_async_after_rel_child_idx', 'job_id', UNMET_OF_CHILD), ('ir_async_after_rel_parent_idx', 'after_id', UNMET_OF_PARENT),
+        ):
             if not sql.index_exists(cr, index):
-                cr.execute(SQL("CREATE INDEX %s ON ir_async_after_rel (%s) WHERE unmet", *map(SQL.identifier, (index, column))))
+                cr.execute(SQL(
+                    "CREATE INDEX %s ON ir_async_after_rel (%s) WHERE %s", SQL.identifier(index), SQL.identifier(column), SQL(predicate)))
         # Jobs to wait for that the transaction which enqueued it could not refer to, as they were committed after it began.
         if not sql.column_exists(cr, 'ir_async', 'late_parent_ids'):
             cr.execute("ALTER TABLE ir_async ADD COLUMN late_parent_ids int4[]")

@@ -4,6 +4,7 @@ from odoo.tools import SQL
 from odoo.tools.constants import GC_UNLINK_LIMIT
 from odoo.tools.misc import split_every
 
+from ..engine.job import UNMET_OF_CHILD
 from .ir_async import LIVE
 
 RETENTION_DAYS = 7
@@ -41,12 +42,12 @@ class IrAsync(models.Model):
                 SELECT rel.after_id AS id
                   FROM ir_async_after_rel rel
                   JOIN ir_async child ON child.id = rel.job_id
-                 WHERE rel.unmet AND NOT %(is_child_old)s
+                 WHERE %(unmet)s AND NOT %(is_child_old)s
                  UNION
                 SELECT rel.after_id
                   FROM kept
                   JOIN ir_async_after_rel rel ON rel.job_id = kept.id
-                 WHERE rel.unmet
+                 WHERE %(unmet)s
             )
             SELECT id
               FROM ir_async job
@@ -61,7 +62,8 @@ class IrAsync(models.Model):
           ORDER BY id DESC
              LIMIT %(limit)s
         FOR UPDATE OF job SKIP LOCKED
-            """, is_child_old=is_old('child'), is_job_old=is_old('job'), live=LIVE, limit=GC_UNLINK_LIMIT)))
+            """, unmet=SQL(UNMET_OF_CHILD), is_child_old=is_old('child'), is_job_old=is_old('job'), live=LIVE,
+            limit=GC_UNLINK_LIMIT)))
         jobs._delete()
         return len(jobs), len(jobs) == GC_UNLINK_LIMIT  # done, remaining
 

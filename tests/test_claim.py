@@ -53,6 +53,52 @@ class TestClaimPlan(QueueCase):
                 [query, params] = executed.pop()
                 self.assertEqual(self.scans(self.env.cr.mogrify(query, params).decode()), expected)
 
+    def test_many_children_after_none(self):
+        """What their parent's end costs is in proportion to their number, though the statistics say that nothing waits."""
+        def fan_out(count):
+            jobs = self.env['ir.async'].with_options(after=self.call())
+            children = jobs.browse([jobs.call(self.partner.name_create, "x").id for _i in range(count)])
+            return self.call(after=children).id
+
+        def explain(query, params=()):
+            for statement in self.env.cr.mogrify(query, params).decode().split(';'):
+                if statement.split()[:1] in (['WITH'], ['SELECT'], ['EXECUTE']):
+                    self.env.cr.execute("SAVEPOINT explain")
+                    self.env.cr.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+                    [[[plan]]] = self.env.cr.fetchall()
+                    self.env.cr.execute("ROLLBACK TO explain")
+                    nodes, rows = [plan['Plan']], 0
+                    while nodes:
+                        node = nodes.pop()
+                        nodes += node.get('Plans', [])
+                        found = node['Actual Rows'] if 'Scan' in node['Node Type'] else 0
+                        removed = sum(value for key, value in node.items() if key.startswith('Rows Removed'))
+                        rows += (found + removed) * node['Actual Loops']
+                    self.assertLess(rows, 10 * count, statement)
+                    explained.append(statement)
+            return execute(query, params)
+
+        count, explained = 2000, []
+        fan_out(100)
+        self.env['ir.async'].flush_model()
+        self.env.cr.execute("UPDATE ir_async SET state = 'done'")
+        self.env.cr.execute("UPDATE ir_async_after_rel SET unmet = false")
+        self.env.cr.execute("ANALYZE ir_async, ir_async_after_rel")
+        last_id = fan_out(count)
+        cancelled = self.call()
+        self.call(after=cancelled)
+        cancelled.cancel()
+        execute = self.session.execute
+        with patch.object(self.session, 'execute', explain):
+            [job] = self.claim()
+            self.finish(job)
+            self.session.unblock([job.id])
+            while self.session.maintain() == 0:
+                pass
+        self.assertTrue(any("'cancelled'" in statement for statement in explained))
+        self.assertEqual(self.env['ir.async'].search_count([('state', '=', 'created')]), count)
+        self.assertEqual(self.env['ir.async'].search([('state', '=', 'waiting')]).ids, [last_id])
+
     def test_vacuum(self):
         """Months of finished jobs do not keep the rest of the table from being cleaned up."""
         self.env.cr.execute("SELECT unnest(reloptions) FROM pg_class WHERE relname = 'ir_async'")
