@@ -12,7 +12,7 @@ from .execution import Execution
 from .obituary import Obituary
 from .runner import time_limit
 
-INTERRUPT_TIME = 0.8  # seconds that an interrupted job gets, its `finally` blocks included
+INTERRUPT_TIME = 0.6  # seconds that an interrupted job gets, its `finally` blocks included
 
 
 class Batch:

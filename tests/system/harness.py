@@ -1,5 +1,6 @@
 """What the system tests launch: a PostgreSQL cluster of their own, databases in it, Odoo servers."""
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ ODOO = [sys.executable, os.environ['IR_ASYNC_ODOO']]
 # They end when pytest does, were it killed.
 WITH_US = ['setpriv', '--pdeathsig']
 TIMEOUT = 60  # seconds to wait for what takes one or two; others use this machine, too
+LOADED = 15  # seconds within which happens what takes one or two, and without a wake-up a minute, while others use this machine
 LIVE = ('waiting', 'created', 'processing')
 
 
@@ -71,25 +73,30 @@ class Cluster:
         version = subprocess.check_output([self._bin / 'postgres', '--version'], text=True)
         key = hashlib.sha256(f'{version}{ODOO}'.encode()).hexdigest()[:10]
         cached = STATE / f'system_cluster-{key}'
-        if not cached.exists():
-            subprocess.run(
-                [self._bin / 'initdb', '--username=postgres', '--auth=trust', '--encoding=UTF8', '--locale=C.UTF-8',
-                 '--wal-segsize=4', '--no-sync', '-D', self.data],
-                check=True, stdout=subprocess.DEVNULL, cwd='/', **self._user)
-            self.start()
-            self.sql("CREATE ROLE odoo LOGIN CREATEDB")
-            self.sql("CREATE DATABASE system_base OWNER odoo IS_TEMPLATE true")
-            self.odoo('-d', 'system_base', '-i', 'web,bus', '--load=base,rpc,web')
-            self.stop(signal.SIGINT)
-            staged = cached.with_suffix('.new')
-            shutil.rmtree(staged, ignore_errors=True)
-            subprocess.run(['cp', '-a', self.data, staged], check=True)
-            staged.rename(cached)
-        else:
-            subprocess.run(['cp', '-a', '--reflink=auto', cached, self.data], check=True)
+        with (STATE / 'system_cluster.lock').open('w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several sessions of pytest begin at once
+            if not cached.exists():
+                self._install(cached)
+        subprocess.run(['cp', '-a', '--reflink=auto', cached, self.data], check=True)
         self.start()
         self.sql(f"CREATE DATABASE {self.TEMPLATE} OWNER odoo TEMPLATE system_base IS_TEMPLATE true")
         self.odoo('-d', self.TEMPLATE, '-i', 'test_ir_async')
+
+    def _install(self, cached):
+        staged = cached.with_suffix('.new')
+        shutil.rmtree(staged, ignore_errors=True)
+        subprocess.run(
+            [self._bin / 'initdb', '--username=postgres', '--auth=trust', '--encoding=UTF8', '--locale=C.UTF-8',
+             '--wal-segsize=4', '--no-sync', '-D', self.data],
+            check=True, stdout=subprocess.DEVNULL, cwd='/', **self._user)
+        self.start()
+        self.sql("CREATE ROLE odoo LOGIN CREATEDB")
+        self.sql("CREATE DATABASE system_base OWNER odoo IS_TEMPLATE true")
+        self.odoo('-d', 'system_base', '-i', 'web,bus', '--load=base,rpc,web')
+        self.stop(signal.SIGINT)
+        subprocess.run(['cp', '-a', self.data, staged], check=True)
+        shutil.rmtree(self.data)
+        staged.rename(cached)
 
     def copy(self, other):
         """Make it as a standby of another cluster."""

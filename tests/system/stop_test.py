@@ -92,7 +92,7 @@ def test_reload(database, server, args):
                    "the workers are new ones")
         odoo.wait_until_ready()
         assert database.wait_for(database.enqueue('effect', 'after')).state == 'done'
-    assert database.job(running).claims == 1
+    assert database.job(running).starts == 1
     assert database.effects() == {'running': 1, 'after': 1}
 
 
