@@ -121,10 +121,12 @@ class Runner:
     def system(self, paths=(), options=()):
         system = ROOT / 'tests' / 'system'
         if system.exists():
+            # They wait for most of their time. Each process of pytest has a cluster of its own.
+            side_by_side = [] if paths or options else ['-n', '3', '--dist', 'worksteal']
             # Cut there: the packages above can be imported in Odoo alone.
             self.pytest(
                 'system tests', *(paths or [system]), '-p', 'no:odoo', '-o', 'python_files=*_test.py',
-                '--rootdir', system, '--confcutdir', system, *options, may_be_empty=bool(options),
+                '--rootdir', system, '--confcutdir', system, *side_by_side, *options, may_be_empty=bool(options),
             )
 
 

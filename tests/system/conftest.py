@@ -113,17 +113,15 @@ def statements(cluster):
     cluster.sql("SELECT pg_reload_conf()")
 
 
-MEASURED = pytest.StashKey()
-
-
 @pytest.fixture
 def measured(request):
     """A function that has a line printed at the end of the session."""
-    return request.config.stash.setdefault(MEASURED, []).append
+    return lambda line: request.node.user_properties.append(('measured', line))
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    if lines := config.stash.get(MEASURED, []):
+def pytest_terminal_summary(terminalreporter):
+    reports = [*terminalreporter.stats.get('passed', []), *terminalreporter.stats.get('failed', [])]
+    if lines := [line for report in reports for name, line in report.user_properties if name == 'measured']:
         terminalreporter.section('measured')
         for line in lines:
             terminalreporter.line(line)
