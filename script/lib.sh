@@ -85,4 +85,5 @@ odoo_env() {
     # Not left to the file: commands of addons are looked up before it is read.
     export ODOO_ADDONS_PATH=$core_addons,$state/addons${IR_ASYNC_EXTRA_ADDONS:+,$IR_ASYNC_EXTRA_ADDONS}
     export PYTHONPYCACHEPREFIX=$cache/pycache  # not in the checkout: Odoo's linters read it
+    unset PYTHONDONTWRITEBYTECODE  # each server would compile all of Odoo
 }

@@ -57,7 +57,7 @@ def test_worker_killed_right_after_the_parent(database, server):
                     assert database.job(ids[1]).state == 'waiting'
                 other.rollback()
         job = database.wait_for(ids[1])
-        assert (job.state, job.claims) == ('done', 1)
+        assert (job.state, job.starts) == ('done', 1)
         assert database.runs('child')[0].pid != run.pid
     assert database.effects() == {'warm up': 1, 'parent': 1, 'child': 1}
 

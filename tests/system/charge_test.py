@@ -76,7 +76,7 @@ def test_garbage_in_signals(cluster, database, server, tmp_path):
         second = database.enqueue('hang_in_sleep', 'second')
         gate.touch()
         job = database.wait_for(job_id)
-        assert (job.state, job.claims, job.deaths) == ('done', 1, 0)
+        assert (job.state, job.starts, job.deaths) == ('done', 1, 0)
         [second_run] = database.wait_for_run('second')
         assert second_run.pid == run.pid, "the worker goes on"
         database.act('cancel', second)
@@ -295,7 +295,7 @@ def test_timeouts_of_the_role(cluster, database, server):
             for name in ('first', 'second'):
                 job_id = database.enqueue('effect', name, 4)
                 job = database.wait_for(job_id)
-                assert (job.state, job.deaths, job.claims) == ('done', 0, 1)
+                assert (job.state, job.deaths, job.starts) == ('done', 0, 1)
                 assert len(database.runs(name)) == 1
                 listening = odoo.listening()
                 time.sleep(1.5)  # the idle worker, and its connections, outlive the time-outs

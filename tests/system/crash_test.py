@@ -45,7 +45,7 @@ def test_worker_killed(database, server, tmp_path, measured, workers):
         _first, second = database.wait_for_run('job', 2)
         gate.touch()
         job = database.wait_for(job_id)
-    assert (job.state, job.deaths, job.attempts, job.claims) == ('done', 1, 1, 2)
+    assert (job.state, job.deaths, job.attempts, job.starts) == ('done', 1, 1, 2)
     assert database.effects() == {'job before': 1, 'job after': 1}
     assert second.time - killed < LOADED
     measured(f"kill -9 of one of {workers} workers to the next attempt: {second.time - killed:.2f} s")
@@ -124,7 +124,7 @@ def test_claim_lost(cluster, database, server, tmp_path, commits, second_ends):
             assert 'job after' not in database.effects()
             other.resume()
         job = database.wait_for(job_id)
-        assert (job.state, job.claims, job.attempts, job.deaths) == ('done', 2, 1, 0)
+        assert (job.state, job.starts, job.attempts, job.deaths) == ('done', 2, 1, 0)
     assert len(database.runs('job')) == 2
     # What was committed when the claim was not lost yet, stays.
     assert database.effects() == {'job before': 2 if commits else 1, 'job after': 1}

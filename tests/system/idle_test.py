@@ -58,7 +58,7 @@ def test_long_jobs(long_jobs):
     database, jobs = long_jobs
     for job_id in jobs:
         job = database.wait_for(job_id, timeout=300)
-        assert (job.state, job.deaths, job.attempts, job.claims) == ('done', 0, 1, 1)
+        assert (job.state, job.deaths, job.attempts, job.starts) == ('done', 0, 1, 1)
         assert (job.date_done - job.date_start).total_seconds() > CPU - 1
     assert database.effects() == {'long': 1, 'cpu': 1}
     assert len(database.runs()) == 2

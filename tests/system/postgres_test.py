@@ -39,6 +39,6 @@ def test_serialization_failure(database, server, tmp_path):
         database.sql("UPDATE test_async_effect SET value = value + 100 WHERE id = %s", [record_id])
         gate.touch()
         job = database.wait_for(job_id)
-    assert (job.state, job.claims, job.attempts) == ('done', 1, 1)
+    assert (job.state, job.starts, job.attempts) == ('done', 1, 1)
     assert len(database.runs('add')) == 2
     assert database.value("SELECT value FROM test_async_effect") == 111

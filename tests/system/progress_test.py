@@ -89,7 +89,7 @@ def test_progress(database, server, measured):
                          f"{(progress[0][0] - run.time) * 1000:.0f} ms")
         assert 'tries left' not in odoo.log, "it never conflicts with the job"
     assert database.effects() == {'job False': 1, f'failed {job_id}': 1}
-    assert all(job.claims == 1 for job in map(database.job, (1, 2)))
+    assert all(job.starts == 1 for job in map(database.job, (1, 2)))
 
 
 def test_cancel_by_the_user(database, server):

@@ -50,7 +50,7 @@ def test_cancel(database, server, measured):
             database.wait_for(next_id)
             [next_run] = database.runs(f'after {method}')
             job = database.job(job_id)
-            assert (job.attempts, job.deaths, job.claims, job.payload, job.session) == (0, 0, 1, None, None)
+            assert (job.attempts, job.deaths, job.starts, job.payload, job.session) == (0, 0, 1, None, None)
             assert job.date_done
             assert next_run.pid != run.pid, "a process in which an exception came out of nowhere does nothing more"
             measured(f"cancel in {method}: {seconds:.2f} s, next job after {next_run.time - begin:.2f} s")
@@ -74,7 +74,7 @@ def test_timeout(database, server, measured):
             assert error['name'].endswith('JobTimeout')
             assert '0.5 seconds' in error['message']
             assert f'in {method}' in error['debug'], error['debug']
-            assert (job.attempts, job.deaths, job.claims) == (1, 0, 1)
+            assert (job.attempts, job.deaths, job.starts) == (1, 0, 1)
             assert database.effects()[f'failed {job_id}'] == 1, "_on_failed"
             assert database.effects()[method] == 0, "rolled back"
             measured(f"time-out in {method}: {seconds:.2f} s late, next job after {next_run.time - run.time - 0.5:.2f} s")
@@ -121,7 +121,7 @@ def test_timeout_is_an_attempt(database, server):
     with server(database, expected=FAILURES):
         job_id = database.enqueue('hang_in_sleep', 'job', options={'timeout': 0.3, 'max_attempts': 2, 'retry_delay': 0.1})
         job = database.wait_for(job_id)
-    assert (job.state, job.attempts, job.claims) == ('failed', 2, 2)
+    assert (job.state, job.attempts, job.starts) == ('failed', 2, 2)
     assert len(database.runs('job')) == 2
     assert database.effects() == {f'failed {job_id}': 1}
 
@@ -155,7 +155,7 @@ def test_others_are_unharmed(database, server, tmp_path):
         wait_until(lambda: database.states() == {'cancelled': 2, 'done': 300, 'processing': 1})
         gate.touch()
         assert database.wait_for(beside).state == 'done'
-        assert database.job(beside).claims == 1
+        assert database.job(beside).starts == 1
     assert database.effects() == dict.fromkeys([*names, 'beside'], 1)
     assert all(len(database.runs(name)) == 1 for name in names[::20])
 
