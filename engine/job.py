@@ -68,7 +68,8 @@ UNMET_OF_PARENT = "unmet AND after_id > 0"
 PUBLISHED = ', '.join(f'job.{field}' for field in StateChange._fields) + ', job.notify'
 
 CLAIMED = {field: f'job.{field}' for field in Job._fields[:Job._fields.index('res_ids')]} | {
-    'has_children': f"EXISTS (SELECT FROM ir_async_after_rel WHERE after_id = job.id AND {UNMET_OF_PARENT})",
+    # not EXISTS: PostgreSQL might hash all that is unmet, for each claim
+    'has_children': f"(SELECT true FROM ir_async_after_rel WHERE after_id = job.id AND {UNMET_OF_PARENT} LIMIT 1) IS NOT NULL",
 }
 BEGUN = {field: f'job.{field}' for field in Job._fields[Job._fields.index('res_ids'):]} | {
     'user_active': "(SELECT active FROM res_users WHERE id = job.user_id)",
