@@ -122,7 +122,7 @@ class Runner:
         system = ROOT / 'tests' / 'system'
         if system.exists():
             # They wait for most of their time. Each process of pytest has a cluster of its own.
-            side_by_side = [] if paths or options else ['-n', '3', '--dist', 'worksteal']
+            side_by_side = [] if paths or options else ['-n', '3', '--dist', 'loadgroup']
             # Cut there: the packages above can be imported in Odoo alone.
             self.pytest(
                 'system tests', *(paths or [system]), '-p', 'no:odoo', '-o', 'python_files=*_test.py',

@@ -8,6 +8,8 @@ from harness import Database, Server, complaints, free_port, wait_until
 from nginx import Nginx
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.xdist_group('browser')  # one process: the assets are made once
+
 GATE = 4711
 EXPECTED = [
     r'ZeroDivisionError|Job \d+ .*failed',  # of the test
@@ -56,7 +58,6 @@ class Site:
 
 @pytest.fixture(scope='module')
 def database(cluster):
-    """One for all tests: the assets are made once."""
     database = Database(cluster, 'browser')
     cluster.odoo('-d', database.name, '-i', 'test_ir_async_web')
     yield database
