@@ -40,7 +40,7 @@ def test_dates(cluster, database, server, measured):
 
     def lateness(attempt):
         name = f'dated {attempt}'
-        at = time.time() + 4
+        at = time.time() + 8
         database.enqueue('effect', name, options={'at': utc(at)})
         enqueued = time.time()
         time.sleep(0.5)
