@@ -1,6 +1,8 @@
 """Children: put them into the queue once their parents ended well, or cancel them with a parent."""
 from __future__ import annotations
 
+import time
+
 from .claim import HERE
 from .connection import array
 from .job import PUBLISHED, UNMET_OF_CHILD, UNMET_OF_PARENT
@@ -12,33 +14,56 @@ STATE_OF_PARENT = "(SELECT state FROM ir_async WHERE id = rel.after_id)"
 WAITS = "state LIKE 'waiting'"
 # Rows are locked in no certain order by several workers, or by somebody who cancels them: whatever is locked is left to the
 # next look.
-MET = f"""
+MET = """
     WITH met AS (
-        SELECT ctid
-          FROM ir_async_after_rel rel
-         WHERE {UNMET_OF_PARENT} {{parents}} AND {STATE_OF_PARENT} IN ('succeeded', 'done')
-    FOR NO KEY UPDATE SKIP LOCKED
+        {met}
     )
     UPDATE ir_async_after_rel
        SET unmet = false
      WHERE ctid = ANY(ARRAY(SELECT ctid FROM met));
 """
+# A child that was cancelled keeps what is unmet, should it be tried again: a sweep begins with what waits.
+MET_OF_WAITING = f"""
+        SELECT met.ctid
+          FROM ir_async child
+    CROSS JOIN LATERAL (
+               SELECT ctid
+                 FROM ir_async_after_rel rel
+                WHERE job_id = child.id AND {UNMET_OF_CHILD} AND {STATE_OF_PARENT} IN ('succeeded', 'done')
+                  FOR NO KEY UPDATE SKIP LOCKED
+               ) met
+         WHERE child.state = 'waiting' AND child.{HERE}
+"""
+MET_OF_PARENTS = f"""
+        SELECT ctid
+          FROM ir_async_after_rel rel
+         WHERE {UNMET_OF_PARENT} AND after_id = ANY(%(parents)s::int[]) AND {STATE_OF_PARENT} IN ('succeeded', 'done')
+    FOR NO KEY UPDATE SKIP LOCKED
+"""
 # The transaction that enqueued a child cannot refer to a parent that was committed after it began.
+# It waits until nobody has any of them locked.
 RELATE = f"""
     WITH late AS (
         SELECT id, late_parent_ids
           FROM ir_async
          WHERE state = 'waiting' AND {HERE} AND late_parent_ids IS NOT NULL
     FOR NO KEY UPDATE SKIP LOCKED
+    ), parent AS MATERIALIZED (
+        SELECT late.id AS child_id, parent.id
+          FROM late
+    CROSS JOIN LATERAL (SELECT id FROM ir_async WHERE id = ANY(late.late_parent_ids) FOR KEY SHARE SKIP LOCKED) parent
+    ), complete AS MATERIALIZED (
+        SELECT id
+          FROM late
+         WHERE (SELECT count(*) FROM ir_async WHERE id = ANY(late.late_parent_ids))
+             = (SELECT count(*) FROM parent WHERE child_id = late.id)
     ), related AS (
         INSERT INTO ir_async_after_rel (job_id, after_id)
-        SELECT late.id, parent.id
-          FROM late
-    CROSS JOIN LATERAL (SELECT id FROM ir_async WHERE id = ANY(late.late_parent_ids) FOR KEY SHARE) parent
+        SELECT child_id, id FROM parent WHERE child_id = ANY(ARRAY(SELECT id FROM complete))
     )
     UPDATE ir_async job
        SET late_parent_ids = NULL
-     WHERE job.id = ANY(ARRAY(SELECT id FROM late));
+     WHERE job.id = ANY(ARRAY(SELECT id FROM complete));
 """
 # not NOT EXISTS: an anti join may read all that is unmet
 HAS_NO_UNMET = f"(SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND {UNMET_OF_CHILD} LIMIT 1) IS NULL"
@@ -54,16 +79,21 @@ UNBLOCK = f"""
      WHERE job.id = ANY(ARRAY(SELECT id FROM ready))
  RETURNING {PUBLISHED}
 """
-UNBLOCK_ALL = RELATE + MET.format(parents="") + UNBLOCK.format(children="state = 'waiting'")
-UNBLOCK_OF = MET.format(parents="AND after_id = ANY(%(parents)s::int[])") + UNBLOCK.format(
-    children=f"id = ANY(ARRAY(SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s::int[]))) AND {WAITS}")
+CHILDREN = "id = ANY(ARRAY(SELECT job_id FROM ir_async_after_rel WHERE after_id = ANY(%(parents)s::int[])))"
+UNBLOCK_ALL = RELATE + MET.format(met=MET_OF_WAITING) + UNBLOCK.format(children="state = 'waiting'")
+UNBLOCK_OF = MET.format(met=MET_OF_PARENTS) + UNBLOCK.format(children=f"{CHILDREN} AND {WAITS}")
+HAS_PARENT_IN = f"""
+    (SELECT true
+       FROM ir_async_after_rel rel
+      WHERE job_id = child.id AND {UNMET_OF_CHILD} AND {STATE_OF_PARENT} IN %s
+      LIMIT 1)
+"""
+HAS_CANCELLED = HAS_PARENT_IN % "('cancelled')"
 CANCEL = f"""
     WITH orphan AS (
         SELECT id
-          FROM ir_async
-         WHERE id = ANY(ARRAY(
-               SELECT job_id FROM ir_async_after_rel rel WHERE {UNMET_OF_PARENT} AND {STATE_OF_PARENT} = 'cancelled'))
-           AND {WAITS} AND {HERE}
+          FROM ir_async child
+         WHERE {{children}} AND {HERE} AND {HAS_CANCELLED}
     FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job
@@ -71,14 +101,15 @@ CANCEL = f"""
      WHERE job.id = ANY(ARRAY(SELECT id FROM orphan))
  RETURNING {PUBLISHED}
 """
+CANCEL_ALL = CANCEL.format(children="state = 'waiting'")
+CANCEL_OF = CANCEL.format(children=f"{CHILDREN} AND {WAITS}")
+CANCEL_TIME = 0.5  # seconds, then the jobs that are ready have their turn
 HAS_BLOCKED = f"""
     SELECT EXISTS (
-               SELECT FROM ir_async child WHERE state = 'waiting' AND {HERE} AND (late_parent_ids IS NOT NULL OR {HAS_NO_UNMET}))
-        OR EXISTS (
                SELECT
-                 FROM ir_async_after_rel rel
-                WHERE {UNMET_OF_PARENT} AND {STATE_OF_PARENT} IN ('succeeded', 'done', 'cancelled')
-                  AND (SELECT state = 'waiting' AND {HERE} FROM ir_async WHERE id = rel.job_id))
+                 FROM ir_async child
+                WHERE state = 'waiting' AND {HERE}
+                  AND (late_parent_ids IS NOT NULL OR {HAS_NO_UNMET} OR {HAS_PARENT_IN % "('succeeded', 'done', 'cancelled')"}))
 """
 
 
@@ -115,12 +146,14 @@ class Dependencies:
         return has_blocked
 
     def cancel(self):
-        """Cancel the children of cancelled jobs, and theirs.
+        """Cancel the children of cancelled jobs, and theirs; what takes too long is left to the next sweep.
 
         :return: the ids of the jobs that changed
         :rtype: set[int]
         """
-        changed = set()
-        while cancelled := self._session.change(CANCEL, self._session.params()):
+        end = time.monotonic() + CANCEL_TIME
+        changed = cancelled = self._session.change(CANCEL_ALL, self._session.params())
+        while cancelled and time.monotonic() < end:
+            cancelled = self._session.change(CANCEL_OF, self._session.params(parents=array(cancelled)))
             changed |= cancelled
         return changed

@@ -27,15 +27,15 @@ LOOK = f"""
            EXISTS (SELECT FROM ir_async WHERE {READY} AND limited AND {SERVED}),
            EXISTS ({LIMITED}),
            $1 OR EXISTS (SELECT FROM ir_async WHERE {READY} AND NOT limited AND {SERVED}),
-           (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
-             WHERE state = 'created' AND date_scheduled IS NOT NULL AND {HERE}),
+           (SELECT EXTRACT(EPOCH FROM date_scheduled - {NOW}) FROM ir_async
+             WHERE state = 'created' AND date_scheduled IS NOT NULL AND {HERE} ORDER BY date_scheduled LIMIT 1),
            {IS_UPGRADING}
 """
 STAGE = f"""
     WITH due AS (
         SELECT id
           FROM ir_async
-         WHERE state = 'created' AND date_scheduled <= {NOW} AND {HERE}
+         WHERE state = 'created' AND date_scheduled <= (SELECT {NOW}) AND {HERE}  -- a subquery: its value is looked up in the index
       ORDER BY date_scheduled
          LIMIT 1000
     FOR NO KEY UPDATE SKIP LOCKED
@@ -63,6 +63,8 @@ class Maintenance:
         self._dependencies = dependencies
         self._rescue = rescue
         self._is_dirty = True  # something may have changed since the last sweep
+        self._dead = set()
+        self._was_processing = False  # since the last sweep
         self._last_sweep = float('-inf')
         self._next_warning = 0
         self.has_waiting = True
@@ -83,6 +85,10 @@ class Maintenance:
         found_limited = limited and not self._channels.has_jobs
         self._channels.has_jobs = limited
         self.has_waiting = waiting
+        # A job may have ended just before its worker did, which would have put its children into the queue.
+        self._is_dirty |= not self._dead.issuperset(dead)
+        self._dead = set(dead)
+        self._was_processing |= processing
         changed, rescue_delay = self._rescue.rescue(dead) if processing else (set(), None)
         sweep_delay = None
         if waiting:
@@ -110,8 +116,9 @@ class Maintenance:
         now = time.monotonic()
         interval = SWEEP_INTERVAL if self._is_dirty and not is_busy else BUSY_SWEEP_INTERVAL
         if now < self._last_sweep + interval:
-            return set(), self._last_sweep + interval - now if self._is_dirty or processing else None
+            return set(), self._last_sweep + interval - now if self._is_dirty or self._was_processing else None
         self._last_sweep = now
+        self._was_processing = processing
         changed = self._dependencies.unblock() | self._dependencies.cancel()
         self._is_dirty = self._dependencies.has_blocked()  # somebody had them locked
         if self._is_dirty:

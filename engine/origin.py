@@ -77,6 +77,7 @@ def warn_of_copies(cr, dbname, origin):
     """
     if (dbname, origin) in _reported:
         return
+    _reported.add((dbname, origin))
     cr.execute("""
         SELECT count(*)
           FROM (SELECT
@@ -86,7 +87,6 @@ def warn_of_copies(cr, dbname, origin):
     """, [origin, COUNT_MAX])
     [count] = cr.fetchone()
     if count:
-        _reported.add((dbname, origin))
         _logger.warning(
             "Database %s: %s%s queued jobs came with a copy of another database and do not run here. To run them all the"
             " same, use the button \"Run in this database\" in the list of jobs, or env['ir.async'].search("

@@ -64,11 +64,12 @@ VERSIONS = f"""
            ({IS_PERMITTED}), {ARE_THERE}
 """
 LOOK = f"""
-    SELECT EXISTS (SELECT FROM ir_async WHERE {READY} AND {HERE}),
+    SELECT EXISTS (SELECT FROM ir_async WHERE {READY} AND NOT limited AND {HERE})
+           OR EXISTS (SELECT FROM ir_async WHERE {READY} AND limited AND {HERE}),
            EXISTS (SELECT FROM ir_async WHERE state = 'waiting' AND {HERE}),
            EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND {HERE}),
-           (SELECT EXTRACT(EPOCH FROM min(date_scheduled) - {NOW}) FROM ir_async
-             WHERE state = 'created' AND date_scheduled IS NOT NULL AND {HERE}),
+           (SELECT EXTRACT(EPOCH FROM date_scheduled - {NOW}) FROM ir_async
+             WHERE state = 'created' AND date_scheduled IS NOT NULL AND {HERE} ORDER BY date_scheduled LIMIT 1),
            EXISTS (SELECT FROM ir_async_worker WHERE process_key = %(process_key)s AND database = {database('%(origin)s')})
 """
 

@@ -1,10 +1,12 @@
 """What a claim costs, however many jobs there are, and were."""
+from contextlib import contextmanager
 from unittest.mock import ANY, patch
 
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine import fence
 from odoo.addons.ir_async.engine.claim import MAX_MARKS, SCAN_INTERVAL
 from odoo.addons.ir_async.engine.job import Outcome
+from odoo.addons.ir_async.engine.maintenance import BUSY_SWEEP_INTERVAL
 from odoo.addons.ir_async.tools.options import MAX_INT
 
 
@@ -53,13 +55,9 @@ class TestClaimPlan(QueueCase):
                 [query, params] = executed.pop()
                 self.assertEqual(self.scans(self.env.cr.mogrify(query, params).decode()), expected)
 
-    def test_many_children_after_none(self):
-        """What their parent's end costs is in proportion to their number, though the statistics say that nothing waits."""
-        def fan_out(count):
-            jobs = self.env['ir.async'].with_options(after=self.call())
-            children = jobs.browse([jobs.call(self.partner.name_create, "x").id for _i in range(count)])
-            return self.call(after=children).id
-
+    @contextmanager
+    def rows_read(self):
+        """Provide a list of the statements that the session executes: pairs of the rows that it reads and its text."""
         def explain(query, params=()):
             for statement in self.env.cr.mogrify(query, params).decode().split(';'):
                 if statement.split()[:1] in (['WITH'], ['SELECT'], ['EXECUTE']):
@@ -74,30 +72,86 @@ class TestClaimPlan(QueueCase):
                         found = node['Actual Rows'] if 'Scan' in node['Node Type'] else 0
                         removed = sum(value for key, value in node.items() if key.startswith('Rows Removed'))
                         rows += (found + removed) * node['Actual Loops']
-                    self.assertLess(rows, 100 if 'claim' in statement.split() else 10 * count, statement)
-                    explained.append(statement)
+                    explained.append((rows, statement))
             return execute(query, params)
 
-        count, explained = 2000, []
-        fan_out(100)
         self.env['ir.async'].flush_model()
+        execute, explained = self.session.execute, []
+        with patch.object(self.session, 'execute', explain):
+            yield explained
+
+    def fan_out(self, count):
+        """Call one job, others that wait for it, and one that waits for all of these; return the ids of both ends."""
+        first = self.call()
+        jobs = self.env['ir.async'].with_options(after=first)
+        children = jobs.browse([jobs.call(self.partner.name_create, "x").id for _i in range(count)])
+        last = self.call(after=children)
+        self.env['ir.async'].flush_model()
+        return first.id, last.id
+
+    def sweep(self):
+        self.clock.advance(BUSY_SWEEP_INTERVAL)
+        while self.session.maintain() == 0:
+            self.clock.advance(BUSY_SWEEP_INTERVAL)
+
+    def test_many_children_after_none(self):
+        """What their parent's end costs is in proportion to their number, though the statistics say that nothing waits."""
+        count = 2000
+        self.fan_out(100)
         self.env.cr.execute("UPDATE ir_async SET state = 'done'")
         self.env.cr.execute("UPDATE ir_async_after_rel SET unmet = false")
         self.env.cr.execute("ANALYZE ir_async, ir_async_after_rel")
-        last_id = fan_out(count)
-        cancelled = self.call()
-        self.call(after=cancelled)
-        cancelled.cancel()
-        execute = self.session.execute
-        with patch.object(self.session, 'execute', explain):
+        _first_id, last_id = self.fan_out(count)
+        with self.rows_read() as explained:
             [job] = self.claim()
             self.finish(job)
             self.session.unblock([job.id])
-            while self.session.maintain() == 0:
-                pass
-        self.assertTrue(any("'cancelled'" in statement for statement in explained))
+            self.sweep()
+        self.assertTrue(explained)
+        for rows, statement in explained:
+            self.assertLess(rows, 100 if 'claim' in statement.split() else 10 * count, statement)
         self.assertEqual(self.env['ir.async'].search_count([('state', '=', 'created')]), count)
         self.assertEqual(self.env['ir.async'].search([('state', '=', 'waiting')]).ids, [last_id])
+
+    def test_children_that_were_cancelled(self):
+        """A sweep does not look at what they waited for, but at what waits."""
+        first_id, last_id = self.fan_out(1000)
+        self.env.cr.execute("UPDATE ir_async SET state = 'cancelled' WHERE id BETWEEN %s AND %s", [first_id, last_id])
+        parent = self.call(delay=1000)
+        child = self.call(after=parent)
+        with self.rows_read() as explained:
+            self.sweep()
+        self.assertTrue(any("'cancelled'" in statement for _rows, statement in explained))
+        for rows, statement in explained:
+            self.assertLess(rows, 300, statement)
+        self.assertEqual(child.state, 'waiting')
+
+    def test_a_chain_that_is_cancelled(self):
+        """Each level is found by the one before."""
+        jobs = [self.call(delay=1000)]
+        for _i in range(200):
+            jobs.append(self.call(after=jobs[-1]))
+        jobs[0].cancel()
+        with self.rows_read() as explained:
+            self.sweep()
+        self.assertLess(sum(rows for rows, statement in explained if "SET state = 'cancelled'" in statement), 200 * 20)
+        self.env.invalidate_all()
+        self.assertEqual({job.state for job in jobs}, {'cancelled'})
+
+    def test_dated_jobs(self):
+        """One that comes due is found without those that do not."""
+        self.env.cr.execute("ANALYZE ir_async")
+        for _i in range(1000):
+            self.call(delay=1000)
+        due = self.call(delay=1000)
+        self.env['ir.async'].flush_model()
+        self.shift(due, date_scheduled=-1000)
+        with self.rows_read() as explained:
+            self.assertEqual(self.session.maintain(), 0)
+        self.assertTrue(any('date_scheduled = NULL' in statement for _rows, statement in explained))
+        for rows, statement in explained:
+            self.assertLess(rows, 300, statement)
+        self.assertEqual([job.id for job in self.session.claim(2)], due.ids)
 
     def test_vacuum(self):
         """Months of finished jobs do not keep the rest of the table from being cleaned up."""

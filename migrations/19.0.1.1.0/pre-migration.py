@@ -35,6 +35,8 @@ def migrate(cr, version):
         """, SQL(ALIVE, int.from_bytes(b'iras', 'big'))))
     if cr.rowcount:
         _logger.warning("%s queued jobs came with a copy of another database, they do not run until they are adopted", cr.rowcount)
+    # Its type has changed; nobody needs what it said.
+    cr.execute("ALTER TABLE ir_async_worker DROP COLUMN IF EXISTS server_start")
     cr.execute("DROP INDEX IF EXISTS ir_async_after_rel_unmet_idx, ir_async_after_rel_after_idx")  # others take their place
     cr.execute("ALTER TABLE ir_async DROP COLUMN database, DROP CONSTRAINT IF EXISTS ir_async_parent_id_fkey")
     cr.execute("""

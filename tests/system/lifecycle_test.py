@@ -188,6 +188,10 @@ def make_old(database):
             DROP COLUMN origin,
             ADD CONSTRAINT ir_async_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES ir_async (id) ON DELETE SET NULL;
         ALTER TABLE ir_async DROP COLUMN IF EXISTS starts;
+        ALTER TABLE ir_async_worker ALTER server_start TYPE timestamp USING NULL;
+        DROP INDEX ir_async_after_rel_child_idx, ir_async_after_rel_parent_idx;
+        CREATE INDEX ir_async_after_rel_unmet_idx ON ir_async_after_rel (job_id) WHERE unmet;
+        CREATE INDEX ir_async_after_rel_after_idx ON ir_async_after_rel (after_id) WHERE unmet;
         DELETE FROM ir_async_channel WHERE name = 'report';
         UPDATE ir_module_module SET latest_version = '19.0.1.0.0' WHERE name = 'ir_async';
         UPDATE ir_model_fields SET name = 'database' WHERE model = 'ir.async' AND name = 'origin';
