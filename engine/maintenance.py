@@ -62,16 +62,15 @@ class Maintenance:
         self._channels = channels
         self._dependencies = dependencies
         self._rescue = rescue
-        self._is_dirty = True  # something may have changed since the last sweep
+        self._owed = 2  # sweeps: one at once, and one for whoever dies between a job and its children
         self._dead = set()
-        self._was_processing = False  # since the last sweep
         self._last_sweep = float('-inf')
         self._next_warning = 0
         self.has_waiting = True
 
     def wake(self):
         """Owe a sweep."""
-        self._is_dirty = True
+        self._owed = 2
 
     def maintain(self, is_busy=False):
         """Do what is due, and say when to call again.
@@ -85,10 +84,11 @@ class Maintenance:
         found_limited = limited and not self._channels.has_jobs
         self._channels.has_jobs = limited
         self.has_waiting = waiting
-        # A job may have ended just before its worker did, which would have put its children into the queue.
-        self._is_dirty |= not self._dead.issuperset(dead)
+        if not self._dead.issuperset(dead):
+            self._owed = 2
+        elif processing and not self._owed:
+            self._owed = 1
         self._dead = set(dead)
-        self._was_processing |= processing
         changed, rescue_delay = self._rescue.rescue(dead) if processing else (set(), None)
         sweep_delay = None
         if waiting:
@@ -114,16 +114,16 @@ class Maintenance:
     def _sweep(self, processing, is_busy):
         """Look at all jobs that wait for others, when that is owed; return what changed, and when the next sweep is due."""
         now = time.monotonic()
-        interval = SWEEP_INTERVAL if self._is_dirty and not is_busy else BUSY_SWEEP_INTERVAL
+        interval = SWEEP_INTERVAL if self._owed == 2 and not is_busy else BUSY_SWEEP_INTERVAL
         if now < self._last_sweep + interval:
-            return set(), self._last_sweep + interval - now if self._is_dirty or self._was_processing else None
+            return set(), self._last_sweep + interval - now if self._owed else None
         self._last_sweep = now
-        self._was_processing = processing
+        self._owed = max(self._owed - 1, int(processing))
         changed = self._dependencies.unblock() | self._dependencies.cancel()
-        self._is_dirty = self._dependencies.has_blocked()  # somebody had them locked
-        if self._is_dirty:
+        if self._dependencies.has_blocked():  # somebody had them locked
+            self._owed = 2
             return changed, SWEEP_INTERVAL
-        return changed, BUSY_SWEEP_INTERVAL if processing else None
+        return changed, BUSY_SWEEP_INTERVAL if self._owed else None
 
     def _report_modules(self):
         """Warn about modules in flux that hold jobs up, and reset those that were left over, as Odoo's crons do."""

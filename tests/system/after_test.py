@@ -5,7 +5,7 @@ import random
 import time
 
 import pytest
-from harness import wait_until
+from harness import LOADED, Server, wait_until
 
 from odoo.exceptions import UserError
 from odoo.service.model import retrying
@@ -93,6 +93,41 @@ def test_parent_of_another_transaction(database, server, tmp_path):
     for child_id in (child_ids[0], child_ids[1], child_ids[3]):
         assert database.job(child_id).state == 'done'
         assert database.job(child_id).date_start >= parent_done
+
+
+def test_server_killed_right_after_the_parent(cluster, database, server, tmp_path):
+    """Another server that has nothing to do soon finds the child, whose time has come without a word."""
+    with server(database, workers=1, settings={'channels': 'default'}), contextlib.ExitStack() as stack:
+        other = Server(cluster, tmp_path, [*Server.PREFORK, '-d', database.name], workers=1, settings={'channels': 'other'})
+        stack.callback(other.kill)
+        other.wait_until_ready()
+        with database.env() as env:
+            effect = env['test.async.effect']
+            parent = env['ir.async'].with_options(channel='other').call(effect.effect_then_kill_server, 'parent')
+            child_id = env['ir.async'].with_options(after=parent).call(effect.effect, 'child').id
+            parent_id = parent.id
+        assert database.wait_for(parent_id).state == 'done'
+        assert database.wait_for(child_id, timeout=LOADED + 10).state == 'done'
+    assert database.effects() == {'parent': 1, 'child': 1}
+
+
+def test_locked_parent(database, server):
+    """A child whose parent is locked waits for that; other jobs do not."""
+    with server(database, workers=1) as odoo, database.env() as env:
+        env.cr.execute("SELECT 1")  # the snapshot does not have the parent
+        parent_id = database.enqueue('effect', 'parent')
+        assert database.wait_for(parent_id).state == 'done'
+        jobs = env['ir.async'].with_options(after=env['ir.async'].browse(parent_id))
+        child_id = jobs.call(env['test.async.effect'].effect, 'child').id
+        with database.locked(parent_id):
+            env.cr.commit()
+            assert database.job(child_id).late_parent_ids == [parent_id]
+            for i in range(5):
+                assert database.wait_for(database.enqueue('effect', f'other {i}')).state == 'done'
+                time.sleep(0.5)  # sweeps take place
+            assert database.job(child_id).state == 'waiting'
+        assert database.wait_for(child_id).state == 'done'
+        assert 'keeps away' not in odoo.log
 
 
 def test_parent_that_is_not_saved_yet(database):

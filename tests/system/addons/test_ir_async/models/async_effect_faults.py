@@ -172,6 +172,16 @@ class TestAsyncEffect(models.Model):
         self.create({'name': name})
         self.env.cr.postcommit.add(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
+    @api.model
+    def effect_then_kill_server(self, name):
+        """As a host that is lost just after the commit."""
+        self._write_effect(name)
+
+        @self.env.cr.postcommit.add
+        def kill():
+            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+
     # ------------------------------------------------------------
     # Races
     # ------------------------------------------------------------
