@@ -68,6 +68,18 @@ def is_same_version(dbname, versions):
     return False
 
 
+# Each is in an index: there may be millions of jobs that ended.
+_LIVE = [
+    "state = 'waiting'",
+    "state = 'processing'",
+    "state = 'created' AND date_scheduled IS NULL AND NOT limited",
+    "state = 'created' AND date_scheduled IS NULL AND limited",
+    "state = 'created' AND date_scheduled IS NOT NULL",
+]
+_COPIES = ' UNION ALL '.join(f"SELECT 1 FROM ir_async WHERE {live} AND origin IS DISTINCT FROM %(origin)s" for live in _LIVE)
+COUNT_COPIES = f"SELECT count(*) FROM (SELECT 1 FROM ({_COPIES}) AS live LIMIT %(max)s) AS job"
+
+
 def warn_of_copies(cr, dbname, origin):
     """Log, once for each process, that queued jobs came with a copy of another database and do not run.
 
@@ -77,16 +89,10 @@ def warn_of_copies(cr, dbname, origin):
     """
     if (dbname, origin) in _reported:
         return
-    _reported.add((dbname, origin))
-    cr.execute("""
-        SELECT count(*)
-          FROM (SELECT
-                  FROM ir_async
-                 WHERE state IN ('waiting', 'created', 'processing') AND origin IS DISTINCT FROM %s
-                 LIMIT %s) job
-    """, [origin, COUNT_MAX])
+    cr.execute(COUNT_COPIES, {'origin': origin, 'max': COUNT_MAX})
     [count] = cr.fetchone()
     if count:
+        _reported.add((dbname, origin))
         _logger.warning(
             "Database %s: %s%s queued jobs came with a copy of another database and do not run here. To run them all the"
             " same, use the button \"Run in this database\" in the list of jobs, or env['ir.async'].search("

@@ -50,7 +50,7 @@ class TestMaintenance(QueueCase):
         self.call(after=self.env['ir.async'].browse(claimed.id))
         self.session.wake()
         self.settle()
-        self.clock.advance(SWEEP_INTERVAL)
+        self.clock.advance(BUSY_SWEEP_INTERVAL)
         self.assertIsNone(self.settle())
         self.env['ir.async.channel'].create({'name': '*', 'paused': True})
         self.call()

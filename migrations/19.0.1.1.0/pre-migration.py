@@ -60,7 +60,8 @@ def lock(cr):
         try:
             with cr.savepoint(flush=False):
                 cr.execute(SQL("SET LOCAL lock_timeout = %s", TRY_TIME))
-                cr.execute("LOCK TABLE ir_async IN ACCESS EXCLUSIVE MODE", log_exceptions=False)
+                # Both at once: whoever reads one after the other must not have to wait for us in between.
+                cr.execute("LOCK TABLE ir_async, ir_async_after_rel IN ACCESS EXCLUSIVE MODE", log_exceptions=False)
                 cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
         except LockNotAvailable:
             jobs = ', '.join(f"{job_id} ({model}.{method})" for job_id, model, method in execute_query(
