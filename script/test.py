@@ -121,13 +121,15 @@ class Runner:
     def system(self, paths=(), options=()):
         system = ROOT / 'tests' / 'system'
         if system.exists():
-            # They wait for most of their time. Each process of pytest has a cluster of its own.
-            side_by_side = [] if paths or options else ['-n', '3', '--dist', 'loadgroup']
-            # Cut there: the packages above can be imported in Odoo alone.
-            self.pytest(
-                'system tests', *(paths or [system]), '-p', 'no:odoo', '-o', 'python_files=*_test.py',
-                '--rootdir', system, '--confcutdir', system, *side_by_side, *options, may_be_empty=bool(options),
-            )
+            # Each process of pytest has a cluster of its own. What has bounds of time runs by itself, afterwards.
+            runs = [('', options)] if paths or options else [
+                ('', ['-n', '3', '--dist', 'loadgroup', '-m', 'not alone']), (', alone', ['-m', 'alone'])]
+            for how, choice in runs:
+                # Cut there: the packages above can be imported in Odoo alone.
+                self.pytest(
+                    f'system tests{how}', *(paths or [system]), '-p', 'no:odoo', '-o', 'python_files=*_test.py',
+                    '--rootdir', system, '--confcutdir', system, *choice, may_be_empty=bool(options),
+                )
 
 
 def main():

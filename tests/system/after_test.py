@@ -163,6 +163,7 @@ def test_parents_that_are_gone(database):
     assert database.job(child_id).state == 'waiting'
 
 
+@pytest.mark.alone
 def test_fan_out_and_in(database, server, measured):
     """One job, then 10,000, then one: what PostgreSQL reads and writes for it is in proportion to their number."""
     def work(count):
@@ -200,7 +201,7 @@ def test_fan_out_and_in(database, server, measured):
     measured(f"rows of 1,000: {few_read} read, {few_updated} updated; of 10,000: {many_read} read, {many_updated} updated")
     # claimed, finished, released: three updates a job, and one for each of its two dependencies; some are given back
     assert many_updated < 7 * 10_000
-    assert many_read < 10_000 ** 2 / 10, "a small part of what it takes to look at all for each; the sweeps of a busy machine add up"
+    assert many_read < 20 * few_read, "ten times as many jobs"
 
 
 @pytest.mark.parametrize('count', [1000])

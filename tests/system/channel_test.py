@@ -4,9 +4,12 @@ import threading
 import time
 from itertools import pairwise
 
-from harness import LOADED, wait_until
+import pytest
+from harness import wait_until
 
 from odoo.service.model import retrying
+
+pytestmark = pytest.mark.alone
 
 
 @contextlib.contextmanager
@@ -61,7 +64,7 @@ def test_capacity(database, server, measured):
         # the channel is full: others go on
         other = [database.enqueue('effect', 'other', options={'priority': 20}) for _i in range(5)]
         waits = [database.wait_for(job_id) for job_id in other]
-        assert max((job.date_done - job.create_date).total_seconds() for job in waits) < LOADED
+        assert max((job.date_done - job.create_date).total_seconds() for job in waits) < 3
         change(1)
         wait_until(lambda: done(database, 'c') >= 120)
         change(5)
@@ -94,8 +97,8 @@ def test_capacity(database, server, measured):
                 idle.append(when - full)
             share = sum(count for _when, count in busy) / len(busy) / capacity
             measured(f"capacity {capacity}: {share:.0%} of the slots in use, {len(busy)} samples")
-            assert share > 0.3, (capacity, share)
-    assert max(idle) < LOADED, "a slot stood empty"
+            assert share > 0.7, (capacity, share)
+    assert max(idle) < 0.5, "a slot stood empty"
     assert len(samples) > 1000
 
 
@@ -127,7 +130,7 @@ def test_interval(database, server):
     starts = [start for [start] in database.sql("SELECT date_start FROM ir_async WHERE channel = 'slow' ORDER BY date_start")]
     gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(starts)]
     assert min(gaps) >= 0.3, gaps
-    assert max(gaps) < LOADED, gaps
+    assert sorted(gaps)[4] < 0.5, gaps
 
 
 def test_pause_of_everything(database, server):
@@ -141,7 +144,7 @@ def test_pause_of_everything(database, server):
         for job_id in job_ids:
             assert database.wait_for(job_id).state == 'done'
         assert database.wait_for_all() == {'done': 6}
-        assert max(run.time for run in database.runs()) - resumed < LOADED
+        assert max(run.time for run in database.runs()) - resumed < 3
     assert database.runs()[0].time > before
 
 
@@ -160,7 +163,7 @@ def test_limits_for_a_channel_that_is_being_worked_off(database, server):
         wait_until(lambda: done(database, 'c') > count + 500, "it goes on")
         with database.env() as env:
             env['ir.async.channel'].search([('name', '=', 'c')]).paused = True
-    assert max(limited - begin, after - before) < LOADED, "at the first try"
+    assert max(limited - begin, after - before) < 1.5, "at the first try"
     counts = [(when, count) for when, count in samples if limited < when < before]
     settled = next(when for when, count in counts if count <= 1)
     assert settled < limited + 0.7, "what was claimed before goes on"

@@ -5,8 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from itertools import pairwise
 
+import pytest
 import requests
-from harness import LOADED, wait_until
+from harness import wait_until
+
+pytestmark = pytest.mark.alone
 
 HTTP = ('--workers=0', '--max-cron-threads=0')
 
@@ -40,7 +43,7 @@ def test_dates(cluster, database, server, measured):
 
     def lateness(attempt):
         name = f'dated {attempt}'
-        at = time.time() + 8
+        at = time.time() + 4
         database.enqueue('effect', name, options={'at': utc(at)})
         enqueued = time.time()
         time.sleep(0.5)
@@ -69,7 +72,7 @@ def test_dates(cluster, database, server, measured):
     finally:
         cluster.sql("ALTER DATABASE postgres RESET log_statement")
     measured(f"dated jobs start {worst * 1000:.0f} ms after their date")
-    assert worst < LOADED
+    assert worst < 0.1
 
 
 def test_many_dates(database, server):
@@ -83,7 +86,8 @@ def test_many_dates(database, server):
         assert database.wait_for_all() == {'done': 100}
     late = [run.time - dates[run.name] for run in database.runs()]
     assert min(late) > -0.01
-    assert max(late) < LOADED
+    assert sorted(late)[50] < 0.1, "half of them at least, whatever else this machine does"
+    assert max(late) < 2
 
 
 def test_date_of_a_busy_server(database, server):
@@ -99,7 +103,7 @@ def test_date_of_a_busy_server(database, server):
             env['ir.async.channel'].create({'name': '*', 'paused': True})
     assert job.state == 'done'
     assert left > 100, "there was a backlog all the time"
-    assert 0 <= run.time - at < LOADED
+    assert 0 <= run.time - at < 2
 
 
 def test_key(database, server, measured):
@@ -157,7 +161,7 @@ def test_urgent(database, server, measured):
         best = measure(5, delay, 0.2)
         assert database.states()['created'] > 5000, "there was a backlog all the time"
     measured(f"urgent job behind 20,000: {best * 1000:.0f} ms")
-    assert best < LOADED
+    assert best < 0.5
 
 
 def test_retries(database, server, tmp_path):

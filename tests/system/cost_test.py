@@ -1,5 +1,8 @@
 """What a job costs the database: statements, notifications, dead rows."""
+import pytest
 from harness import wait_until
+
+pytestmark = pytest.mark.alone
 
 JOBS = 2000
 
@@ -21,7 +24,7 @@ def test_cost(cluster, database, server, statements, measured):
             for _i in range(JOBS):
                 env['ir.async'].call(env['test.async.effect'].nothing)
         database.wait_for_all()
-        wait_until(lambda: not database.backends("state LIKE 'idle in transaction%%'"), "nobody is left in a transaction")
+        wait_until(lambda: not database.backends("state LIKE 'idle in transaction%%'"), "nobody is left in a transaction", 3)
         executed = [statement for _worker, statement in statements(database.name)[start:]]
         notified = notifications() - notified
     database.leave()
@@ -32,8 +35,8 @@ def test_cost(cluster, database, server, statements, measured):
     assert len(executed) < 5.5 * JOBS, "four round trips, and one or two for each claim"
     assert executed.count('COMMIT') >= JOBS, "each in its own transaction"
     assert len([statement for statement in executed if 'RESET ALL' in statement]) >= JOBS, "each as on a new connection"
-    assert rows().dead < 2.2 * JOBS, "two each; a busy machine puts some back that did not begin"
-    assert notified < JOBS / 20, "not for each"
+    assert rows().dead < 2.02 * JOBS
+    assert notified < 10
 
 
 def test_connection(database, server):
