@@ -12,7 +12,7 @@ from odoo.models import BaseModel
 from .encoding import describe
 
 STACK_DEPTH = 16  # frames of the enqueuer that are kept to explain a failure
-OWN_FILES = (__file__, *(str(Path(__file__).parents[1] / 'models' / f'ir_async_{part}.py') for part in ('call', 'insert')))
+ENQUEUING_FILE = str(Path(__file__).parents[1] / 'models' / 'ir_async_call.py')
 
 
 def check_target(target, args, kwargs):
@@ -84,7 +84,7 @@ def caller_stack():
     :rtype: list[tuple]
     """
     frame = sys._getframe(1)
-    while frame.f_code.co_filename in OWN_FILES:
+    while frame.f_code.co_filename == ENQUEUING_FILE:
         frame = frame.f_back
     frames = []
     while frame and len(frames) < STACK_DEPTH:
