@@ -7,7 +7,7 @@ from odoo.tools import SQL
 
 from ..exceptions import KeyTaken
 from .ir_async import ENDED, KEY_OWNER, TAKES_KEY
-from .ir_async_insert import KEY_WAIT
+from .ir_async_key import KEY_WAIT
 
 
 class IrAsync(models.Model):

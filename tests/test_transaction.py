@@ -10,12 +10,8 @@ from odoo.tests import tagged
 
 from .method_case import MethodCase
 from odoo.addons.ir_async.engine import notifier as pg
-from odoo.addons.ir_async.models.ir_async_insert import (
-    COLUMNS,
-    COPY_MIN,
-    Insertion,
-    Pending,
-)
+from odoo.addons.ir_async.models.ir_async_insert import COPY_MIN
+from odoo.addons.ir_async.tools.pending import COLUMNS, Insertion, Pending
 
 
 class TestTransaction(MethodCase):
@@ -428,7 +424,7 @@ class TestTransaction(MethodCase):
 
         cron = self.env.ref('ir_async.ir_cron_run_jobs')
         before = count_triggers()
-        with patch('odoo.addons.ir_async.models.ir_async_insert.module', current_test=False), self.enter_registry_test_mode():
+        with patch('odoo.addons.ir_async.models.ir_async_notify.module', current_test=False), self.enter_registry_test_mode():
             self.call()
             self.call()
             self.commit()

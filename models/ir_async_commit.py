@@ -1,0 +1,65 @@
+"""Have the commit of a transaction insert its jobs, in its last moment."""
+from odoo import models
+
+from ..tools.pending import PENDING, Pending
+
+
+class IrAsync(models.Model):
+    _inherit = 'ir.async'
+
+    def _pending(self):
+        """Return the pending work of this transaction. Its commit, and each flush before, will do it."""
+        cr = self.env.cr
+        pending = vars(cr).get(PENDING)
+        if not pending:
+            pending = vars(cr)[PENDING] = Pending()
+            self._wrap_commit(pending)
+        if PENDING not in cr.precommit.data:
+            # A flush shows the jobs to whoever looks by SQL, and forgets its hooks.
+            cr.precommit.data[PENDING] = True
+            cr.precommit.add(self.sudo(False)._on_flush)
+        return pending
+
+    def _on_flush(self):
+        hooks = self.env.cr.precommit
+        if hooks.data.pop(PENDING, False) and hooks:
+            hooks.add(self._on_flush)  # the other hooks may enqueue more, or change cached values
+            return
+        pending = vars(self.env.cr).get(PENDING)
+        if pending and not pending.is_committing:
+            self._prepare_commit()
+
+    def _prepare_commit(self):
+        self._insert_pending(is_flush=True)
+        self._signal_changes()
+
+    def _wrap_commit(self, pending):
+        """Have the commit of this transaction insert the pending rows in its last moment, and signal changed caches.
+
+        A hook does the same at each flush, where Odoo's `retrying` catches errors. The flush forgets its hooks.
+        """
+        cr = self.env.cr
+        model, commit = self.sudo(False), cr.commit
+        before = {'commit': commit} if 'commit' in vars(cr) else {}  # tests patch it
+
+        def forget():
+            if vars(cr).get(PENDING) is pending:
+                del vars(cr)[PENDING]
+                if vars(cr).get('commit') is insert_and_commit:
+                    del vars(cr)['commit']
+                    vars(cr).update(before)
+
+        def insert_and_commit():
+            pending.is_committing = True
+            try:
+                cr.flush()  # its hooks may enqueue more, or change cached values
+                model._prepare_commit()
+                model._wake_nobody(pending)
+            finally:
+                pending.is_committing = False
+            forget()
+            commit()
+
+        cr.commit = insert_and_commit
+        cr.postcommit.add(forget)
+        cr.postrollback.add(forget)

@@ -1,0 +1,121 @@
+"""The jobs that a call waits for: check that each is saved or of this transaction, and insert the dependencies."""
+from psycopg2 import errors
+
+from odoo import models
+from odoo.exceptions import UserError
+from odoo.tools import SQL
+
+from ..tools.options import MAX_INT
+from .ir_async_savepoint import IDS_LOCK_CLASS, LAST_ID
+
+# The state of a parent that another transaction has enqueued, as this transaction knows it.
+SEEN = 'seen'
+LATE = 'late'  # saved since this transaction began, and no row for it
+GONE = 'gone'  # deleted
+PARENT_PROBE = '100ms'  # how long to wait for a transaction that has inserted the parent and is not over
+
+
+class IrAsync(models.Model):
+    _inherit = 'ir.async'
+
+    def _find_parents(self, pending, ids):
+        """Check the jobs that a call waits for. To a worker, a dependency that is missing is met.
+
+        :param Pending pending: what the transaction does; its marks are up to date
+        :param ids: the ids of the jobs
+        :return: the ids of those that this transaction sees, and of those that were saved since it began
+        :raises odoo.exceptions.UserError: when one of them is not saved yet, was rolled back, or never existed
+        """
+        ids = dict.fromkeys(ids)
+        calls = {id_: pending.calls[id_] for id_ in ids if id_ in pending.calls}
+        if lost := [id_ for id_, call in calls.items() if not call.counts(pending.marks)]:
+            raise self._no_parents(lost)
+        if unknown := [id_ for id_ in ids if id_ not in calls and id_ not in pending.parents]:
+            is_current = pending.is_current(self.env.cr)
+            pending.parents |= self._find_saved_parents(unknown)
+            if is_current:
+                pending.query = self.env.cr.query
+        found = {id_: SEEN if id_ in calls else pending.parents[id_] for id_ in ids}
+        return [[id_ for id_, state in found.items() if state == wanted] for wanted in (SEEN, LATE)]
+
+    def _find_saved_parents(self, ids):
+        """Return whether each of these jobs of other transactions is SEEN, LATE or GONE.
+
+        :rtype: dict[int, str]
+        """
+        if wrong := [id_ for id_ in ids if not 0 < id_ <= MAX_INT]:
+            raise self._no_parents(wrong)
+        unseen = [id_ for id_, in self.env.execute_query(SQL(
+            "SELECT id FROM unnest(%s) AS parent (id) WHERE NOT EXISTS (SELECT FROM ir_async WHERE id = parent.id)", ids))]
+        late = []
+        if unseen:
+            # The ids of an open transaction are larger than the one that it has locked. Some have no rows yet.
+            [[last_id, open_id]] = self.env.execute_query(SQL(
+                """
+                SELECT %s, (
+                           SELECT min(objid::int8)
+                             FROM pg_locks
+                            WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2 AND pid != pg_backend_pid()
+                              AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+                  FROM ir_async_id_seq
+                """, LAST_ID, IDS_LOCK_CLASS))
+            if wrong := [id_ for id_ in unseen if id_ > last_id]:
+                raise self._no_parents(wrong)
+            late = self._probe_parents(unseen)
+            for id_ in unseen:
+                if id_ not in late and open_id is not None and id_ > open_id:
+                    raise self._unsaved_parent(id_)
+        return dict.fromkeys(ids, SEEN) | dict.fromkeys(unseen, GONE) | dict.fromkeys(late, LATE)
+
+    def _probe_parents(self, ids):
+        """Return those of the ids that have rows although this transaction does not see them.
+
+        To find out, it inserts another row of the same id: PostgreSQL answers whatever the snapshot is.
+
+        :raises odoo.exceptions.UserError: when another transaction has inserted such a row, and is not over
+        """
+        try:
+            with self.env.cr.savepoint(flush=False) as savepoint:
+                self.env.cr.execute(SQL(
+                    """
+                    SET LOCAL lock_timeout = %s;
+                    INSERT INTO ir_async (
+                                id, state, res_model, res_ids, method, args, kwargs, context, user_id, priority, channel, origin)
+                         SELECT id, 'cancelled', '', '[]', '', '[]', '{}', '{}', %s, 0, '', ''
+                           FROM unnest(%s) AS parent (id)
+                    """, PARENT_PROBE, self.env.uid, ids), log_exceptions=False)
+                savepoint.rollback()
+        except errors.UniqueViolation:
+            if len(ids) == 1:
+                return ids
+        except errors.LockNotAvailable:
+            if len(ids) == 1:
+                raise self._unsaved_parent(ids[0]) from None
+        else:
+            return []
+        half = len(ids) // 2
+        return self._probe_parents(ids[:half]) + self._probe_parents(ids[half:])
+
+    def _unsaved_parent(self, job_id):
+        return UserError(self.env._(
+            "Job %s is not saved yet, so no other job can wait for it: enqueue both in one transaction, or commit that one first.",
+            job_id))
+
+    def _no_parents(self, job_ids):
+        return UserError(self.env._(
+            "No job can wait for these jobs, which do not exist or were rolled back: %s", ", ".join(map(str, job_ids))))
+
+    def _insert_dependencies(self, calls):
+        dependencies = [(job_id, parent_id) for call in calls for job_id in call.ids for parent_id in call.parent_ids]
+        if dependencies:
+            # The call has checked the parents: one that is gone was deleted by this very transaction.
+            self.env.cr.execute(
+                "INSERT INTO ir_async_after_rel (job_id, after_id)"
+                " SELECT job_id, after_id FROM unnest(%s, %s) AS rel (job_id, after_id)"
+                " WHERE EXISTS (SELECT FROM ir_async WHERE id = after_id)",
+                [list(ids) for ids in zip(*dependencies)])
+        for call in calls:
+            if call.late_parent_ids:
+                # A foreign key accepts only rows of the snapshot: a worker inserts these dependencies.
+                self.env.cr.execute(SQL(
+                    "UPDATE ir_async SET late_parent_ids = %s WHERE id = ANY(%s)", call.late_parent_ids, list(call.ids)))

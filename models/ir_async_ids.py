@@ -1,0 +1,42 @@
+"""The ids of a call's jobs: taken when somebody looks at the record that the call returned, or at the insertion."""
+import itertools
+
+from odoo import models
+from odoo.tools import SQL
+
+from ..tools.pending import PendingCall
+
+
+class IrAsync(models.Model):
+    _inherit = 'ir.async'
+
+    def _of_call(self, call):
+        """Return the jobs of a call; their ids are those that it will have."""
+        if call.ids is not None:
+            return self.browse(call.ids)
+        jobs = object.__new__(type(self))
+        jobs.env, jobs._prefetch_ids = self.env, call
+        return jobs
+
+    def __getattr__(self, name):
+        # Called when an attribute is missing: `_ids`, of a call whose ids were not looked at yet.
+        if name == '_ids' and isinstance(call := self._prefetch_ids, PendingCall):
+            if call.ids is None and self.env.cr._closed:
+                call.ids = ()  # the transaction was rolled back before anybody looked: there is no job
+            if call.ids is None:
+                self._reserve_ids(self._pending(), [call])
+            self._ids = self._prefetch_ids = call.ids
+            return call.ids
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")  # noqa: EM102, TRY003
+
+    def _reserve_ids(self, pending, calls):
+        """Take as many ids of the sequence as there are jobs without one, in the order of their calls."""
+        calls = [item for item in pending.open if isinstance(item, PendingCall) and item.ids is None] or calls
+        is_current = pending.is_current(self.env.cr)
+        ids = iter([id_ for id_, in self.env.execute_query(SQL(
+            "SELECT nextval(%s) FROM generate_series(1, %s)",
+            f'{self._table}_id_seq', sum(len(call.chunks) for call in calls)))])
+        for call in calls:
+            pending.set_ids(call, tuple(itertools.islice(ids, len(call.chunks))))
+        if is_current:
+            pending.query = self.env.cr.query

@@ -1,0 +1,156 @@
+"""Jobs with keys: find the live job of a key, insert a new one or replace a queued one, and keep others away from it."""
+from datetime import timedelta
+
+from psycopg2 import errors
+
+from odoo import models
+from odoo.exceptions import UserError
+from odoo.tools import SQL
+
+from ..exceptions import KeyTaken
+from ..tools.pending import COLUMNS, PendingChange, PendingKey, key_identity
+from .ir_async import KEY_OWNER, TAKES_KEY
+from .ir_async_savepoint import MARKS
+
+# The call as a whole. Arguments of one call must not meet the method, the records or the rights of another one.
+REPLACED = (
+    'res_ids', 'name', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context', 'parent_id', 'stack',
+    'priority', 'date_scheduled',
+)
+KEY_WAIT = '3s'  # how long to wait for a transaction that is about to enqueue a job of the same key
+KEY_PROBE = '100ms'  # how long to wait for each key to find out which one that transaction holds
+
+
+class IrAsync(models.Model):
+    _inherit = 'ir.async'
+
+    def _find_keyed(self, pending, values, chunks, options):
+        """Return the live job that has the key of a call, committed or of this transaction; None if there is none.
+
+        It is looked for in the snapshot. A lock would keep workers from beginning the job.
+        """
+        identity = key_identity(values)
+        calls = pending.keyed.get(identity, ())
+        own = calls[-1] if calls else None
+        job_id = None
+        if not own or own.insertion or own.mark != pending.mark or not pending.is_current(self.env.cr):
+            [[marks, job_id, state, claims]] = self.env.execute_query(SQL(
+                """
+                SELECT %s, id, state, claims
+                  FROM (SELECT) AS nothing
+             LEFT JOIN ir_async ON key = %s AND %s = %s AND %s AND origin = %s
+                """, MARKS, identity[0], KEY_OWNER, identity[1], TAKES_KEY, self._origin_sql()))
+            marks = set(marks.split(','))
+            # The others are in the database, or rolled back with a savepoint: then an earlier one may count again.
+            own = next((call for call in reversed(calls) if call.is_called(marks) and not call.is_done(marks)), None)
+        if not job_id and not own:
+            return None
+        if job_id:
+            job = self.browse(job_id)
+        else:
+            job, state, claims = self._of_call(own), own.values['state'], 0
+        if options.on_duplicate == 'replace' and state == 'created':
+            if options.after:
+                raise UserError(self.env._(
+                    "Job %(id)s of the key \"%(key)s\" is queued already: it cannot be replaced by one that waits for other jobs.",
+                    id=job.id, key=values['key']))
+            self._mark(pending, 0)
+            date = pending.now() + timedelta(seconds=options.delay) if options.delay is not None else options.at
+            replaced = {name: values.get(name) for name in REPLACED} | {'res_ids': chunks[0], 'date_scheduled': date}
+            if not job_id and own.mark == pending.mark and not own.insertion:
+                own.values.update(replaced)
+                own.chunks = [chunks[0]]
+            else:
+                pending.is_inserting = True  # it need not be there to be invalidated
+                job.invalidate_recordset(flush=False)
+                pending.is_inserting = False
+                pending.open.append(PendingKey(pending.mark, job.id, claims, replaced))
+        elif job_id and options.key_until == 'start' and state == 'created':
+            self._mark(pending, 0)
+            pending.relied.append(PendingKey(pending.mark, job_id, claims))
+        return job
+
+    def _insert_keyed(self, calls, lock_timeout):
+        """Insert the rows of jobs that have keys.
+
+        :raises KeyTaken: when another transaction has enqueued a job of one of the keys meanwhile
+        :raises odoo.exceptions.UserError: when another transaction is about to do so, and does not end
+        """
+        calls = sorted(calls, key=lambda call: key_identity(call.values))  # always in the same order: no two wait for each other
+        try:
+            self._insert_free_keys(calls, KEY_WAIT)
+        except errors.LockNotAvailable:
+            self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key")
+            for call in calls:
+                try:
+                    self._insert_free_keys([call], KEY_PROBE, 'ir_async_probe')
+                except errors.LockNotAvailable:
+                    self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
+                    raise self._key_busy(call.values['key']) from None
+        self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s; RELEASE SAVEPOINT ir_async_key", lock_timeout))
+
+    def _insert_free_keys(self, calls, wait, savepoint='ir_async_key'):
+        inserted = {id_ for id_, in self._execute_keyed(SQL(
+            """
+            INSERT INTO ir_async (%s) VALUES %s
+            ON CONFLICT (key, (%s), origin) WHERE %s DO NOTHING
+              RETURNING id
+            """, SQL(', ').join(map(SQL.identifier, COLUMNS)),
+            SQL(', ').join(SQL("%s", row) for call in calls for row in call.rows()), KEY_OWNER, TAKES_KEY,
+        ), [call.values['key'] for call in calls], wait, savepoint)}
+        if taken := [call.values['key'] for call in calls if call.ids[0] not in inserted]:
+            raise KeyTaken(*taken)  # at READ COMMITTED, the other transaction's job is not an error but a conflict
+
+    def _execute_keyed(self, statement, names, wait=KEY_WAIT, savepoint='ir_async_key'):
+        """Execute a statement that may have to wait for another transaction, and leave its savepoint to the caller.
+
+        :return: the rows
+        :raises KeyTaken: with these names, when the other transaction was committed
+        """
+        try:
+            self.env.cr.execute(SQL(
+                "SAVEPOINT %s; SET LOCAL lock_timeout = %s; %s", SQL.identifier(savepoint), wait, statement), log_exceptions=False)
+        except errors.SerializationFailure as exc:
+            raise KeyTaken(*names) from exc
+        return self.env.cr.fetchall()
+
+    def _key_busy(self, key):
+        return UserError(self.env._(
+            "Another transaction is about to enqueue or change a job of the key \"%s\". Try again.", key))
+
+    def _hold_keyed(self, pending, held, lock_timeout):
+        """Change queued jobs, or keep them from beginning, until this transaction is committed.
+
+        Workers pass over locked rows: this is the last thing before the commit.
+
+        :param Pending pending: what the transaction does
+        :param dict[int, PendingKey] held: what to do, by the ids of the jobs
+        :raises KeyTaken: when one of them has begun meanwhile
+        :raises odoo.exceptions.UserError: when another transaction is about to change one of them, and does not end
+        """
+        changed_ids = {item.job_id for item in (*pending.notices, *pending.items()) if isinstance(item, PendingChange)}
+        for job_id, item in sorted(held.items()):
+            job = self.browse(job_id)
+            if item.values is None:
+                statement = SQL(
+                    "SELECT revision FROM ir_async WHERE id = %s AND state = 'created' AND claims = %s FOR SHARE",
+                    job_id, item.claims)
+            else:
+                statement = SQL(
+                    "UPDATE ir_async SET %s, revision = revision + 1 WHERE id = %s AND state = 'created' AND claims = %s"
+                    " RETURNING revision - 1",
+                    SQL(', ').join(SQL("%s = %s", SQL.identifier(name), value) for name, value in item.values.items()),
+                    job_id, item.claims)
+            try:
+                rows = self._execute_keyed(statement, [f"job {job_id}"])
+            except errors.LockNotAvailable:
+                self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
+                raise self._key_busy(job.sudo().key) from None
+            # A job that this transaction has changed itself, to whatever state, does not begin before its commit.
+            if not rows and (item.values is not None or job_id not in changed_ids):
+                raise KeyTaken(f"job {job_id}")
+            self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s; RELEASE SAVEPOINT ir_async_key", lock_timeout))
+            if item.values is not None:
+                job.invalidate_recordset(flush=False)
+                [[revision]] = rows
+                pending.add_change(job_id, revision, pending.began, wakes=True)

@@ -1,0 +1,76 @@
+"""Wake the workers after the commit, and notify users of their new and changed jobs."""
+from odoo import models
+from odoo.modules import module
+from odoo.tools import SQL
+
+from ..engine.notifier import notifier
+from ..tools.pending import PendingChange, PendingNotice
+
+WOKEN = 'ir_async.notified'  # key in the data of the postcommit hooks: whether there is certainly something for the workers
+
+
+class IrAsync(models.Model):
+    _inherit = 'ir.async'
+
+    def _announce(self, notices):
+        """Have workers or cron workers run the jobs once they are committed, and notify the users of new and changed jobs."""
+        calls = [notice.call for notice in notices if isinstance(notice, PendingNotice)]
+        if calls:
+            self._wake_workers(is_certain=False)
+            self._ensure_served({call.values['channel'].split('/', 1)[0] for call in calls})
+        for call in calls:
+            if call.values['notify']:
+                for job_id in call.ids:
+                    self._send(job_id, call.values['user_id'], call.values['name'], call.values['state'], 1)
+        self._announce_changes(notices)
+
+    def _announce_changes(self, notices):
+        """Do the same for jobs that were changed, as they are now: a change may have been rolled back with a savepoint."""
+        changes = [notice for notice in notices if isinstance(notice, PendingChange)]
+        if not changes:
+            return
+        before = {}
+        for change in changes:
+            before[change.job_id] = min(change.revision, before.get(change.job_id, change.revision))
+        rows = [row for row in self.env.execute_query_dict(SQL(
+            "SELECT id, user_id, name, state, revision, notify, dismissed FROM ir_async WHERE id = ANY(%s) ORDER BY id", list(before),
+        )) if row['revision'] > before[row['id']]]
+        changed_ids = {row['id'] for row in rows}
+        if any(change.wakes and change.job_id in changed_ids for change in changes):
+            self._wake_workers(is_certain=False)
+        for row in rows:
+            if row['notify']:
+                more = {'dismissed': True} if row['dismissed'] else {}
+                self._send(row['id'], row['user_id'], row['name'], row['state'], row['revision'], **more)
+
+    def _wake_workers(self, is_certain=True):
+        """Wake the workers after the commit, once.
+
+        :param bool is_certain: whether there is something for them, or only if no savepoint is rolled back
+        """
+        self._pending()  # for the signals: jobs must not begin with old values
+        data = self.env.cr.postcommit.data
+        if WOKEN not in data:
+            self.env.cr.postcommit.add(self._notify_workers)
+        data[WOKEN] = is_certain or data.get(WOKEN, False)
+
+    def _wake_nobody(self, pending):
+        """Do not wake the workers when all the jobs for them were rolled back."""
+        data = self.env.cr.postcommit.data
+        if data.get(WOKEN) is False and not pending.items():
+            data[WOKEN] = None
+
+    def _ensure_served(self, channels):
+        """Have the cron workers run jobs of channels that no live worker serves, in this transaction."""
+        if not module.current_test and any(
+                self._why_unserved(channel) == 'no_worker' for channel in channels):
+            self._trigger_fallback()
+
+    def _notify_workers(self):
+        """Wake the workers now."""
+        # Another hook may enqueue more, and commit, or change cached values.
+        if self.env.cr.postcommit.data.pop(WOKEN, None) is None:
+            return
+        if self.env.registry.ready:
+            self.env.registry.signal_changes()
+        notifier.notify(self.env.cr.dbname)

@@ -1,0 +1,117 @@
+"""Marks of calls and insertions: PostgreSQL takes them back with the savepoint that is rolled back."""
+import itertools
+import time
+
+from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
+
+from odoo import models
+from odoo.exceptions import UserError
+from odoo.tools import SQL
+
+from ..tools.pending import Insertion, PendingCall
+
+# A LOCAL setting is rolled back with a savepoint, whoever made the savepoint and however. So a mark that is still there
+# proves that the calls and insertions made with it still count.
+MARKS = SQL("coalesce(current_setting('ir_async.marks', true), '')")
+MAX_MARKS = 200  # from which on rows are inserted before the end: the list of marks is sent with each new one
+MARK_LOCK_CLASS = int.from_bytes(b'iram', 'big')  # of the advisory lock that goes with the first mark
+# Of the advisory lock on the last id of the sequence before the first mark: the ids of this transaction are larger.
+IDS_LOCK_CLASS = int.from_bytes(b'irai', 'big')
+LAST_ID = SQL("last_value - (NOT is_called)::int")  # of the sequence
+_marks = itertools.count(1)
+
+
+class IrAsync(models.Model):
+    _inherit = 'ir.async'
+
+    def _mark(self, pending, count):
+        """Make sure that the mark of the next call goes if the call is rolled back.
+
+        :param int count: how many jobs the call has
+        :return: their ids, if the database was asked anyway; else None
+        """
+        cr = self.env.cr
+        if pending.mark and pending.is_current(cr) and cr._cnx.get_transaction_status() == TRANSACTION_STATUS_INTRANS:
+            return None
+        if len(pending.open) >= MAX_MARKS and pending.mark:
+            self._insert_pending()
+        mark = str(next(_marks))
+        is_locked = not pending.first
+        # The locks come before the ids.
+        [[marks, began, now, origin, last_id, _locked, ids]] = self.env.execute_query(SQL(
+            """
+            SELECT %s, now(), clock_timestamp() AT TIME ZONE 'UTC', %s, %s, %s,
+                   ARRAY(SELECT nextval('ir_async_id_seq') FROM generate_series(1, %s))
+              FROM ir_async_id_seq
+            """, add_mark(mark), self._origin_sql(), LAST_ID, _locks(mark, LAST_ID) if is_locked else SQL("NULL"), count))
+        if pending.began not in (None, began):
+            self._leave_transaction(pending)
+        pending.began, pending.origin, marks = began, origin, set(marks.split(','))
+        if pending.first:
+            self._check_marks(pending, marks)
+        if pending.first not in marks:
+            pending.first = mark
+            if not is_locked:
+                self.env.execute_query(SQL("SELECT %s", _locks(mark, SQL("%s", last_id))))
+        pending.mark, pending.marks, pending.clock = mark, marks, (now, time.monotonic())
+        pending.query = cr.query
+        return tuple(ids)
+
+    def _merge_marks(self, pending, marks):
+        """Have one mark stand for all insertions, when there are too many marks.
+
+        The rollback of a savepoint brings the others back.
+        """
+        if len(marks) <= MAX_MARKS:
+            return
+        whole = Insertion(insertion_mark(), parts=pending.insertions)
+        kept = {whole.mark, pending.first, *(item.mark for item in (*pending.relied, *pending.notices))} & {whole.mark, *marks}
+        self.env.execute_query(SQL("SELECT set_config('ir_async.marks', %s, true)", ''.join(f'{mark},' for mark in kept)))
+        pending.insertions = [whole]
+        pending.mark = None
+
+    def _check_marks(self, pending, marks):
+        """Refuse to lose jobs whose marks are gone for another reason than the rollback of a savepoint.
+
+        :raises odoo.exceptions.UserError: when the lock of a mark is there and the mark is not
+        """
+        if pending.first and pending.first not in marks and self.env.execute_query(SQL(
+            """
+            SELECT FROM pg_locks
+             WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND pid = pg_backend_pid()
+            """, MARK_LOCK_CLASS, _lock_key(pending.first))):
+            raise UserError(self.env._("RESET ALL in a transaction that has enqueued jobs would lose them. Reset single settings."))
+
+    def _leave_transaction(self, pending):
+        """Begin anew, since the transaction was ended below the cursor.
+
+        :raises odoo.exceptions.UserError: when jobs were lost
+        """
+        job_ids = {id_ for item in pending.items() if isinstance(item, PendingCall) for id_ in item.ids}
+        [[count]] = self.env.execute_query(SQL("SELECT count(*) FROM ir_async WHERE id = ANY(%s)", list(job_ids)))
+        if pending.open or count < len(job_ids):
+            raise UserError(self.env._(
+                "COMMIT or ROLLBACK in SQL, or a connection in autocommit, would lose the jobs of this transaction."
+                " Call commit() or rollback() of the cursor."))
+        self._wake_workers()
+        self._announce_changes(pending.notices)
+        pending.reset()
+
+
+def insertion_mark():
+    return f'i{next(_marks)}'
+
+
+def add_mark(mark):
+    """Return the SQL that sets a mark, and gives all that are there."""
+    return SQL("set_config('ir_async.marks', %s || %s, true)", MARKS, f'{mark},')
+
+
+def _lock_key(mark):
+    return int(mark) % 2**31
+
+
+def _locks(mark, last_id):
+    return SQL(
+        "ROW(pg_advisory_xact_lock_shared(%s, %s), pg_advisory_xact_lock_shared(%s, (%s)::int))",
+        MARK_LOCK_CLASS, _lock_key(mark), IDS_LOCK_CLASS, last_id)

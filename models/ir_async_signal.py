@@ -1,0 +1,38 @@
+"""Signal changed caches and registries within the transaction, so that its jobs do not begin with old values."""
+from odoo import models
+from odoo.tools import SQL
+
+SIGNALED = 'ir_async.signaled'  # key in the data of the postcommit hooks: the signals that the transaction sends
+
+
+class IrAsync(models.Model):
+    _inherit = 'ir.async'
+
+    def _signal_changes(self):
+        """Signal the caches that other processes have to reload, in this transaction.
+
+        Odoo signals after the commit. A worker may have begun a job by then, with old values.
+        """
+        registry = self.env.registry
+        if not registry.ready or registry.registry_invalidated:
+            names = ['registry']  # a reloaded registry begins with empty caches
+        else:
+            names = sorted(registry.cache_invalidated)
+        data = self.env.cr.postcommit.data
+        names = [name for name in names if name not in data.get(SIGNALED, ())]
+        if not names:
+            return
+        self.env.cr.execute(SQL("; ").join(
+            SQL("INSERT INTO %s DEFAULT VALUES", SQL.identifier(f'orm_signaling_{name}')) for name in names))
+        if not data.setdefault(SIGNALED, []):
+            self.env.cr.postcommit.add(self._count_signals)
+        data[SIGNALED] += names
+
+    def _count_signals(self):
+        """Count the signals as seen by this process, so that it does not reload its caches."""
+        registry = self.env.registry
+        for name in self.env.cr.postcommit.data.pop(SIGNALED, ()):
+            if name == 'registry':
+                registry.registry_sequence += 1
+            else:
+                registry.cache_sequences[name] += 1

@@ -1,0 +1,240 @@
+"""The calls, replacements and notices that a transaction has pending: they stay on its cursor until the commit."""
+import time
+from datetime import timedelta
+
+PENDING = '_ir_async_pending'  # attribute of the cursor
+COLUMNS = (
+    'id', 'res_ids', 'state', 'name', 'notify', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context',
+    'parent_id', 'stack', 'priority', 'date_scheduled', 'max_attempts', 'retry_delay', 'timeout', 'channel', 'limited',
+    'key', 'key_until', 'origin',
+)
+
+
+class Insertion:
+    """Rows that were inserted, or changed, at one time. They count as long as the mark is there.
+
+    :param str mark: the mark
+    :param list items: the calls and replacements
+    :param list parts: insertions that this one stands for, since their marks were too many
+    """
+    __slots__ = ('items', 'mark', 'parts', 'whole')
+
+    def __init__(self, mark, items=(), parts=()):
+        self.mark = mark
+        self.items = items
+        self.parts = parts
+        self.whole = None
+        for part in parts:
+            part.whole = self
+
+    def counts(self, marks):
+        return self.mark in marks or (self.whole is not None and self.whole.counts(marks))
+
+    def all_items(self):
+        return [*self.items, *(item for part in self.parts for item in part.all_items())]
+
+
+class PendingItem:
+    """One task of a transaction for its jobs. It is dropped when the savepoint it was made in is rolled back."""
+    __slots__ = ('insertion', 'mark')
+
+    def __init__(self, mark):
+        self.mark = mark
+        self.insertion = None  # the one that did it last
+
+    def is_done(self, marks):
+        return bool(self.insertion) and self.insertion.counts(marks)
+
+    def is_called(self, marks):
+        """Return whether its call still counts, as far as marks can say."""
+        return self.mark in marks
+
+    def counts(self, marks):
+        return self.is_called(marks) or self.is_done(marks)  # the marks of many calls become one
+
+    def queue_of(self, pending):
+        """Return the list where it waits until it is done."""
+        return pending.open
+
+
+class PendingCall(PendingItem):
+    """The jobs of one call. Their ids are taken when somebody asks for them, or when they are inserted.
+
+    It stands in for the ids of the record that ``call`` returned, see ``ir.async.__getattr__``.
+    """
+    __slots__ = ('chunks', 'ids', 'late_parent_ids', 'parent_ids', 'values')
+
+    def __init__(self, values, chunks, mark):
+        super().__init__(mark)
+        self.values = values
+        self.chunks = chunks
+        self.parent_ids = self.late_parent_ids = ()
+        self.ids = None
+
+    def rows(self):
+        values = self.values
+        rest = tuple(values[column] for column in COLUMNS[2:])
+        return [(id_, res_ids, *rest) for id_, res_ids in zip(self.ids, self.chunks, strict=True)]
+
+    # The ids for the ORM's prefetching, once they are known.
+
+    def __iter__(self):
+        return iter(self.ids or ())
+
+    def __reversed__(self):
+        return reversed(self.ids or ())
+
+    def __len__(self):
+        return len(self.ids or ())
+
+
+class PendingNotice(PendingItem):
+    """The notice of a call: to workers, or the cron workers, and to its user."""
+    __slots__ = ('call',)
+
+    def __init__(self, call):
+        super().__init__(call.mark)
+        self.call = call
+
+    def queue_of(self, pending):
+        return pending.notices
+
+
+class PendingChange(PendingItem):
+    """The notice of a job that this transaction changed. The job's revision says whether the change counts."""
+    __slots__ = ('job_id', 'revision', 'wakes')
+
+    def __init__(self, job_id, revision, wakes):
+        super().__init__(None)
+        self.job_id = job_id
+        self.revision = revision  # before
+        self.wakes = wakes
+
+    def is_called(self, marks):
+        return True
+
+    def queue_of(self, pending):
+        return pending.notices
+
+
+class PendingKey(PendingItem):
+    """A queued job that a keyed call has found: it gets new values, or must not begin before the commit."""
+    __slots__ = ('claims', 'job_id', 'values')
+
+    def __init__(self, mark, job_id, claims, values=None):
+        super().__init__(mark)
+        self.job_id = job_id
+        self.claims = claims  # when it was found: it must not have begun since
+        self.values = values
+
+    def queue_of(self, pending):
+        return pending.relied if self.values is None else pending.open
+
+
+class Pending:
+    """All that a transaction does for its jobs, until it is over."""
+    __slots__ = (
+        'began', 'calls', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'marks',
+        'notices', 'open', 'origin', 'parents', 'query', 'relied')
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        """Begin anew."""
+        self.open = []  # calls and replacements that are not done, or were rolled back
+        self.notices = []  # those not yet given
+        self.relied = []  # queued jobs that must not begin before the commit, and are not locked
+        self.insertions = []
+        self.keyed = {}  # the calls of each key, by ``key_identity``
+        self.calls = {}  # by the ids of their jobs
+        self.parents = {}  # jobs of other transactions that calls wait for: whether each is SEEN, LATE or GONE
+        self.mark = None
+        self.marks = set()  # all that were there when it was set
+        self.first = None  # a mark for which there is a lock as well
+        self.query = None  # the last statement of the cursor when the mark was set
+        self.checked = None  # the last statement when it was last checked what counts
+        self.clock = None  # the time of the database, and the clock of this process at that moment
+        self.began = None  # when the transaction began
+        self.origin = None  # the identity of the database, read in this transaction
+        self.is_committing = False
+        self.is_inserting = False
+
+    def now(self):
+        date, reading = self.clock
+        return date + timedelta(seconds=time.monotonic() - reading)
+
+    def is_current(self, cr):
+        """Return whether nothing was executed since the mark was set: then no savepoint began or ended."""
+        return cr.query is self.query
+
+    def reopen(self, marks):
+        """Take up again the items that were rolled back though their calls were not.
+
+        :param set[str] marks: the marks that are there
+        :return: whether anything was rolled back
+        :rtype: bool
+        """
+        is_rolled_back = False
+        insertions, self.insertions = self.insertions, []
+        while insertions:
+            insertion = insertions.pop()
+            if insertion.mark in marks:
+                self.insertions.append(insertion)
+                continue
+            is_rolled_back = True
+            insertions += insertion.parts
+            for part in insertion.parts:
+                part.whole = None
+            for item in insertion.items:
+                item.insertion = None
+                item.queue_of(self).append(item)
+        for queue in (self.open, self.notices, self.relied):
+            queue[:] = [item for item in queue if item.is_called(marks)]
+        return is_rolled_back
+
+    def set_ids(self, call, ids):
+        call.ids = ids
+        self.calls.update(dict.fromkeys(ids, call))
+
+    def add_call(self, call):
+        """Have the jobs of a call inserted, and others notified of them, with the commit."""
+        self.open.append(call)
+        self.notices.append(PendingNotice(call))
+        if call.values['key']:
+            self.keyed.setdefault(key_identity(call.values), []).append(call)
+
+    def add_change(self, job_id, revision, began, wakes):
+        """Have others notified of a change, with the commit.
+
+        :param int job_id: the job
+        :param int revision: that of its row before
+        :param datetime.datetime began: when the transaction began
+        :param bool wakes: whether there is something for the workers
+        """
+        self.began = self.began or began
+        self.notices.append(PendingChange(job_id, revision, wakes))
+
+    def is_due(self, is_flush):
+        """Return whether there is anything to do.
+
+        :param bool is_flush: whether all of it has to be done now, or only what others may look for
+        :rtype: bool
+        """
+        return bool(self.open or (is_flush and (self.relied or self.notices)))
+
+    def items(self):
+        """Return the items that are done and count.
+
+        :rtype: list[PendingItem]
+        """
+        return [item for insertion in self.insertions for item in insertion.all_items()]
+
+
+def key_identity(values):
+    """Return the key of a job and its owner: no other live job has both.
+
+    :param dict values: the columns of the job
+    :rtype: tuple[str, int]
+    """
+    return values['key'], values['user_id'] if values['notify'] else 0
