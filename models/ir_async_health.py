@@ -1,32 +1,18 @@
-"""The figures of the queue, for monitoring and for the interface. They stay cheap on millions of rows."""
-import contextlib
-from collections import defaultdict
-
-from psycopg2.extensions import TRANSACTION_STATUS_INERROR
-
+"""Whether the queue of a database is well, and if not, why."""
 from odoo import api, models
 from odoo.tools import SQL
 
-from .ir_async import ENDED, LIVE
+from .ir_async import LIVE
 from .ir_async_channel import EVERYTHING
+from .ir_async_statistics import CHANNELS_MAX, index_conditions
 
-SAMPLE_PAGES = 4096  # pages of the table, 8 KiB each, up to which all rows are read
-COUNT_MAX = 20_000  # jobs of a state that are counted one by one in a larger table
 HEADS_MAX = 1000  # channels and priorities that are looked at for the oldest job
-CHANNELS_MAX = 200  # series of a metric
-STATEMENT_TIMEOUT = '5s'
 OVERDUE_SECONDS = 300  # by default
 ID_LIMIT = 0.9  # share of its sequence
-STATES = (*LIVE, *ENDED)
-QUANTILES = (0.5, 0.95, 0.99)
-ESCAPES = str.maketrans({'\\': r'\\', '"': r'\"', '\n': r'\n'})
 
 
 class IrAsync(models.Model):
     _inherit = 'ir.async'
-
-    # Few of all that ended are in it: jobs that were called for their effects are `done`.
-    _ended_idx = models.Index("(state, channel) WHERE state IN ('succeeded', 'failed', 'cancelled')")
 
     @api.model
     def _health(self):
@@ -62,132 +48,6 @@ class IrAsync(models.Model):
             'workers': workers,
             'oldest_due_seconds': round(age, 3),
         }
-
-    @api.model
-    def _metrics(self):
-        """Return the figures of the queue of this database in the text format of Prometheus.
-
-        :rtype: str
-        """
-        with self._cheaply():
-            counts, is_estimated = self._count_jobs()
-            paused, limits = self._limits()
-            heads = self._due_heads()
-            durations = self._durations()
-            used_ids = self._used_ids()
-            health = self._health()
-        channels = sorted({channel for _state, channel in counts} | set(limits) - {EVERYTHING} | {'default'})[:CHANNELS_MAX]
-        codes = {reason['code'] for reason in health['reasons']}
-        families = [
-            ('jobs', "Jobs by state and channel.", [
-                ({'state': state, 'channel': channel}, counts.get((state, channel), 0))
-                for channel in channels for state in STATES]),
-            ('jobs_estimated', "1 if the table is so large that some of the numbers of jobs are estimates.", [({}, int(is_estimated))]),
-            ('oldest_due_seconds', "For how long the oldest job that is due has been waiting for its start, in seconds.", [
-                ({}, max((head['age'] for head in heads), default=0))]),
-            ('job_duration_seconds', "How long the jobs took that ended in the last hour.", [
-                ({'channel': channel, 'quantile': quantile}, value)
-                for channel, _count, *values in durations for quantile, value in zip(QUANTILES, values)]),
-            ('jobs_ended_last_hour', "Jobs that ended in the last hour.", [
-                ({'channel': channel}, count) for channel, count, *_values in durations]),
-            ('workers', "Live worker processes.", [({}, health['workers'])]),
-            ('channel_capacity', "Jobs of the channel that may run at once, 0: no limit.", [
-                ({'channel': channel}, capacity) for channel, (capacity, _interval) in sorted(limits.items())[:CHANNELS_MAX]
-                if channel != EVERYTHING]),
-            ('channel_paused', "1 if no job of the channel is started; the channel * holds all jobs.", [
-                ({'channel': channel}, int(channel in paused)) for channel in sorted({*limits, EVERYTHING})[:CHANNELS_MAX]]),
-            ('ids_used_ratio', "How much of the sequence of ids is used up, from 0 to 1.", [
-                ({'table': table}, used) for table, used in used_ids.items()]),
-            ('unhealthy', "1 if the queue is not well for this reason.", [
-                ({'reason': code}, int(code in codes))
-                for code in ('no_worker', 'overdue', 'paused', 'upgrading', 'ids', 'copied')]),
-        ]
-        return ''.join(
-            f'# HELP ir_async_{name} {text}\n# TYPE ir_async_{name} gauge\n'
-            + ''.join(f'ir_async_{name}{_labels(labels)} {_number(value)}\n' for labels, value in samples)
-            for name, text, samples in families)
-
-    @contextlib.contextmanager
-    def _cheaply(self):
-        """Bound what a look at the queue costs."""
-        self._insert_pending()
-        with self._local_settings(statement_timeout=STATEMENT_TIMEOUT, lock_timeout=STATEMENT_TIMEOUT):
-            yield
-
-    @contextlib.contextmanager
-    def _local_settings(self, **settings):
-        """Change settings of the transaction for a while. A rollback, after an error of PostgreSQL, undoes it as well."""
-        before = {name: self.env.execute_query(SQL("SELECT current_setting(%s)", name))[0][0] for name in settings}
-        self._set_local(settings)
-        try:
-            yield
-        finally:
-            if self.env.cr._cnx.get_transaction_status() != TRANSACTION_STATUS_INERROR:
-                self._set_local(before)
-
-    def _set_local(self, settings):
-        for name, value in settings.items():
-            self.env.execute_query(SQL("SELECT set_config(%s, %s, true)", name, value))
-
-    @api.model
-    def _count_jobs(self):
-        """Return how many jobs there are. In a large table, what cannot be counted quickly is estimated from a sample.
-
-        A channel ``name/anything`` counts as ``name``.
-
-        :return: the numbers by (state, channel), and whether some of them are estimates
-        :rtype: tuple[dict[tuple[str, str], int], bool]
-        """
-        share = self._sample_share()
-        counts = defaultdict(int)
-        for state, channel, count in self.env.execute_query(SQL(
-            "SELECT state, split_part(channel, '/', 1), count(*) FROM %s GROUP BY 1, 2", _sampled(share),
-        )):
-            counts[state, channel] = round(count * 100 / share)
-        if share == 100:
-            return dict(counts), False
-        is_estimated = any(state == 'done' for state, _channel in counts)
-        # All but those that are done are in partial indexes. The planner might think that the table is read faster.
-        with self._local_settings(enable_seqscan='off'):
-            for state in STATES:
-                if state == 'done':
-                    continue
-                exact = self._count_exactly(state)
-                if sum(exact.values()) < COUNT_MAX:
-                    for key in [key for key in counts if key[0] == state]:
-                        del counts[key]
-                    counts.update(((state, channel), count) for channel, count in exact.items())
-                else:
-                    is_estimated = True
-        return dict(counts), is_estimated
-
-    def _count_exactly(self, state):
-        """Return the numbers of jobs in a state by channel, unless there are ``COUNT_MAX`` of them or more."""
-        return dict(self.env.execute_query(SQL(
-            "SELECT split_part(channel, '/', 1), count(*) FROM (%s) AS job GROUP BY 1",
-            SQL(" UNION ALL ").join(
-                SQL("(SELECT channel FROM ir_async WHERE state = %s%s LIMIT %s)", state, condition, COUNT_MAX)
-                for condition in _index_conditions(state)))))
-
-    def _sample_share(self):
-        """Return how many percent of the table are read where no index helps."""
-        [[pages]] = self.env.execute_query(SQL("SELECT pg_relation_size('ir_async') / current_setting('block_size')::int"))
-        return min(100, SAMPLE_PAGES * 100 / max(pages, 1))
-
-    def _durations(self):
-        """Return the channel, number, and quantiles of the duration of the jobs that ended in the last hour."""
-        share = self._sample_share()
-        rows = self.env.execute_query(SQL(
-            """
-            SELECT split_part(channel, '/', 1), count(*),
-                   percentile_cont(%s) WITHIN GROUP (ORDER BY greatest(0, extract(epoch FROM date_done - date_start)))
-              FROM %s
-             WHERE date_done > now() AT TIME ZONE 'UTC' - interval '1 hour' AND date_start IS NOT NULL AND state IN %s
-          GROUP BY 1
-          ORDER BY 1
-             LIMIT %s
-            """, list(QUANTILES), _sampled(share), ENDED, CHANNELS_MAX))
-        return [(channel, round(count * 100 / share), *values) for channel, count, values in rows]
 
     def _limits(self):
         """Return the names of the paused channels, and ``(capacity, interval)`` of each by its name."""
@@ -236,7 +96,7 @@ class IrAsync(models.Model):
             """, columns=columns, here=here, ready=ready, limit=HEADS_MAX))
 
     def _oldest_startable(self, heads, paused, limits):
-        """Return for how many seconds the oldest job is due that nothing holds back but the workers, and its channel."""
+        """Return how long the oldest due job that could start now has waited for a worker, in seconds, and its channel."""
         running = dict(self.env.execute_query(SQL(
             "SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")))
         moved = self._moved_since({
@@ -253,7 +113,7 @@ class IrAsync(models.Model):
         return oldest
 
     def _moved_since(self, channels):
-        """Return for how many seconds no job of each channel began, or the last one that did has been over.
+        """Return the seconds since the last start or end of a job in each channel.
 
         :param channels: names of channels with limits
         :rtype: dict[str, float]
@@ -271,7 +131,7 @@ class IrAsync(models.Model):
 
     def _unserved_channels(self, channels, workers):
         roots = ['default', *sorted({_root(channel) for channel in channels} - {'default'})][:CHANNELS_MAX]
-        # Who asks why learns of a pause first.
+        # `_why_unserved` names a pause before it looks for workers.
         return roots if not workers else [root for root in roots if self._why_unserved(root) == 'no_worker']
 
     @api.model
@@ -295,7 +155,7 @@ class IrAsync(models.Model):
             return OVERDUE_SECONDS
 
     def _used_ids(self):
-        """Return which share of its ids each table has used up that takes one for a job or a report of progress."""
+        """Return the share of its ids that each table has used up: of jobs, reports of progress, requests to stop."""
         return {table: float(used) for table, used in self.env.execute_query(SQL(
             """
             SELECT owner.relname, coalesce(pg_sequence_last_value(sequence.seqrelid), 0) / CASE
@@ -311,7 +171,7 @@ class IrAsync(models.Model):
     def _has_copied(self):
         """Return whether queued jobs came with a copy of a database."""
         # Each is a range of an index, however many jobs there are.
-        conditions = [SQL("state = %s%s", state, condition) for state in LIVE for condition in _index_conditions(state)]
+        conditions = [SQL("state = %s%s", state, condition) for state in LIVE for condition in index_conditions(state)]
         others = [SQL("%s %s", SQL(operator), self._origin_sql()) for operator in ('<', '>')] + [SQL("IS NULL")]
         [[has_copied]] = self.env.execute_query(SQL("SELECT %s", SQL(" OR ").join(
             SQL("EXISTS (SELECT FROM ir_async WHERE %s AND origin %s)", condition, other)
@@ -321,24 +181,3 @@ class IrAsync(models.Model):
 
 def _root(channel):
     return channel.split('/', 1)[0]
-
-
-def _sampled(share):
-    return SQL("ir_async") if share == 100 else SQL("ir_async TABLESAMPLE SYSTEM (%s)", share)
-
-
-def _index_conditions(state):
-    """Return conditions that leave the planner one index of the queue for each."""
-    if state == 'created':
-        return (
-            SQL(" AND date_scheduled IS NULL AND NOT limited"), SQL(" AND date_scheduled IS NULL AND limited"),
-            SQL(" AND date_scheduled IS NOT NULL"))
-    return (SQL(),)
-
-
-def _labels(labels):
-    return '{%s}' % ','.join(f'{name}="{str(value).translate(ESCAPES)}"' for name, value in labels.items()) if labels else ''
-
-
-def _number(value):
-    return f'{value:.6f}'.rstrip('0').rstrip('.') if isinstance(value, float) else str(value)

@@ -3,9 +3,14 @@ import re
 from unittest.mock import patch
 
 from odoo.tests import HttpCase, mute_logger, tagged
+from odoo.tools import SQL
 
 from .method_case import MethodCase
-from odoo.addons.ir_async.models import ir_async_health, ir_async_served
+from odoo.addons.ir_async.models import (
+    ir_async_health,
+    ir_async_served,
+    ir_async_statistics,
+)
 
 TOKEN = "töken-1"
 SERVED, NOT_SERVED = '%s::text IS NOT NULL', '%s::text IS NULL'  # instead of a look at live workers
@@ -168,11 +173,11 @@ class TestHealth(HealthCase):
     def test_leaves_no_trace(self):
         """The transaction goes on as it was."""
         def settings():
-            return [self.env.execute_query_dict(ir_async_health.SQL(f"SHOW {name}"))[0] for name in (
+            return [self.env.execute_query_dict(SQL(f"SHOW {name}"))[0] for name in (
                 'statement_timeout', 'lock_timeout', 'enable_seqscan')]
 
         before = settings()
-        with patch.object(ir_async_health, 'SAMPLE_PAGES', 0):
+        with patch.object(ir_async_statistics, 'SAMPLE_PAGES', 0):
             self.ir_async._metrics()
         self.assertEqual(settings(), before)
 
@@ -182,7 +187,7 @@ class TestMetrics(HealthCase):
     def setUp(self):
         super().setUp()
         # Other tests leave a large table behind, which would be sampled.
-        self.startPatcher(patch.object(ir_async_health, 'SAMPLE_PAGES', 10**9))
+        self.startPatcher(patch.object(ir_async_statistics, 'SAMPLE_PAGES', 10**9))
 
     def test_jobs(self):
         for state, count in (('waiting', 1), ('created', 2), ('processing', 3), ('succeeded', 4), ('done', 5), ('failed', 6), ('cancelled', 7)):
@@ -212,7 +217,7 @@ class TestMetrics(HealthCase):
         self.assertEqual(counts, expected)
         with (
             patch.object(self.registry['ir.async'], '_sample_share', lambda model: 0.000001),
-            patch.object(ir_async_health, 'COUNT_MAX', 3),
+            patch.object(ir_async_statistics, 'COUNT_MAX', 3),
         ):
             counts, _is_estimated = self.ir_async._count_jobs()
         expected = {key: count for key, count in expected.items() if key[0] not in ('done', 'created')}
@@ -229,14 +234,14 @@ class TestMetrics(HealthCase):
 
         self.make_job()
         with (
-            patch.object(ir_async_health, 'SAMPLE_PAGES', 0.0001), patch.object(type(self.env), 'execute_query', record),
+            patch.object(ir_async_statistics, 'SAMPLE_PAGES', 0.0001), patch.object(type(self.env), 'execute_query', record),
         ):
             self.ir_async._metrics()
         self.env.cr.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
         for query in statements:
             text = query.code
             if ' ir_async ' in f' {text} ' and 'pg_relation_size' not in text:
-                plan = "\n".join(row for row, in self.env.execute_query(ir_async_health.SQL("EXPLAIN %s", query)))
+                plan = "\n".join(row for row, in self.env.execute_query(SQL("EXPLAIN %s", query)))
                 self.assertNotIn('Seq Scan on ir_async ', plan)
 
     def test_ages_and_durations(self):
