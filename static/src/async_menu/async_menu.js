@@ -46,7 +46,7 @@ export class AsyncMenu extends Component {
         useEffect(
             (isWondering) => {
                 if (isWondering) {
-                    const learn = () => this.asyncJob.learnSchedules();
+                    const learn = () => this.asyncJob.sync.learnSchedules();
                     const timeout = browser.setTimeout(learn, QUEUED_DELAY);
                     return () => browser.clearTimeout(timeout);
                 }

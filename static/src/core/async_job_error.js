@@ -40,6 +40,11 @@ export function makeJobError(job, inBackground = false) {
     return error;
 }
 
+/** @param {number} jobId */
+export function makeMissingJobError(jobId) {
+    return new Error(`Job ${jobId} does not exist (any more).`);
+}
+
 /** What the dialogs about a failed job have in common. */
 const withJob = (Dialog) =>
     class extends Dialog {

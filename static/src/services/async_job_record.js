@@ -1,3 +1,4 @@
+// The record of a job, made from a message of the bus or a row of the server.
 import { pick } from "@web/core/utils/objects";
 import { isLive } from "../core/async_job";
 
@@ -7,7 +8,7 @@ import { isLive } from "../core/async_job";
  * Make the record of a job from a message of the bus, or a row of `get_user_jobs`.
  *
  * @param {AsyncJob & { elapsed?: number, ended_ago?: number, scheduled_in?: number }} news
- * @param {AsyncJob} [old] what is known of the job
+ * @param {AsyncJob} [old] the record so far
  * @returns {AsyncJob}
  */
 export function makeJob(news, old) {
@@ -20,7 +21,7 @@ export function makeJob(news, old) {
     return job;
 }
 
-/** @returns {AsyncJob["payload"]} undefined: nobody knows before it is read */
+/** @returns {AsyncJob["payload"]} undefined: unknown until it is read */
 function guessPayload({ state, revision }, old) {
     if (isLive({ state }) || state === "cancelled") {
         return null;
@@ -34,7 +35,7 @@ function guessPayload({ state, revision }, old) {
     return old.payload;
 }
 
-/** Users see the time pass: it must not jump back when the server says it again. */
+/** Users see the time pass. It must not jump back when the server says it again. */
 function makeTimes(news, old) {
     const now = Date.now();
     if (["waiting", "created"].includes(news.state)) {

@@ -1,3 +1,4 @@
+// Toasts that say which jobs have ended, in one tab of many.
 import { browser } from "@web/core/browser/browser";
 import { _t } from "@web/core/l10n/translation";
 import { isDownload, isResultWaiting } from "../core/async_job";
@@ -5,7 +6,7 @@ import { ForegroundTab } from "../core/foreground_tab";
 
 /** @typedef {import("../core/async_job").AsyncJob} AsyncJob */
 
-// Jobs that end one right after the other are summed up. While they are, there is no hurry.
+// One toast sums up jobs that end shortly after each other. While it is shown, there is no hurry.
 const DELAYS = { quiet: 200, max: 1500 };
 const SUMMARY_DELAYS = { quiet: 1000, max: 3000 };
 const MAX_TOASTS = 3;
@@ -13,16 +14,17 @@ const AUTOCLOSE_DELAY = 8000;
 const SUMMARY = "summary";
 // A toast is read in passing: the dialog has the whole error, the list the whole name.
 const MAX_LENGTH = 150;
-// A call that does not answer holds back no toasts for longer.
-const MAX_CALL_DURATION = 5000;
 
-/** Says in one tab which jobs have ended. */
 export class AsyncJobToasts {
     /**
      * @param {import("./async_job_service").AsyncJobService} service
      * @param {Partial<import("services").Services>} services
      */
-    constructor(service, { multi_tab, notification }) {
+    constructor(service, services) {
+        this.setup(service, services);
+    }
+
+    setup(service, { multi_tab, notification }) {
         this.service = service;
         this.notification = notification;
         this.foregroundTab = new ForegroundTab(multi_tab);
@@ -45,7 +47,7 @@ export class AsyncJobToasts {
         this.timeout = browser.setTimeout(() => this.show(), delay);
     }
 
-    /** Say that a job has ended, unless that is said already. */
+    /** Say that a job has ended, unless a toast says so already. */
     offer(job) {
         if (!this.ended.has(job.id) && !this.toasts.has(job.id)) {
             this.add(job);
@@ -53,10 +55,10 @@ export class AsyncJobToasts {
     }
 
     /**
-     * There is nothing to say any more: the job is run again, its result was opened in another tab…
+     * Close the toast of a job, which is not true any more: the job runs again, its result was opened in another tab…
      *
      * @param {number} jobId
-     * @param {string} [state] unless the toast says this
+     * @param {string} [state] keep a toast that says this
      */
     remove(jobId, state) {
         if (this.ended.get(jobId)?.state !== state) {
@@ -68,14 +70,14 @@ export class AsyncJobToasts {
         }
     }
 
-    /** The user looks at the list, which says the same. */
+    /** Close all toasts: the user looks at the list, which says the same. */
     closeAll() {
         [...this.toasts.values()].forEach((toast) => toast.close());
     }
 
     async show() {
-        await this.whenAnswered();
-        await this.service.learning;
+        await this.service.calls.whenAnswered();
+        await this.service.sync.learning;
         const jobs = [...this.ended.values()];
         this.ended.clear();
         if (!jobs.length || !(await this.foregroundTab.isHere())) {
@@ -88,19 +90,6 @@ export class AsyncJobToasts {
             this.showSummary(jobs);
         } else {
             jobs.forEach((job) => this.showJob(this.service.jobs[job.id] || job));
-        }
-    }
-
-    /** A job that ended may be the one that a call is about to answer: its caller waits for it. */
-    async whenAnswered() {
-        const calls = [...this.service.calls];
-        if (calls.length) {
-            let timeout;
-            const isLate = new Promise((resolve) => {
-                timeout = browser.setTimeout(resolve, MAX_CALL_DURATION);
-            });
-            await Promise.race([Promise.allSettled(calls), isLate]);
-            browser.clearTimeout(timeout);
         }
     }
 
@@ -174,10 +163,10 @@ export class AsyncJobToasts {
     }
 
     /**
-     * Say that the user is not kept waiting any more.
+     * Say that the page is not blocked any more.
      *
      * @param {string|false} [name] of the job
-     * @param {boolean} [byUser=false] they did not want to wait
+     * @param {boolean} [byUser=false] the user did not want to wait
      */
     showBackground(name, byUser = false) {
         const message = byUser

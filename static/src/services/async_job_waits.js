@@ -1,27 +1,28 @@
+// The calls that keep the user waiting: they block the page for a few seconds.
 import { reactive } from "@odoo/owl";
 import { browser } from "@web/core/browser/browser";
 
-// Users are kept waiting that long at most, and a quick call does not make the page flicker.
+// The page is blocked that long at most. A quick call does not make it flicker.
 export const BLOCK_UI_DURATION = 5000;
 const BLOCK_UI_DELAY = 300;
 
 let nextId = 1;
 
 /**
- * @typedef {Object} Wait what a user is kept waiting for
+ * @typedef {Object} Wait a call that the user is kept waiting for
  * @property {number} id
  * @property {number} [jobId] once the call has answered
- * @property {boolean} isShown not at once
+ * @property {boolean} isShown only after a moment
  * @property {(byUser?: boolean) => void} letGo the call goes on in the background
- * @property {() => void} end there is nothing to wait for any more
+ * @property {() => void} end the call is over
  */
 
 /**
  * Block the page, for 5 seconds at most.
  *
- * @param {Record<number, Wait>} waits the others, reactive
+ * @param {Record<number, Wait>} waits all others, reactive
  * @param {Object} ui the service
- * @param {(byUser: boolean) => void} onLetGo called unless it ends before
+ * @param {(byUser: boolean) => void} onLetGo called unless the wait ends before
  * @returns {Wait}
  */
 export function startWait(waits, ui, onLetGo) {

@@ -1,5 +1,5 @@
 import { AsyncMenu } from "@ir_async/async_menu/async_menu";
-import { BLOCK_UI_DURATION } from "@ir_async/services/async_job_service";
+import { BLOCK_UI_DURATION } from "@ir_async/services/async_job_waits";
 import { advanceTime, animationFrame, beforeEach, describe, expect, test } from "@odoo/hoot";
 import {
     getService,

@@ -2,11 +2,8 @@ import { lockWebsocketConnect } from "@bus/../tests/bus_test_helpers";
 import { WEBSOCKET_CLOSE_CODES } from "@bus/workers/websocket_worker";
 import { AsyncJobCancelledError } from "@ir_async/core/async_job_error";
 import { ForegroundTab } from "@ir_async/core/foreground_tab";
-import {
-    BLOCK_UI_DURATION,
-    POLL_DELAY,
-    SAFETY_POLL_DELAY,
-} from "@ir_async/services/async_job_service";
+import { POLL_DELAY, SAFETY_POLL_DELAY } from "@ir_async/services/async_job_sync";
+import { BLOCK_UI_DURATION } from "@ir_async/services/async_job_waits";
 import {
     Deferred,
     advanceTime,
@@ -83,10 +80,10 @@ function callExport(options = { blockUI: false }) {
 
 /** The jobs are polled, if there is something to wait for. */
 async function nextPoll() {
-    const asyncJob = getService("async_job");
-    const timeout = asyncJob.pollTimeout;
+    const { sync } = getService("async_job");
+    const timeout = sync.pollTimeout;
     await advanceTime(POLL_DELAY);
-    await waitUntil(() => asyncJob.pollTimeout !== timeout, { timeout: 3000 });
+    await waitUntil(() => sync.pollTimeout !== timeout, { timeout: 3000 });
 }
 
 /** A job of which the bus says nothing. */
@@ -96,11 +93,11 @@ function startSilently(name, values) {
 
 /** No message of the bus arrives any more. */
 async function cutWebsocket() {
-    const asyncJob = getService("async_job");
-    await waitUntil(() => asyncJob.isConnected, { timeout: 3000 });
+    const { sync } = getService("async_job");
+    await waitUntil(() => sync.isConnected, { timeout: 3000 });
     const restore = lockWebsocketConnect();
     MockServer.env["bus.bus"]._simulateDisconnection(WEBSOCKET_CLOSE_CODES.ABNORMAL_CLOSURE);
-    await waitUntil(() => !asyncJob.isConnected, { timeout: 3000 });
+    await waitUntil(() => !sync.isConnected, { timeout: 3000 });
     return restore;
 }
 
@@ -323,7 +320,7 @@ describe("asyncRpc", () => {
         mockExport();
         onRpc("ir.async", "get_user_jobs", () => expect.step("get_user_jobs"));
         await makeAsyncJobEnv();
-        await waitUntil(() => getService("async_job").isConnected, { timeout: 3000 });
+        await waitUntil(() => getService("async_job").sync.isConnected, { timeout: 3000 });
         callExport();
         await nextMessages();
         for (let time = 2 * POLL_DELAY; time < SAFETY_POLL_DELAY; time += POLL_DELAY) {
