@@ -1,12 +1,16 @@
-import { busModels } from "@bus/../tests/bus_test_helpers";
-import { after, animationFrame, beforeEach, on, waitUntil } from "@odoo/hoot";
+// What tests need to use the service `async_job`, and to say what becomes of its jobs.
+import { busModels, lockWebsocketConnect } from "@bus/../tests/bus_test_helpers";
+import { WEBSOCKET_CLOSE_CODES } from "@bus/workers/websocket_worker";
 import { ForegroundTab } from "@ir_async/core/foreground_tab";
+import { POLL_DELAY } from "@ir_async/services/async_job_sync";
+import { advanceTime, after, animationFrame, beforeEach, on, waitUntil } from "@odoo/hoot";
 import {
     MockServer,
     defineModels,
     getService,
     makeMockEnv,
     mockService,
+    onRpc,
     patchWithCleanup,
     webModels,
 } from "@web/../tests/web_test_helpers";
@@ -16,10 +20,26 @@ import { IrAsync } from "./mock_server/mock_models/ir_async";
 import { IrHttp } from "./mock_server/mock_models/ir_http";
 
 /**
- * What tests of other addons need to use the service `async_job`: call `defineIrAsyncModels()`, have the method
- * under test answer `{ asyncJobId: startJob("Export") }`, and say what becomes of that job with `changeJob`.
+ * In tests of other addons, call `defineIrAsyncModels()`, have the method under test answer
+ * `{ asyncJobId: startJob("Export") }`, and say what becomes of that job with `changeJob`.
  */
 export const irAsyncModels = { IrAsync, IrHttp };
+
+/** A call of the method that `mockExport` mocks. */
+export const CALL = { model: "res.partner", method: "start_export" };
+
+// Results of jobs.
+export const ACTION = {
+    type: "ir.actions.act_window",
+    res_model: "res.partner",
+    view_mode: "list",
+};
+export const CLOSE = { type: "ir.actions.act_window_close" };
+export const NOTIFICATION = {
+    type: "ir.actions.client",
+    tag: "display_notification",
+    params: { message: "x" },
+};
 
 /** The requests that the mock server has not answered yet. */
 const requests = new Set();
@@ -35,7 +55,7 @@ export function defineIrAsyncModels() {
 
 let unpatch;
 
-/** All tests run in one page, in which the locks of a test would outlive it. */
+/** All tests run in one page. The locks of a test would outlive it there. */
 export function mockForegroundTab() {
     unpatch = patch(ForegroundTab.prototype, {
         getLocks() {},
@@ -69,7 +89,7 @@ export function startJob(name, values) {
 }
 
 /**
- * Change a job on the mock server; the bus tells the client, which shows it in the next frame.
+ * Change a job on the mock server; the bus notifies the client, which shows it in the next frame.
  *
  * @param {number} jobId
  * @param {string} state
@@ -80,7 +100,43 @@ export async function changeJob(jobId, state, values = {}) {
     await nextMessages();
 }
 
-/** Wait until what was called has answered, and what the bus has told so far is applied, and shown. */
+/**
+ * Start a job that ends at once.
+ *
+ * @param {string|false} name
+ * @param {string} state
+ * @param {Object} [payload]
+ * @returns {Promise<number>} the id of the job
+ */
+export async function startEnded(name, state, payload) {
+    const jobId = startJob(name);
+    await changeJob(jobId, state, { payload });
+    return jobId;
+}
+
+/** Have a method of the mock server start a job. */
+export function mockExport(answer = () => ({ asyncJobId: startJob("Export") })) {
+    onRpc(CALL.model, CALL.method, answer);
+}
+
+/**
+ * Call that method, and follow the promise.
+ *
+ * @param {Object} [options] of the service's method
+ * @param {"asyncRpc"|"run"} [method="asyncRpc"]
+ * @returns {{ job: Object|null, error: Error|null }}
+ */
+export function callExport(options = { blockUI: false }, method = "asyncRpc") {
+    const outcome = { job: null, error: null };
+    const asyncJob = getService("async_job");
+    asyncJob[method](CALL, options).then(
+        (job) => (outcome.job = job),
+        (error) => (outcome.error = error)
+    );
+    return outcome;
+}
+
+/** Wait until all calls have answered, and all messages of the bus are applied and shown. */
 export async function nextMessages() {
     const isReceived = () =>
         !requests.size &&
@@ -101,8 +157,31 @@ export async function sendMessage(message) {
     await nextMessages();
 }
 
+/** Cut the websocket: no message of the bus arrives any more. */
+export async function cutWebsocket() {
+    const { sync } = getService("async_job");
+    await waitUntil(() => sync.isConnected, { timeout: 3000 });
+    const restore = lockWebsocketConnect();
+    MockServer.env["bus.bus"]._simulateDisconnection(WEBSOCKET_CLOSE_CODES.ABNORMAL_CLOSURE);
+    await waitUntil(() => !sync.isConnected, { timeout: 3000 });
+    return restore;
+}
+
+/** Wait until the jobs are polled, if there is something to wait for. */
+export async function nextPoll() {
+    const { sync } = getService("async_job");
+    const timeout = sync.pollTimeout;
+    await advanceTime(POLL_DELAY);
+    await waitUntil(() => sync.pollTimeout !== timeout, { timeout: 3000 });
+}
+
+/** Start a job about which the bus says nothing. */
+export function startSilently(name, values) {
+    return MockServer.env["ir.async"].create([{ name, ...values }])[0];
+}
+
 /**
- * Something happens of which the bus says nothing.
+ * Change a job about which the bus says nothing.
  *
  * @param {number} jobId
  * @param {Object} values

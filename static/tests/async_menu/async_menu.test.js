@@ -23,6 +23,7 @@ import {
 } from "@web/../tests/web_test_helpers";
 import { downloadFile } from "@web/core/network/download";
 import {
+    CLOSE,
     changeJob,
     changeSilently,
     defineIrAsyncModels,
@@ -31,6 +32,7 @@ import {
     mockNotifications,
     nextMessages,
     sendMessage,
+    startEnded,
     startJob,
 } from "../ir_async_test_helpers";
 
@@ -41,19 +43,12 @@ const ACTION = {
     res_model: "res.partner",
     views: [[false, "list"]],
 };
-const CLOSE = { type: "ir.actions.act_window_close" };
 const DOWNLOAD = { type: "ir.actions.act_url", url: "/web/content/7?download=true" };
 
 async function mountMenu() {
     mockNotifications();
     const env = await makeAsyncJobEnv();
     await mountWithCleanup(AsyncMenu, { env });
-}
-
-async function startEnded(name, state, payload) {
-    const jobId = startJob(name);
-    await changeJob(jobId, state, { payload });
-    return jobId;
 }
 
 test("is hidden for users without jobs", async () => {
