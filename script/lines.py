@@ -1,0 +1,69 @@
+"""Count the lines of code: see script/lines."""
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ADDON = ['engine', 'service', 'models', 'tools', 'controllers', 'cli', 'exceptions.py', 'hooks.py', 'static/src']
+# The kernel is what runs jobs. These files use it, for downloads.
+KERNEL = ('engine', 'service', 'models')
+DOWNLOADS = {'models/base.py', 'models/ir_actions_report.py', 'models/ir_async_download.py', 'models/ir_attachment.py'}
+
+NO_CODE = {
+    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
+WITH_DOCSTRING = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+# In strings and regular expressions, what looks like a comment is none.
+JAVASCRIPT = re.compile(r"""
+    (?P<comment> //[^\n]* | /\*.*?\*/ )
+  | `(?:\\.|[^`\\])*` | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*'
+  | (?<=[(,=:\[!&|?{};])\s*/(?![*/])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/
+""", re.VERBOSE | re.DOTALL)
+
+
+def count_python(source):
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in NO_CODE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
+            lines.difference_update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return len(lines)
+
+
+def count_javascript(source):
+    def replace(match):
+        return re.sub(r'[^\n]', ' ', match[0]) if match['comment'] else match[0]
+
+    return sum(bool(line.strip()) for line in JAVASCRIPT.sub(replace, source).splitlines())
+
+
+COUNT = {'.py': count_python, '.js': count_javascript}
+
+
+def main():
+    paths = [Path(arg).resolve() for arg in sys.argv[1:]] or ADDON
+    files = subprocess.run(
+        ['git', 'ls-files', '--cached', '--others', '--exclude-standard', '--', *paths],
+        check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout.split()
+    totals = Counter()
+    for name in sorted(files):
+        path = ROOT / name
+        if path.suffix in COUNT and path.exists():
+            count = COUNT[path.suffix](path.read_text(encoding='utf-8'))
+            folder = name.split('/')[0]
+            totals[folder] += count
+            totals['kernel'] += count if folder in KERNEL and name not in DOWNLOADS else 0
+            print(f'{count:6} {name}')
+    print()
+    for name, count in totals.most_common():
+        print(f'{count:6} {name}')
+
+
+if __name__ == '__main__':
+    main()
