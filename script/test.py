@@ -123,7 +123,7 @@ class Runner:
         if system.exists():
             # Each process of pytest has a cluster of its own. What has bounds of time runs by itself, afterwards.
             runs = [('', options)] if paths or options else [
-                ('', ['-n', '3', '--dist', 'loadgroup', '-m', 'not alone']), (', alone', ['-m', 'alone'])]
+                ('', ['-n', '3', '--dist', 'loadfile', '-m', 'not alone']), (', alone', ['-m', 'alone'])]
             for how, choice in runs:
                 # Cut there: the packages above can be imported in Odoo alone.
                 self.pytest(

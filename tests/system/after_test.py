@@ -5,7 +5,8 @@ import random
 import time
 
 import pytest
-from harness import LOADED, Server, wait_until
+from harness import Server, wait_until
+from pressure import seconds
 
 from odoo.exceptions import UserError
 from odoo.service.model import retrying
@@ -107,7 +108,9 @@ def test_server_killed_right_after_the_parent(cluster, database, server, tmp_pat
             child_id = env['ir.async'].with_options(after=parent).call(effect.effect, 'child').id
             parent_id = parent.id
         assert database.wait_for(parent_id).state == 'done'
-        assert database.wait_for(child_id, timeout=LOADED + 10).state == 'done'
+        ended = time.time()
+        assert database.wait_for(child_id).state == 'done'
+        assert seconds(ended, time.time()) < 25, "by the second sweep, not by the poll"
     assert database.effects() == {'parent': 1, 'child': 1}
 
 
@@ -201,7 +204,7 @@ def test_fan_out_and_in(database, server, measured):
     measured(f"rows of 1,000: {few_read} read, {few_updated} updated; of 10,000: {many_read} read, {many_updated} updated")
     # claimed, finished, released: three updates a job, and one for each of its two dependencies; some are given back
     assert many_updated < 7 * 10_000
-    assert many_read < 20 * few_read, "ten times as many jobs"
+    assert many_read < 40 * few_read, "ten times as many jobs, not a hundred times; sweeps, once in a while, come on top"
 
 
 @pytest.mark.parametrize('count', [1000])

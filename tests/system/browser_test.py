@@ -8,8 +8,6 @@ from harness import Database, Server, complaints, free_port, wait_until
 from nginx import Nginx
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.xdist_group('browser')  # one process: the assets are made once
-
 GATE = 4711
 EXPECTED = [
     r'ZeroDivisionError|Job \d+ .*failed',  # of the test

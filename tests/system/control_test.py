@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import requests
 from harness import wait_until
+from pressure import seconds
 
 pytestmark = pytest.mark.alone
 
@@ -16,16 +17,6 @@ HTTP = ('--workers=0', '--max-cron-threads=0')
 
 def utc(timestamp):
     return datetime.fromtimestamp(timestamp, timezone.utc).replace(tzinfo=None)
-
-
-def measure(attempts, measurement, limit):
-    """Return the first of some measurements that is below the limit, else the best: others use this machine, too."""
-    results = []
-    for attempt in range(attempts):
-        results.append(measurement(attempt))
-        if results[-1] < limit:
-            break
-    return min(results)
 
 
 def test_dates(cluster, database, server, measured):
@@ -41,34 +32,31 @@ def test_dates(cluster, database, server, measured):
                     found.append(query)
         return found
 
-    def lateness(attempt):
-        name = f'dated {attempt}'
-        at = time.time() + 4
-        database.enqueue('effect', name, options={'at': utc(at)})
-        enqueued = time.time()
+    def lateness():
+        at = time.time() + 12
+        database.enqueue('effect', 'dated', options={'at': utc(at)})
         time.sleep(0.5)
         # one that is enqueued later, but whose date is earlier, wakes them
         earlier = time.time() + 0.5
-        database.enqueue('effect', f'earlier {attempt}', options={'delay': earlier - time.time()})
-        [run] = database.wait_for_run(f'earlier {attempt}')
+        database.enqueue('effect', 'earlier', options={'delay': earlier - time.time()})
+        [run] = database.wait_for_run('earlier')
         assert run.time > earlier - 0.01
-        early_lateness = run.time - earlier
+        early_lateness = seconds(earlier, run.time)
         database.leave()
-        [run] = database.wait_for_run(name)
+        [run] = database.wait_for_run('dated')
         assert run.time > at - 0.01, "not before its date"
-        assert enqueued < at
         # the job that came earlier is over, and everybody asleep
         polls = statements(at - 1.5, at - 0.2)
         assert not polls, polls
         assert statements(at - 0.2, run.time + 1), "the log has what they do"
-        return max(run.time - at, early_lateness)
+        return max(seconds(at, run.time), early_lateness)
 
     for name in (database.name, 'postgres'):
         cluster.sql(f"ALTER DATABASE {name} SET log_statement = 'all'")
     try:
         with server(database):
             assert database.wait_for(database.enqueue('effect', 'warm up')).state == 'done'
-            worst = measure(4, lateness, 0.1)
+            worst = lateness()
     finally:
         cluster.sql("ALTER DATABASE postgres RESET log_statement")
     measured(f"dated jobs start {worst * 1000:.0f} ms after their date")
@@ -84,9 +72,10 @@ def test_many_dates(database, server):
             for name, date in dates.items():
                 env['ir.async'].with_options(at=utc(date)).call(env['test.async.effect'].effect, name)
         assert database.wait_for_all() == {'done': 100}
-    late = [run.time - dates[run.name] for run in database.runs()]
-    assert min(late) > -0.01
-    assert sorted(late)[50] < 0.1, "half of them at least, whatever else this machine does"
+    runs = database.runs()
+    assert min(run.time - dates[run.name] for run in runs) > -0.01
+    late = [seconds(dates[run.name], run.time) for run in runs]
+    assert sorted(late)[50] < 0.1, "half of them at least"
     assert max(late) < 2
 
 
@@ -103,7 +92,8 @@ def test_date_of_a_busy_server(database, server):
             env['ir.async.channel'].create({'name': '*', 'paused': True})
     assert job.state == 'done'
     assert left > 100, "there was a backlog all the time"
-    assert 0 <= run.time - at < 2
+    assert run.time >= at
+    assert seconds(at, run.time) < 2
 
 
 def test_key(database, server, measured):
@@ -146,22 +136,20 @@ def test_key(database, server, measured):
 def test_urgent(database, server, measured):
     """20,000 jobs do not delay one that is urgent."""
     def delay(attempt):
-        started = len(database.runs())
-        before = time.time()
         database.enqueue('effect', f'urgent {attempt}', options={'priority': 0})
         committed = time.time()
         [run] = database.wait_for_run(f'urgent {attempt}')
-        overtaken = sum(before < other.time < run.time for other in database.runs()[started:])
+        overtaken = sum(committed < other.time < run.time for other in database.runs())
         assert overtaken < 400, "jobs that were claimed before it"
-        return run.time - committed
+        return seconds(committed, run.time)
 
     with server(database, workers=2):
         database.enqueue_all('effect', [f'backlog {i}' for i in range(20_000)])
         wait_until(database.runs, "the backlog begins")
-        best = measure(5, delay, 0.2)
+        delays = [delay(attempt) for attempt in range(5)]
         assert database.states()['created'] > 5000, "there was a backlog all the time"
-    measured(f"urgent job behind 20,000: {best * 1000:.0f} ms")
-    assert best < 0.5
+    measured(f"urgent jobs behind 20,000: {', '.join(f'{delay * 1000:.0f}' for delay in delays)} ms")
+    assert sorted(delays)[2] < 0.5
 
 
 def test_retries(database, server, tmp_path):

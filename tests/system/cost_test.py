@@ -24,7 +24,7 @@ def test_cost(cluster, database, server, statements, measured):
             for _i in range(JOBS):
                 env['ir.async'].call(env['test.async.effect'].nothing)
         database.wait_for_all()
-        wait_until(lambda: not database.backends("state LIKE 'idle in transaction%%'"), "nobody is left in a transaction", 3)
+        wait_until(lambda: not database.backends("state LIKE 'idle in transaction%%'"), "nobody is left in a transaction")
         executed = [statement for _worker, statement in statements(database.name)[start:]]
         notified = notifications() - notified
     database.leave()
@@ -35,8 +35,11 @@ def test_cost(cluster, database, server, statements, measured):
     assert len(executed) < 5.5 * JOBS, "four round trips, and one or two for each claim"
     assert executed.count('COMMIT') >= JOBS, "each in its own transaction"
     assert len([statement for statement in executed if 'RESET ALL' in statement]) >= JOBS, "each as on a new connection"
-    assert rows().dead < 2.02 * JOBS
-    assert notified < 10
+    # One that was claimed for a worker that is not soon free goes back, with a row and a notification more.
+    claims = database.value("SELECT sum(claims) FROM ir_async")
+    assert claims < 1.5 * JOBS
+    assert rows().dead < 2.02 * claims
+    assert notified < 10 + claims - JOBS
 
 
 def test_connection(database, server):

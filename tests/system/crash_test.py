@@ -6,6 +6,7 @@ import time
 
 import pytest
 from harness import wait_until
+from pressure import seconds
 
 pytestmark = pytest.mark.alone
 
@@ -47,9 +48,9 @@ def test_worker_killed(database, server, tmp_path, measured, workers):
         _first, second = database.wait_for_run('job', 2)
         gate.touch()
         job = database.wait_for(job_id)
-    assert (job.state, job.deaths, job.attempts, job.claims) == ('done', 1, 1, 2)
+    assert (job.state, job.deaths, job.attempts, job.starts) == ('done', 1, 1, 2)
     assert database.effects() == {'job before': 1, 'job after': 1}
-    assert second.time - killed < 2
+    assert seconds(killed, second.time) < 2
     measured(f"kill -9 of one of {workers} workers to the next attempt: {second.time - killed:.2f} s")
 
 
@@ -62,9 +63,10 @@ def test_worker_killed_in_sql(database, server):
         killed = kill(odoo, first)
         _first, second = database.wait_for_run('job', 2)
         assert database.wait_for(job_id).state == 'done'
-        wait_until(lambda: not database.backends(f"pid = {sleeping[0].pid}"), "the backend is gone", 2)
+        wait_until(lambda: not database.backends(f"pid = {sleeping[0].pid}"), "the backend is gone")
+        gone = time.time()
     assert database.effects() == {'job': 1}
-    assert second.time - killed < 2
+    assert seconds(killed, max(second.time, gone)) < 2
 
 
 def test_lethal_job(database, server):
@@ -121,12 +123,13 @@ def test_claim_lost(cluster, database, server, tmp_path, commits, second_ends):
             other.suspend()
             gate.touch()
             late.resume()
-        wait_until(lambda: re.search(rf' {late.pid} .* Job {job_id} .* (taken away|interrupted)', odoo.log), "the late worker gives up")
+        gave_up = rf' {late.pid} .* [Jj]ob {job_id} .* (taken away|interrupted|with its connection)'
+        wait_until(lambda: re.search(gave_up, odoo.log), "the late worker gives up")
         if not second_ends:
             assert 'job after' not in database.effects()
             other.resume()
         job = database.wait_for(job_id)
-        assert (job.state, job.claims, job.attempts, job.deaths) == ('done', 2, 1, 0)
+        assert (job.state, job.attempts, job.deaths) == ('done', 1, 0)
     assert len(database.runs('job')) == 2
     # What was committed when the claim was not lost yet, stays.
     assert database.effects() == {'job before': 2 if commits else 1, 'job after': 1}

@@ -20,8 +20,6 @@ from nginx import Nginx
 from PIL import Image
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.xdist_group('export_browser')  # one process: the assets are made once
-
 PARTNERS = 200_000
 MEMORY = 300 << 20
 FIELDS = ['name', 'email', 'phone', 'street', 'city', 'zip', 'ref', 'country_id', 'create_date', 'color']

@@ -28,7 +28,6 @@ ODOO = [sys.executable, os.environ['IR_ASYNC_ODOO']]
 # They end when pytest does, were it killed.
 WITH_US = ['setpriv', '--pdeathsig']
 TIMEOUT = 60  # seconds to wait for what takes one or two; others use this machine, too
-LOADED = 15  # seconds within which happens what takes one or two, and without a wake-up a minute, while others use this machine
 LIVE = ('waiting', 'created', 'processing')
 
 

@@ -6,6 +6,7 @@ import pytest
 import requests
 import websocket
 from harness import wait_until
+from pressure import seconds
 
 pytestmark = pytest.mark.alone
 
@@ -60,7 +61,6 @@ def test_progress(database, server, measured):
     """It is told a few times a second, however often it is reported, and is there at once."""
     with server(database, args=THREADED, expected=['Job .* failed']) as odoo, Client(odoo, database) as client:
         for fail in (False, True):
-            begin = time.time()
             job_id = notify(database, 'report', f'job {fail}', 2, fail)
             job = wait_until(lambda job_id=job_id: database.sql(
                 "SELECT job.state, progress.done, (SELECT count(*) FROM test_async_effect) AS effects FROM ir_async job"
@@ -74,7 +74,7 @@ def test_progress(database, server, measured):
             progress = [(when, told_['progress']) for when, told_ in told if told_.get('progress')]
             [run] = database.wait_for_run(f'job {fail}')
             assert 4 <= len(progress) <= 15, "two seconds, in which 20,000 were reported"
-            assert progress[0][0] - run.time < 1, "at once"
+            assert seconds(run.time, progress[0][0]) < 1, "at once"
             done = [report['done'] for _time, report in progress]
             assert done == sorted(done)
             assert all(report['total'] == 20_000 and report['message'] for _time, report in progress)
@@ -91,10 +91,9 @@ def test_progress(database, server, measured):
                 assert reported >= 10_000
                 measured(f"progress: {reported} reported, {len(progress)} told, the first after "
                          f"{(progress[0][0] - run.time) * 1000:.0f} ms")
-            assert time.time() - begin < 30
         assert 'tries left' not in odoo.log, "it never conflicts with the job"
     assert database.effects() == {'job False': 1, f'failed {job_id}': 1}
-    assert all(job.claims == 1 for job in map(database.job, (1, 2)))
+    assert all(job.starts == 1 for job in map(database.job, (1, 2)))
 
 
 def test_cancel_by_the_user(database, server):
@@ -105,6 +104,6 @@ def test_cancel_by_the_user(database, server):
         begin = time.time()
         client.rpc('/web/dataset/call_button/ir.async/cancel', model='ir.async', method='cancel', args=[[job_id]], kwargs={})
         told = client.notifications(lambda told: told['state'] == 'cancelled')
-        assert told[-1][0] - begin < 2
+        assert seconds(begin, told[-1][0]) < 2
         assert database.job(job_id).state == 'cancelled'
     assert not database.effects()
