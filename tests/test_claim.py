@@ -2,11 +2,15 @@
 from contextlib import contextmanager
 from unittest.mock import ANY, patch
 
+from psycopg2.extensions import AsIs
+
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine import fence
 from odoo.addons.ir_async.engine.claim import MAX_MARKS, SCAN_INTERVAL
 from odoo.addons.ir_async.engine.job import Outcome
 from odoo.addons.ir_async.engine.maintenance import BUSY_SWEEP_INTERVAL
+from odoo.addons.ir_async.engine.origin import COUNT_COPIES, EXPRESSIONS, IS_PERMITTED
+from odoo.addons.ir_async.engine.session import LOOK
 from odoo.addons.ir_async.tools.options import MAX_INT
 
 
@@ -152,6 +156,20 @@ class TestClaimPlan(QueueCase):
         for rows, statement in explained:
             self.assertLess(rows, 300, statement)
         self.assertEqual([job.id for job in self.session.claim(2)], due.ids)
+
+    def test_opening(self):
+        """A worker that comes to a database reads none of the jobs that ended there."""
+        self.fill(2000, 'done')
+        self.env.cr.execute("ANALYZE ir_async")
+        self.env.cr.execute(IS_PERMITTED)
+        [is_permitted] = self.env.cr.fetchone()
+        origin = self.session.origin
+        with self.rows_read() as explained:
+            self.session.execute(LOOK, {'process_key': 0, 'origin': AsIs(EXPRESSIONS[is_permitted])})
+            self.session.execute(COUNT_COPIES, {'origin': origin, 'max': 1000})
+        self.assertEqual(len(explained), 2)
+        for rows, statement in explained:
+            self.assertLess(rows, 100, statement)
 
     def test_vacuum(self):
         """Months of finished jobs do not keep the rest of the table from being cleaned up."""
