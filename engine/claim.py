@@ -111,13 +111,15 @@ class Claim:
             'claim', CLAIM + self._session.columns, self._session.params(),
             limit, [priority for priority, _id in starts], [id_ for _priority, id_ in starts], ends))
 
-    def claim_one(self, job_id):
-        """Claim one certain job that waits for nothing but a worker.
 
-        :rtype: list[Job]
-        """
-        rows = self._session.execute(CLAIM_ONE + self._session.all_columns, self._session.params(job_id=job_id))
-        return [Job(*row) for row in rows]
+def claim_one(session, job_id):
+    """Claim one certain job that waits for nothing but a worker; all that running it takes is read.
+
+    :param Session session: the session
+    :param int job_id: the job
+    :rtype: list[Job]
+    """
+    return [Job(*row) for row in session.execute(CLAIM_ONE + session.all_columns, session.params(job_id=job_id))]
 
 
 def in_order(jobs):

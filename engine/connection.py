@@ -29,6 +29,8 @@ LIVE_PROCESSES = f"""
        AND database = (SELECT oid FROM pg_database WHERE datname = 'postgres')
 """
 
+DURABLE = "SET LOCAL synchronous_commit = on;"  # before the statement that must outlive a crash of the server
+
 # Both ends must notice within seconds that the other host vanished. The server releases the locks of a dead worker then,
 # and the client does not wait for ever on a connection that is half open.
 CLIENT_LIMITS = {

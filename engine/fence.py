@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 
+from .connection import DURABLE
 from .job import BEGUN
 
 # `state = 'processing'` is implied and left out on purpose: with it, PostgreSQL would walk the index of the jobs that are
@@ -129,3 +130,27 @@ def token(job):
     :rtype: dict
     """
     return {'id': job.id, 'session': job.session, 'claims': job.claims}
+
+
+def holds(session, job):
+    """Return whether the claim of a job still holds.
+
+    :param Session session: the session that claimed it
+    :param Job job: the job
+    :rtype: bool
+    """
+    return bool(session.execute(LOOK_UP, token(job)))
+
+
+def fence_off(session, job, reason=None, debug=None):
+    """Take a job from its own method: from then on the method can commit nothing.
+
+    :param Session session: the session that claimed it
+    :param Job job: the running job
+    :param str reason: ``cancel`` or ``timeout``, for whoever ends it
+    :param str debug: where its method stood
+    :return: the job with its new claim; None when it has ended by itself
+    :rtype: Job | None
+    """
+    rows = session.execute(DURABLE + RAISE, {**token(job), 'reason': reason, 'debug': debug})
+    return job._replace(claims=rows[0][0]) if rows else None

@@ -100,22 +100,29 @@ class Rescue:
         young = [seen + GRACE - now for key, seen in self._seen.items() if key not in due]
         return changed, min(young, default=None)
 
-    def charge(self, job_id, session, claims):
-        """Charge a job with the death of the worker that ran its method, and put it back into the queue.
 
-        :param int job_id: the job
-        :param int session: the key of the dead worker's session
-        :param int claims: the number of its claim
-        :return: the ids of the jobs that changed
-        :rtype: set[int]
-        """
-        return self._session.change(CHARGE, {'id': job_id, 'session': session, 'claims': claims})
+def charge(session, job_id, key, claims):
+    """Charge a job with the death of the worker that ran its method, and put it back into the queue.
 
-    def take_over(self, job_id, session, claims, reason):
-        """Claim a job that a dead worker still has, to end it.
+    :param Session session: the session that does so
+    :param int job_id: the job
+    :param int key: that of the dead worker's session
+    :param int claims: the number of its claim
+    :return: the ids of the jobs that changed
+    :rtype: set[int]
+    """
+    return session.change(CHARGE, {'id': job_id, 'session': key, 'claims': claims})
 
-        :param str reason: ``cancel`` or ``timeout``, should the row not say so already
-        :rtype: list[Job]
-        """
-        params = self._session.params(id=job_id, session=session, claims=claims, reason=reason)
-        return [Job(*row) for row in self._session.execute(TAKE_OVER + self._session.all_columns, params)]
+
+def take_over(session, job_id, key, claims, reason):
+    """Claim a job from a worker that is stopped, or dead, to end it.
+
+    :param Session session: the session that claims it
+    :param int job_id: the job
+    :param int key: that of the other session, or this one's own
+    :param int claims: the number of its claim
+    :param str reason: ``cancel`` or ``timeout``, should the row not say so already
+    :rtype: list[Job]
+    """
+    params = session.params(id=job_id, session=key, claims=claims, reason=reason)
+    return [Job(*row) for row in session.execute(TAKE_OVER + session.all_columns, params)]

@@ -1,4 +1,7 @@
-"""The presence of a worker in one database: register, execute, close.
+"""The presence of a worker in one database: open, execute, schedule, close.
+
+A session runs the parts of the engine that keep a state between two claims: claims, channels, children, orphans, maintenance.
+The other changes of a job's state are functions that are given the session: :mod:`.fence`, :mod:`.release`, :mod:`.rescue`.
 
 All statements run on one connection of its own. READ COMMITTED: at Odoo's REPEATABLE READ a quarter of the claims would
 fail, since SKIP LOCKED passes over rows that are locked, but not over rows that were claimed and committed since the
@@ -13,7 +16,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import socket
 import threading
 
 import psycopg2
@@ -23,33 +25,22 @@ from ..exceptions import PoolerFound
 from ..tools.config import settings
 from .channels import Channels
 from .claim import HERE, NOW, READY, Claim
-from .connection import (
-    LIVE_SESSIONS,
-    LOCK_CLASS,
-    array,
-    connect_worker,
-    is_descriptor_closed,
-)
+from .connection import DURABLE, connect_worker, is_descriptor_closed
 from .dependencies import Dependencies
-from .fence import ARE_THERE, LOOK_UP, RAISE, token
-from .job import BEGUN, CLAIMED, PUBLISHED, StateChange
+from .fence import ARE_THERE
+from .job import BEGUN, CLAIMED, StateChange
 from .maintenance import Maintenance
-from .notifier import notifier
-from .origin import (
-    EXPRESSIONS,
-    IS_PERMITTED,
-    is_same_version,
-    warn_of_copies,
-)
+from .origin import EXPRESSIONS, IS_PERMITTED, is_same_version, warn_of_copies
 from .process import server_pid, start_of
+from .registration import CLOSE, register
 from .rescue import Rescue
-from .serving import database, served_database, serving
+from .serving import database
 
 _logger = logging.getLogger(__name__)
 
 STOP_CHANNEL = 'ir_async_stop'  # NOTIFYed in the database of the job, with its id: a hint, the row decides
 
-# A claim may be lost in a crash: its session is gone then, too. So it need not wait for the disk. An outcome must.
+# A claim may be lost in a crash: its session is gone then, too. So it need not wait for the disk. What must is `DURABLE`.
 # All statements are look-ups in indexes, in their order. The planner must not be misled by statistics from when the queue
 # was empty, nor plan prepared statements again and again; JIT must not compile what these settings make look costly.
 PLANNER = {
@@ -57,7 +48,6 @@ PLANNER = {
     'enable_sort': 'off', 'plan_cache_mode': 'force_generic_plan', 'jit': 'off',
     'default_transaction_isolation': 'read committed', 'default_transaction_read_only': 'off',
 }
-DURABLE = "SET LOCAL synchronous_commit = on;"
 
 VERSIONS = f"""
     SELECT (SELECT json_object_agg(name, latest_version) FROM ir_module_module WHERE name IN ('base', 'ir_async')),
@@ -73,56 +63,6 @@ LOOK = f"""
            EXISTS (SELECT FROM ir_async_worker WHERE process_key = %(process_key)s AND database = {database('%(origin)s')})
 """
 
-# A row whose lock is gone is that of a session that ended: the lock is taken first. Rows that say who serves this database
-# stay; rows that jobs still refer to stay until these are rescued.
-FORGET = f"""
-    DELETE FROM ir_async_worker
-     WHERE (process_key = %(process_key)s OR id NOT IN (SELECT id FROM ({serving('%(origin)s')}) AS worker))
-       AND id NOT IN ({LIVE_SESSIONS})
-       AND id NOT IN (SELECT session FROM ir_async WHERE state = 'processing')
-"""
-REGISTER = f"""
-    INSERT INTO ir_async_worker (id, host, pid, process_key, channels, database)
-         SELECT key, %(host)s, %(pid)s, %(process_key)s, %(channels)s, {served_database('%(origin)s')}
-           FROM nextval('ir_async_worker_id_seq') AS key
-          WHERE pg_try_advisory_lock({LOCK_CLASS}, key::int)
-      RETURNING id
-"""
-CLOSE = """
-    UPDATE ir_async_worker SET closed = true
-     WHERE id = %(key)s AND NOT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND session = %(key)s)
-"""
-RUNNING = """
-    UPDATE ir_async_worker
-       SET running_job_id = %s, process_start = %s, server_pid = %s, server_start = %s
-     WHERE id = %s
-"""
-RELEASE = f"""
-    WITH mine AS (
-        SELECT id
-          FROM ir_async
-         WHERE id = ANY(%(ids)s::int[]) AND session = %(session)s
-    FOR NO KEY UPDATE SKIP LOCKED
-    )
-    UPDATE ir_async job
-       SET state = 'created',
-           session = NULL,
-           revision = revision + 1,
-           starts = starts + %(starts)s,
-           payload = coalesce(%(payload)s, payload),
-           claims = coalesce(%(shown_claims)s, claims),
-           date_start = CASE WHEN %(starts)s > 0 THEN date_start END,
-           date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + %(delay)s * interval '1 second'
-     WHERE job.id = ANY(ARRAY(SELECT id FROM mine))
- RETURNING {PUBLISHED}
-"""
-FAIL = f"""
-    UPDATE ir_async job
-       SET state = 'failed', session = NULL, revision = revision + 1, attempts = attempts + 1, starts = starts + 1,
-           payload = %(payload)s, date_done = clock_timestamp() AT TIME ZONE 'UTC'
-     WHERE id = %(id)s AND session = %(session)s
- RETURNING {PUBLISHED}
-"""
 SIGNALS = """
     SELECT quote_ident(relname) FROM pg_class
      WHERE relname ~ '^orm_signaling_' AND relkind = 'r' AND relnamespace = current_schema()::regnamespace
@@ -185,7 +125,8 @@ class Session:
                 delay = None if delay is None else float(delay)
                 is_due = always or is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
                 if is_due or (process_key and not is_known):  # also without jobs: others ask whether anybody serves this database
-                    session = cls(dbname, connection, cls._register(cr, origin, process_key))
+                    cr.execute(f"LISTEN {STOP_CHANNEL}")
+                    session = cls(dbname, connection, register(cr, origin, process_key))
                     warn_of_copies(cr, dbname, session.origin)
                 if not is_due and session:
                     session.close()
@@ -204,20 +145,11 @@ class Session:
         [[origin]] = self.execute(f"SELECT {EXPRESSIONS[is_permitted]}")
         return origin
 
-    @staticmethod
-    def _register(cr, origin, process_key=None):
-        cr.execute(f"LISTEN {STOP_CHANNEL}")
-        params = {
-            'origin': origin, 'process_key': process_key, 'host': socket.gethostname(), 'pid': os.getpid(),
-            'channels': ','.join(settings().channels) or None,
-        }
-        cr.execute(FORGET, params)
-        # A key is taken where the module was installed anew, and sessions of before live.
-        row = None
-        while not row:
-            cr.execute(REGISTER, params)
-            row = cr.fetchone()
-        return row[0]
+    @functools.cached_property
+    def process(self):
+        """When this process was started, the id of its server, and when that was started."""
+        server = server_pid()
+        return start_of(os.getpid()), server, start_of(server)
 
     @property
     def server_version(self):
@@ -290,108 +222,6 @@ class Session:
         """The columns that a claim of one certain job returns: also what is read when it begins."""
         return f"{self.columns}, {', '.join(BEGUN.values())}"
 
-    # ------------------------------------------------------------
-    # Jobs
-    # ------------------------------------------------------------
-
-    def claim(self, limit):
-        """Claim the next jobs for this worker, in the order in which to run them.
-
-        :param int limit: how many at most
-        :rtype: list[Job]
-        """
-        return self._channels.claim(limit) or self._claim.claim(limit) or self._channels.claim(limit, even_after_plain=True)
-
-    def claim_one(self, job_id):
-        """Claim one certain job that waits for nothing but a worker; all that running it takes is read.
-
-        :rtype: list[Job]
-        """
-        return self._claim.claim_one(job_id)
-
-    def wake(self):
-        """Note that something may have changed: it is owed a look."""
-        self._claim.wake()
-        self._maintenance.wake()
-
-    def maintain(self, is_busy=False):
-        """Do what nobody else does: see :mod:`~odoo.addons.ir_async.engine.maintenance`."""
-        return self._maintenance.maintain(is_busy)
-
-    def unblock(self, parents=None):
-        """Put the children of jobs that ended well into the queue."""
-        changed = self._dependencies.unblock(parents)
-        self._maintenance.wake()  # some may have been locked
-        return changed
-
-    def release(self, jobs, starts=0, delay=None, payload=None, shown_claims=None):
-        """Put jobs back into the queue; but for those that somebody has locked.
-
-        :param list[Job] jobs: the jobs
-        :param int starts: how often their method was begun since they were claimed
-        :param float delay: seconds until they are tried again; at once by default
-        :param str payload: why, as the error of an RPC; JSON
-        :param int shown_claims: how often the job was claimed, if it was taken from its method since
-        :return: the ids of those that were
-        :rtype: set[int]
-        """
-        released = self.change(RELEASE, {
-            'ids': array(job.id for job in jobs), 'session': self.key, 'starts': starts, 'delay': delay, 'payload': payload,
-            'shown_claims': shown_claims})
-        if released and not delay:
-            notifier.notify(self.dbname)
-        return released
-
-    def holds(self, job):
-        """Return whether the claim of a job still holds.
-
-        :param Job job: the job
-        :rtype: bool
-        """
-        return bool(self.execute(LOOK_UP, token(job)))
-
-    def fence_off(self, job, reason=None, debug=None):
-        """Take a job from its own method: from then on the method can commit nothing.
-
-        :param Job job: the running job
-        :param str reason: ``cancel`` or ``timeout``, for whoever ends it
-        :param str debug: where its method stood
-        :return: the job with its new claim; None when it has ended by itself
-        :rtype: Job | None
-        """
-        rows = self.execute(DURABLE + RAISE, {**token(job), 'reason': reason, 'debug': debug})
-        return job._replace(claims=rows[0][0]) if rows else None
-
-    def note_running(self, job, key=None):
-        """Note which job runs where no parent would report a death: in a cron worker.
-
-        :param Job job: the job; None when it has ended
-        :param int key: of the session, by default this one
-        """
-        self.execute(RUNNING, [job and job.id, *self._process, key or self.key])
-
-    @functools.cached_property
-    def _process(self):
-        """Which process this is, and which its server."""
-        server = server_pid()
-        return start_of(os.getpid()), server, start_of(server)
-
-    def fail(self, job, payload):
-        """End a job as failed when nothing else worked.
-
-        :param Job job: the job
-        :param str payload: the error, JSON
-        """
-        self.change(FAIL, {'id': job.id, 'session': self.key, 'payload': payload})
-
-    def take_over(self, job_id, session, claims, reason):
-        """Claim a job from a worker that is stopped, to end it: see :class:`~odoo.addons.ir_async.engine.rescue.Rescue`."""
-        return self._rescue.take_over(job_id, session, claims, reason)
-
-    def charge(self, job_id, session, claims):
-        """Charge a job with the death of the worker that ran its method."""
-        return self._rescue.charge(job_id, session, claims)
-
     def stop_reason(self, job):
         """Return why a running job of this session is to be stopped, if it is: the row decides.
 
@@ -415,6 +245,33 @@ class Session:
             return hinted
         finally:
             self._lock.release()
+
+    # ------------------------------------------------------------
+    # Schedule
+    # ------------------------------------------------------------
+
+    def claim(self, limit):
+        """Claim the next jobs for this worker, in the order in which to run them.
+
+        :param int limit: how many at most
+        :rtype: list[Job]
+        """
+        return self._channels.claim(limit) or self._claim.claim(limit) or self._channels.claim(limit, even_after_plain=True)
+
+    def wake(self):
+        """Note that something may have changed: it is owed a look."""
+        self._claim.wake()
+        self._maintenance.wake()
+
+    def maintain(self, is_busy=False):
+        """Do what nobody else does: see :mod:`~odoo.addons.ir_async.engine.maintenance`."""
+        return self._maintenance.maintain(is_busy)
+
+    def unblock(self, parents=None):
+        """Put the children of jobs that ended well into the queue."""
+        changed = self._dependencies.unblock(parents)
+        self._maintenance.wake()  # some may have been locked
+        return changed
 
     @property
     def has_waiting(self):

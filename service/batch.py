@@ -7,6 +7,7 @@ import time
 from collections import deque
 
 from ..engine.claim import CLAIM_TIME
+from ..engine.release import release
 from ..tools.config import settings
 from .execution import Execution
 from .obituary import Obituary
@@ -63,7 +64,7 @@ class Batch:
         """Put the jobs that did not begin back into the queue; those that somebody has locked stay in hand."""
         with self.lock:
             if self._prefetched:
-                released = self.session.release([execution.job for execution in self._prefetched])
+                released = release(self.session, [execution.job for execution in self._prefetched])
                 self._prefetched = deque(
                     execution for execution in self._prefetched if execution.job.id not in released)
 

@@ -10,6 +10,8 @@ import psycopg2
 from odoo.modules.registry import Registry
 from odoo.tools import config
 
+from ..engine.claim import claim_one
+from ..engine.registration import note_running
 from ..engine.session import Session
 from .execution import Execution
 from .hosting import awaited, is_prefork, is_stopping, replace
@@ -51,7 +53,7 @@ def run_one(dbname, job_id):
         raise CannotRun(msg)
     with _runner(session) as runner:
         Registry(dbname)
-        jobs = session.claim_one(job_id)
+        jobs = claim_one(session, job_id)
         for job in jobs:
             runner.prepare(job)
             runner.run(Execution(job))
@@ -127,9 +129,9 @@ def _run(session, runner, job, end):
     execution.deadline = min(filter(None, [limit and begin + limit, end]), default=None)
     try:
         # Should this process die, and its server live, the next run charges the job.
-        session.note_running(job)
+        note_running(session, job)
         Standby(session, runner, execution).run()
-        session.note_running(None)
+        note_running(session, None)
     except psycopg2.Error:  # the connection was cut, this process lives
         take_note_back(session)
         raise

@@ -21,7 +21,9 @@ from odoo.modules.registry import Registry
 from odoo.service.model import retrying
 
 from ..engine.errors import Kind, kind_of
+from ..engine.fence import holds
 from ..engine.job import Outcome, StateChange
+from ..engine.release import fail, release
 from ..exceptions import ClaimLost, JobInterrupted, JobTimeout, RetryJob
 from ..tools.config import settings
 from .cursor import JobCursor, JobPool, has_lost_server
@@ -111,7 +113,7 @@ class Runner:
             except BaseException as exc:  # noqa: BLE001 -- sys.exit() in a job ends the job, not the worker
                 # A claim that seems lost is looked up: the method may raise anything.
                 if type(exc) is _CannotBegin or (
-                        type(exc) in (ClaimLost, JobInterrupted) and not self.session.holds(execution.job)):
+                        type(exc) in (ClaimLost, JobInterrupted) and not holds(self.session, execution.job)):
                     raise
                 self._settle(execution, exc, begin)
             else:
@@ -215,11 +217,11 @@ class Runner:
         except (_CannotBegin, psycopg2.Error):
             raise
         except BaseException as second:  # noqa: BLE001 -- there must be an end
-            if type(second) in (ClaimLost, JobInterrupted) and not self.session.holds(execution.job):
+            if type(second) in (ClaimLost, JobInterrupted) and not holds(self.session, execution.job):
                 raise
             # Nothing from here on looks at an exception, but where whatever that raises is caught.
             _logger.error("The failure of job %s could not be handled\n%s", execution.job, safe_traceback(second))
-            self.session.fail(execution.job, minimal_payload(exc))
+            fail(self.session, execution.job, minimal_payload(exc))
 
     def _handle(self, execution, exc, begin):
         """Decide what becomes of a job whose method, or whose end, raised."""
@@ -240,7 +242,7 @@ class Runner:
             except BaseException as second:  # noqa: BLE001 -- whatever it is, the job ends
                 if kind_of(second) is Kind.METHOD:
                     _logger.error("The failure of job %s could not be recorded in full\n%s", job, safe_traceback(second))
-                    self.session.fail(job, minimal_payload(exc))
+                    fail(self.session, job, minimal_payload(exc))
                     return
                 self._send_back(execution, second)
             else:
@@ -262,7 +264,7 @@ class Runner:
         delay = min(MAX_DELAY, 0.5 * 1.3 ** min(setbacks(execution), 40)) * random.uniform(0.2, 1)
         _logger.info("Job %s goes back into the queue for %.1fs: %s", job, delay, first_line(exc))
         # The claim is looked up, not concluded from an error.
-        if not self.session.release([job], starts=execution.starts, delay=delay, payload=minimal_payload(exc)):
+        if not release(self.session, [job], starts=execution.starts, delay=delay, payload=minimal_payload(exc)):
             if not self.session.execute("SELECT FROM ir_async WHERE id = %s AND session = %s", [job.id, self.session.key]):
                 raise ClaimLost from exc
             msg = f"somebody has job {job} locked"  # it is found again without this session

@@ -16,6 +16,10 @@ import time
 import psycopg2
 
 from ..engine.errors import Kind, kind_of
+from ..engine.fence import fence_off
+from ..engine.registration import note_running
+from ..engine.release import release
+from ..engine.rescue import take_over
 from ..engine.session import Session
 from ..exceptions import JobInterrupted
 from ..tools.config import settings
@@ -102,12 +106,12 @@ class Standby:
         execution = self._execution
         if not execution.ended:
             debug = where_it_is(self._thread) if reason == 'timeout' else None
-            job = self._session.fence_off(execution.job, None if reason == 'shutdown' else reason, debug)
+            job = fence_off(self._session, execution.job, None if reason == 'shutdown' else reason, debug)
             if not job:
                 return False
             _logger.info("Job %s is interrupted: %s", job, reason)
             execution.fenced = job, reason
-            self._session.note_running(None)  # from here on, the end of this process is nobody's fault
+            note_running(self._session, None)  # from here on, the end of this process is nobody's fault
         elif not is_prefork():
             return True  # its hooks do not end: they end with the server
         self._interrupt()
@@ -146,10 +150,10 @@ class Standby:
         execution = self._execution
         (job, reason), execution.fenced = execution.fenced, None
         if reason == 'shutdown':
-            self._session.release([job], starts=execution.starts, shown_claims=execution.job.claims)
+            release(self._session, [job], starts=execution.starts, shown_claims=execution.job.claims)
             return
         limit = execution.deadline and round(execution.deadline - self._begin)
-        for taken in self._session.take_over(job.id, job.session, job.claims, reason):
+        for taken in take_over(self._session, job.id, job.session, job.claims, reason):
             conclude(self._session, taken, execution.starts, execution.job.claims, limit)
 
 
@@ -158,5 +162,5 @@ def take_note_back(session):
     with contextlib.suppress(psycopg2.Error):
         other, _delay = Session.open(session.dbname)
         if other:
-            other.note_running(None, session.key)
+            note_running(other, None, session.key)
             other.close()

@@ -14,6 +14,9 @@ import signal
 import psutil
 import psycopg2
 
+from ..engine.fence import fence_off
+from ..engine.release import release
+from ..engine.rescue import take_over
 from ..exceptions import JobInterrupted
 from ..tools.config import settings
 from .batch import INTERRUPT_TIME
@@ -53,7 +56,7 @@ def stop_job(batch, execution, reason, thread):
             _logger.warning("This worker lost the claim of job %s with its connection: it runs again", execution.job)
         else:
             try:
-                job = batch.session.fence_off(execution.job, reason if is_outcome else None, debug)
+                job = fence_off(batch.session, execution.job, reason if is_outcome else None, debug)
             except psycopg2.Error as exc:  # the next worker writes the outcome; the job is free once the session is over
                 _logger.info("Job %s could not be taken from its method: %s", execution.job, exc)
             else:
@@ -83,9 +86,9 @@ def _restore(batch, execution):
 def _conclude(batch, job, reason, execution):
     signal.setitimer(signal.ITIMER_REAL, 10)  # it may wait for a lock
     if reason == 'shutdown':
-        batch.session.release([job], starts=execution.starts, shown_claims=execution.job.claims)
+        release(batch.session, [job], starts=execution.starts, shown_claims=execution.job.claims)
         return
-    [taken] = batch.session.take_over(job.id, job.session, job.claims, reason)
+    [taken] = take_over(batch.session, job.id, job.session, job.claims, reason)
     conclude(batch.session, taken, execution.starts, execution.job.claims)
 
 

@@ -27,6 +27,7 @@ from odoo.tools import config
 from ..engine.claim import CLAIM_TIME
 from ..engine.errors import Kind, kind_of
 from ..engine.notifier import notifier
+from ..engine.rescue import charge, take_over
 from ..exceptions import JobInterrupted
 from ..tools.config import settings
 from .batch import INTERRUPT_TIME, Batch
@@ -322,8 +323,8 @@ class WorkerAsync(Worker):
         claim = obituary.job_id, obituary.session, obituary.claims
         if not obituary.cause:
             _logger.info("A worker died while it ran job %s of %s", obituary.job_id, obituary.dbname)
-            database.session.charge(*claim)
-        elif jobs := database.session.take_over(*claim, obituary.cause):
+            charge(database.session, *claim)
+        elif jobs := take_over(database.session, *claim, obituary.cause):
             conclude(database.session, jobs[0], 1, obituary.shown_claims)
 
     def _run_batch(self, database, jobs):

@@ -7,6 +7,7 @@ from unittest.mock import patch
 from odoo.tests import RecordCapturer, TransactionCase
 
 from odoo.addons.ir_async.engine import fence
+from odoo.addons.ir_async.engine.claim import claim_one
 from odoo.addons.ir_async.engine.session import Session
 from odoo.addons.ir_async.exceptions import ClaimLost
 from odoo.addons.ir_async.service.execution import Execution
@@ -161,7 +162,7 @@ class _TestSession(Session):
           ORDER BY date_scheduled NULLS FIRST, priority, id
              LIMIT 1
         """, [self.origin, after_id, tuple(aside)])
-        return self.claim_one(*rows[0])[0] if rows else None
+        return claim_one(self, *rows[0])[0] if rows else None
 
     def attempts(self, job):
         [[attempts]] = self.execute("SELECT attempts FROM ir_async WHERE id = %s", [job.id])

@@ -10,6 +10,7 @@ from odoo.addons.ir_async.engine import claim, fence, maintenance, rescue
 from odoo.addons.ir_async.engine.connection import LOCK_CLASS
 from odoo.addons.ir_async.engine.job import Outcome
 from odoo.addons.ir_async.engine.origin import origin_expression
+from odoo.addons.ir_async.engine.registration import register
 from odoo.addons.ir_async.engine.session import PLANNER, Session
 from odoo.addons.ir_async.exceptions import ClaimLost
 from odoo.addons.ir_async.service.execution import Execution
@@ -62,7 +63,7 @@ class QueueCase(AsyncCase):
         with self.env.cr._cnx.cursor() as cr:
             for name, value in PLANNER.items():
                 cr.execute(f"SET LOCAL {name} = '{value}'")  # pylint: disable=sql-injection
-            session = InnerSession(self.env.cr.dbname, self.env.cr._cnx, Session._register(cr, AsIs(origin_expression(cr))))
+            session = InnerSession(self.env.cr.dbname, self.env.cr._cnx, register(cr, AsIs(origin_expression(cr))))
         self.addCleanup(session.execute, "SELECT pg_advisory_unlock_all()")
         self.addCleanup(session.execute, "DEALLOCATE ALL")
         return session

@@ -2,6 +2,7 @@ from odoo.exceptions import AccessError, UserError
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
+from odoo.addons.ir_async.engine.claim import claim_one
 
 
 class TestAfter(QueueCase):
@@ -14,7 +15,7 @@ class TestAfter(QueueCase):
     def run_one(self, job, state='done', **kwargs):
         """Claim a certain job and end it, the worker's way."""
         self.Async.flush_model()
-        [claimed] = self.session.claim_one(job.id)
+        [claimed] = claim_one(self.session, job.id)
         self.finish(claimed, state, **kwargs)
         if claimed.has_children:
             self.session.unblock([claimed.id])
@@ -23,7 +24,7 @@ class TestAfter(QueueCase):
     def end(self, job, state):
         """Have a job end, with nobody there to tell its children."""
         self.Async.flush_model()
-        [claimed] = self.session.claim_one(job.id)
+        [claimed] = claim_one(self.session, job.id)
         self.finish(claimed, state)
 
     # ------------------------------------------------------------

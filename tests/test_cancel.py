@@ -5,7 +5,9 @@ from odoo.tests import new_test_user
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
+from odoo.addons.ir_async.engine.claim import claim_one
 from odoo.addons.ir_async.engine.job import Outcome
+from odoo.addons.ir_async.engine.release import release
 from odoo.addons.ir_async.exceptions import ClaimLost
 
 
@@ -48,7 +50,7 @@ class TestCancel(QueueCase):
         job, other = self.call(), self.call()
         job.cancel()
         self.assertEqual([claimed.id for claimed in self.claim(50)], other.ids)
-        self.assertFalse(self.session.claim_one(job.id))
+        self.assertFalse(claim_one(self.session, job.id))
 
     def test_a_running_jobs_row_is_left_to_its_worker(self):
         job = self.in_state('processing')
@@ -146,7 +148,7 @@ class TestCancel(QueueCase):
         job = self.call()
         [claimed] = self.claim()
         job.cancel()
-        self.session.release([claimed])
+        release(self.session, [claimed])
         [claimed] = self.claim()
         self.assertEqual((claimed.id, self.begin(claimed).stop), (job.id, 'cancel'))
 

@@ -6,10 +6,11 @@ from psycopg2.extensions import AsIs
 
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine import fence
-from odoo.addons.ir_async.engine.claim import MAX_MARKS, SCAN_INTERVAL
+from odoo.addons.ir_async.engine.claim import MAX_MARKS, SCAN_INTERVAL, claim_one
 from odoo.addons.ir_async.engine.job import Outcome
 from odoo.addons.ir_async.engine.maintenance import BUSY_SWEEP_INTERVAL
 from odoo.addons.ir_async.engine.origin import COUNT_COPIES, EXPRESSIONS, IS_PERMITTED
+from odoo.addons.ir_async.engine.release import release
 from odoo.addons.ir_async.engine.session import LOOK
 from odoo.addons.ir_async.tools.options import MAX_INT
 
@@ -275,7 +276,7 @@ class TestMarks(QueueCase):
         self.env['ir.async'].flush_model()
         jobs = self.session.claim(2)
         self.assertEqual([job.id for job in jobs], [first.id, second.id])
-        self.session.release(jobs[:1])
+        release(self.session, jobs[:1])
         self.assertEqual(self.marks()[10], first.id)
         self.assertEqual(self.ids(2), first.ids)
 
@@ -320,10 +321,10 @@ class TestClaimOne(QueueCase):
     def test_all_that_running_it_takes_is_read(self):
         job = self.call(max_attempts=3, retry_delay=5)
         self.env['ir.async'].flush_model()
-        [claimed] = self.session.claim_one(job.id)
+        [claimed] = claim_one(self.session, job.id)
         self.assertEqual(self.begin(claimed), claimed)
         self.assertEqual((claimed.max_attempts, claimed.retry_delay, claimed.user_active, claimed.stop), (3, '5', ANY, None))
-        self.assertFalse(self.session.claim_one(job.id))
+        self.assertFalse(claim_one(self.session, job.id))
 
     def test_each_claim_is_one_of_a_kind(self):
         job = self.call()
@@ -331,7 +332,7 @@ class TestClaimOne(QueueCase):
         for session in (self.session, self.open_session(), self.session):
             [claimed] = self.claim(session=session)
             tokens.add((claimed.session, claimed.claims))
-            session.release([claimed])
+            release(session, [claimed])
         self.assertEqual(len(tokens), 3)
         self.env.invalidate_all()
         self.assertEqual(job.claims, 3)

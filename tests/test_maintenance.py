@@ -2,6 +2,7 @@ from unittest.mock import patch
 
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine import maintenance
+from odoo.addons.ir_async.engine.claim import claim_one
 from odoo.addons.ir_async.engine.maintenance import (
     BUSY_SWEEP_INTERVAL,
     FLUX_TIME,
@@ -18,7 +19,7 @@ class TestMaintenance(QueueCase):
     def end(self, job, state):
         """Have a job end, with nobody there to look for its children."""
         self.env['ir.async'].flush_model()
-        [claimed] = self.session.claim_one(job.id)
+        [claimed] = claim_one(self.session, job.id)
         self.finish(claimed, state)
 
     def settle(self):

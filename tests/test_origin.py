@@ -6,6 +6,7 @@ from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine import origin
+from odoo.addons.ir_async.engine.claim import claim_one
 
 OF_PRODUCTION = '7000000000000000001/16384'
 
@@ -71,7 +72,7 @@ class TestOrigin(QueueCase):
         self.session.unblock()
         self.assertFalse(self.claim(50))
         for job in jobs:
-            self.assertFalse(self.session.claim_one(job.id))
+            self.assertFalse(claim_one(self.session, job.id))
         self.env.invalidate_all()
         self.assertEqual(jobs.read(['state', 'revision', 'date_scheduled', 'claims']), before)
 

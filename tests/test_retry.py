@@ -5,8 +5,11 @@ from odoo.exceptions import UserError
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
+from odoo.addons.ir_async.engine.fence import fence_off
 from odoo.addons.ir_async.engine.job import Outcome
-from odoo.addons.ir_async.engine.rescue import FULL_INTERVAL, GRACE
+from odoo.addons.ir_async.engine.registration import note_running
+from odoo.addons.ir_async.engine.release import release
+from odoo.addons.ir_async.engine.rescue import FULL_INTERVAL, GRACE, charge, take_over
 from odoo.addons.ir_async.exceptions import ClaimLost, JobTimeout, RetryJob, WorkerDied
 from odoo.addons.ir_async.models.ir_async_run import MAX_DEATHS
 from odoo.addons.ir_async.service.execution import Execution
@@ -199,7 +202,7 @@ class TestRetry(QueueCase):
         """As on shutdown: the worker puts the job back."""
         job = self.call()
         for i in range(5):
-            self.session.release(self.claim(), starts=1)
+            release(self.session, self.claim(), starts=1)
             self.env.invalidate_all()
             self.assertRecordValues(job, [{
                 'state': 'created', 'attempts': 0, 'deaths': 0, 'session': 0, 'starts': i + 1, 'payload': False}])
@@ -208,7 +211,7 @@ class TestRetry(QueueCase):
     def test_who_never_began_did_not_start(self):
         """A job that was claimed with others and put back: it did not use up the interval of a channel either."""
         job = self.call()
-        self.session.release(self.claim())
+        release(self.session, self.claim())
         self.env.invalidate_all()
         self.assertRecordValues(job, [{'state': 'created', 'starts': 0, 'date_start': False, 'date_scheduled': False}])
 
@@ -217,16 +220,16 @@ class TestRetry(QueueCase):
         job = self.call()
         [claimed] = self.claim()
         other = self.open_session()
-        self.assertEqual(other.release([claimed]), set())
+        self.assertEqual(release(other, [claimed]), set())
         self.env.invalidate_all()
         self.assertEqual(job.state, 'processing')
-        self.assertEqual(self.session.release([claimed]), {job.id})
-        self.assertEqual(self.session.release([claimed]), set())
+        self.assertEqual(release(self.session, [claimed]), {job.id})
+        self.assertEqual(release(self.session, [claimed]), set())
 
     def test_release_for_later(self):
         """As after trouble of the server: the job waits, and costs no attempt."""
         job = self.call(max_attempts=1)
-        self.session.release(self.claim(), starts=1, delay=60)
+        release(self.session, self.claim(), starts=1, delay=60)
         self.assertFalse(self.claim())
         self.assertRecordValues(job, [{'state': 'created', 'attempts': 0, 'deaths': 0, 'starts': 1}])
         self.assertTrue(job.date_start)
@@ -238,7 +241,7 @@ class TestRetry(QueueCase):
         session = self.open_session()
         jobs = self.claim(limit, session=session)
         self.cut(session)
-        self.session.charge(jobs[0].id, session.key, jobs[0].claims)
+        charge(self.session, jobs[0].id, session.key, jobs[0].claims)
         self.env.invalidate_all()
         return jobs
 
@@ -313,7 +316,7 @@ class TestRetry(QueueCase):
         self.rescue()
         self.assertRecordValues(job, [{'state': 'created', 'deaths': 1, 'starts': 1}])
         [again] = self.claim()
-        self.session.charge(job.id, session.key, claimed.claims)
+        charge(self.session, job.id, session.key, claimed.claims)
         self.env.invalidate_all()
         self.assertRecordValues(job, [{'state': 'processing', 'deaths': 2, 'starts': 2, 'session': self.session.key}])
         self.finish(again)
@@ -324,7 +327,7 @@ class TestRetry(QueueCase):
         job = self.call()
         [claimed] = self.claim()
         self.finish(claimed)
-        self.session.charge(job.id, claimed.session, claimed.claims)
+        charge(self.session, job.id, claimed.session, claimed.claims)
         self.env.invalidate_all()
         self.assertRecordValues(job, [{'state': 'done', 'deaths': 0, 'starts': 1}])
 
@@ -381,34 +384,34 @@ class TestRetry(QueueCase):
                 if asked:
                     self.env.cr.execute("INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, %s)", [job.id, asked])
                 self.cut(session)
-                [taken] = self.session.take_over(job.id, session.key, claimed.claims, reason)
+                [taken] = take_over(self.session, job.id, session.key, claimed.claims, reason)
                 self.env.invalidate_all()
                 self.assertRecordValues(job, [{'state': 'processing', 'deaths': 0, 'session': self.session.key}])
                 self.assertEqual(self.begin(taken).stop, expected)
                 with self.assertRaises(ClaimLost):
                     self.begin(claimed)
-                self.assertFalse(self.session.take_over(job.id, session.key, claimed.claims, reason))
+                self.assertFalse(take_over(self.session, job.id, session.key, claimed.claims, reason))
                 self.finish(taken, 'cancelled', attempts=0)
 
     def test_what_is_fenced_off_commits_nothing_more(self):
         """A job that is stopped is taken from its method first; it stays `processing`, so its slot is taken."""
         job = self.call()
         [claimed] = self.claim()
-        fenced = self.session.fence_off(claimed, 'timeout', "In a loop")
+        fenced = fence_off(self.session, claimed, 'timeout', "In a loop")
         self.env.invalidate_all()
         self.assertRecordValues(job, [{'state': 'processing', 'session': self.session.key}])
         with self.assertRaises(ClaimLost):
             self.finish(claimed)
         begun = self.begin(fenced)
         self.assertEqual((begun.stop, begun.stop_debug), ('timeout', "In a loop"))
-        self.assertIsNone(self.session.fence_off(claimed, 'cancel'), "it is not this claim's any more")
+        self.assertIsNone(fence_off(self.session, claimed, 'cancel'), "it is not this claim's any more")
 
     def test_fenced_off_without_a_reason(self):
         """As on shutdown: nothing is left that would stop it the next time."""
         job = self.call()
         [claimed] = self.claim()
-        fenced = self.session.fence_off(claimed)
-        self.assertEqual(self.session.release([fenced], starts=1), {job.id})
+        fenced = fence_off(self.session, claimed)
+        self.assertEqual(release(self.session, [fenced], starts=1), {job.id})
         [claimed] = self.claim()
         self.assertIsNone(self.begin(claimed).stop)
 
@@ -421,7 +424,7 @@ class TestRetry(QueueCase):
         session = self.open_session()
         [claimed] = self.claim(session=session)
         if note:
-            session.note_running(claimed)
+            note_running(session, claimed)
             if ended:
                 session.execute(f"UPDATE ir_async_worker SET {ended} = 1 WHERE id = %s", [session.key])  # pylint: disable=sql-injection
         if stop:
@@ -463,9 +466,9 @@ class TestRetry(QueueCase):
         first, second = self.call(), self.call()
         session = self.open_session()
         [claimed] = self.claim(session=session)
-        session.note_running(claimed)
+        note_running(session, claimed)
         self.finish(claimed)
-        session.note_running(None)
+        note_running(session, None)
         self.claim(session=session)
         self.cut(session)
         self.rescue()
@@ -476,9 +479,9 @@ class TestRetry(QueueCase):
         job = self.call()
         session = self.open_session()
         [claimed] = self.claim(session=session)
-        session.note_running(claimed)
+        note_running(session, claimed)
         self.cut(session)
-        self.session.note_running(None, session.key)
+        note_running(self.session, None, session.key)
         self.rescue()
         self.assertRecordValues(job, [{'state': 'created', 'deaths': 0}])
 
@@ -599,7 +602,7 @@ class TestRetry(QueueCase):
         self.assertEqual(self.call(key='k'), job)
         self.die()
         self.assertEqual(self.call(key='k'), job)
-        self.session.release(self.claim())
+        release(self.session, self.claim())
         self.assertEqual(self.call(key='k'), job)
 
     def test_retry_wakes_the_workers(self):

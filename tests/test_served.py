@@ -6,8 +6,8 @@ from odoo.tools import SQL
 
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine.connection import PROCESS_LOCK_CLASS, connect
+from odoo.addons.ir_async.engine.registration import register
 from odoo.addons.ir_async.engine.serving import served_database
-from odoo.addons.ir_async.engine.session import Session
 
 
 class TestServed(QueueCase):
@@ -94,13 +94,13 @@ class TestServed(QueueCase):
         self.env.cr.execute("DELETE FROM ir_async_worker")
         origin = AsIs(self.env['ir.async']._get_origin_expression())
         with self.env.cr._cnx.cursor() as cr:
-            key = Session._register(cr, origin, 11)
+            key = register(cr, origin, 11)
             cr.execute("SELECT pg_advisory_unlock_all()")
             self.assertIsNone(self.why())
-            Session._register(cr, origin)
+            register(cr, origin)
             self.assertTrue(self.env['ir.async.worker'].browse(key).exists())
             cr.execute("UPDATE ir_async_worker SET database = 'another'")
-            Session._register(cr, origin)
+            register(cr, origin)
         self.assertFalse(self.env['ir.async.worker'].browse(key).exists())
 
     def test_a_session_that_closed(self):

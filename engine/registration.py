@@ -1,0 +1,66 @@
+"""The row by which a session is known in its database: register, note what runs, close."""
+from __future__ import annotations
+
+import os
+import socket
+
+from ..tools.config import settings
+from .connection import LIVE_SESSIONS, LOCK_CLASS
+from .serving import served_database, serving
+
+# A row whose lock is gone is that of a session that ended: the lock is taken first. Rows that say who serves this database
+# stay; rows that jobs still refer to stay until these are rescued.
+FORGET = f"""
+    DELETE FROM ir_async_worker
+     WHERE (process_key = %(process_key)s OR id NOT IN (SELECT id FROM ({serving('%(origin)s')}) AS worker))
+       AND id NOT IN ({LIVE_SESSIONS})
+       AND id NOT IN (SELECT session FROM ir_async WHERE state = 'processing')
+"""
+REGISTER = f"""
+    INSERT INTO ir_async_worker (id, host, pid, process_key, channels, database)
+         SELECT key, %(host)s, %(pid)s, %(process_key)s, %(channels)s, {served_database('%(origin)s')}
+           FROM nextval('ir_async_worker_id_seq') AS key
+          WHERE pg_try_advisory_lock({LOCK_CLASS}, key::int)
+      RETURNING id
+"""
+CLOSE = """
+    UPDATE ir_async_worker SET closed = true
+     WHERE id = %(key)s AND NOT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND session = %(key)s)
+"""
+NOTE_RUNNING = """
+    UPDATE ir_async_worker
+       SET running_job_id = %s, process_start = %s, server_pid = %s, server_start = %s
+     WHERE id = %s
+"""
+
+
+def register(cr, origin, process_key=None):
+    """Register a new session, and forget the rows of those that ended.
+
+    :param cr: a cursor of the session's connection
+    :param AsIs origin: the expression of the identity of the database
+    :param int process_key: the key of the lock that this process holds on ``postgres`` as long as it lives
+    :return: the key of the session, which its connection has locked
+    :rtype: int
+    """
+    params = {
+        'origin': origin, 'process_key': process_key, 'host': socket.gethostname(), 'pid': os.getpid(),
+        'channels': ','.join(settings().channels) or None,
+    }
+    cr.execute(FORGET, params)
+    # A key is taken where the module was installed anew, and sessions of before live.
+    row = None
+    while not row:
+        cr.execute(REGISTER, params)
+        row = cr.fetchone()
+    return row[0]
+
+
+def note_running(session, job, key=None):
+    """Note which job runs where no parent would report a death: in a cron worker.
+
+    :param Session session: the session that says so
+    :param Job job: the job; None when it has ended
+    :param int key: the session that ran it, by default the same one
+    """
+    session.execute(NOTE_RUNNING, [job and job.id, *session.process, key or session.key])

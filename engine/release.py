@@ -1,0 +1,63 @@
+"""Put claimed jobs back into the queue; or end one as failed when nothing else worked."""
+from __future__ import annotations
+
+from .connection import array
+from .job import PUBLISHED
+from .notifier import notifier
+
+RELEASE = f"""
+    WITH mine AS (
+        SELECT id
+          FROM ir_async
+         WHERE id = ANY(%(ids)s::int[]) AND session = %(session)s
+    FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE ir_async job
+       SET state = 'created',
+           session = NULL,
+           revision = revision + 1,
+           starts = starts + %(starts)s,
+           payload = coalesce(%(payload)s, payload),
+           claims = coalesce(%(shown_claims)s, claims),
+           date_start = CASE WHEN %(starts)s > 0 THEN date_start END,
+           date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + %(delay)s * interval '1 second'
+     WHERE job.id = ANY(ARRAY(SELECT id FROM mine))
+ RETURNING {PUBLISHED}
+"""
+FAIL = f"""
+    UPDATE ir_async job
+       SET state = 'failed', session = NULL, revision = revision + 1, attempts = attempts + 1, starts = starts + 1,
+           payload = %(payload)s, date_done = clock_timestamp() AT TIME ZONE 'UTC'
+     WHERE id = %(id)s AND session = %(session)s
+ RETURNING {PUBLISHED}
+"""
+
+
+def release(session, jobs, starts=0, delay=None, payload=None, shown_claims=None):
+    """Put jobs back into the queue, except for those that somebody has locked.
+
+    :param Session session: the session that claimed them
+    :param list[Job] jobs: the jobs
+    :param int starts: how often their method was begun since they were claimed
+    :param float delay: seconds until they are tried again; at once by default
+    :param str payload: why, as the error of an RPC; JSON
+    :param int shown_claims: how often the job was claimed, if it was taken from its method since
+    :return: the ids of those that were put back
+    :rtype: set[int]
+    """
+    released = session.change(RELEASE, {
+        'ids': array(job.id for job in jobs), 'session': session.key, 'starts': starts, 'delay': delay, 'payload': payload,
+        'shown_claims': shown_claims})
+    if released and not delay:
+        notifier.notify(session.dbname)
+    return released
+
+
+def fail(session, job, payload):
+    """End a job as failed when nothing else worked.
+
+    :param Session session: the session that claimed it
+    :param Job job: the job
+    :param str payload: the error, JSON
+    """
+    session.change(FAIL, {'id': job.id, 'session': session.key, 'payload': payload})
