@@ -9,9 +9,8 @@ from collections import deque
 from ..engine.claim import CLAIM_TIME
 from ..engine.release import release
 from ..tools.config import settings
-from .execution import Execution
+from .execution import Execution, time_limit
 from .obituary import Obituary
-from .runner import time_limit
 
 INTERRUPT_TIME = 0.6  # seconds that an interrupted job gets, its `finally` blocks included
 

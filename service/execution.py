@@ -4,6 +4,10 @@ from __future__ import annotations
 import threading
 from contextvars import ContextVar
 
+from odoo.modules.registry import Registry
+
+from ..tools.config import settings
+
 
 class Execution:
     """The job that this thread runs, and what it reported last.
@@ -19,8 +23,10 @@ class Execution:
         self.dbname = None
         self.starts = 0  # how often its method was begun since it was claimed
         self.shown_claims = None  # how often the job was claimed, if its token is not that count any more
+        self.given_time = None  # seconds that it had until it was stopped, if these are not its own limit
         self.outcome = None  # how it ended, or was about to
         self.ended = False  # its outcome is committed; only hooks run
+        self.was_lost = False  # the server had ended its connection when it raised
         self.invalidated = set()  # the caches of the registry that it invalidated
         self.registry_invalidated = False  # it changed models or fields
         self.interrupted = False  # its next statement raises
@@ -46,6 +52,20 @@ class Execution:
         self.invalidated |= registry.cache_invalidated
         self.registry_invalidated |= registry.registry_invalidated
 
+    def reset_registry(self, dbname):
+        """Have the registry forget what the job invalidated.
+
+        :param str dbname: its database
+        """
+        registry = Registry.registries.get(dbname)
+        if registry:
+            # `retrying` does it for an Exception alone; nor does it know what was invalidated before a rollback.
+            registry.cache_invalidated.update(self.invalidated)
+            registry.registry_invalidated |= self.registry_invalidated
+            registry.reset_changes()
+            self.invalidated.clear()
+            self.registry_invalidated = False
+
     @classmethod
     def get(cls, cr):
         """Return the job that this thread runs, if it is one of the database of the cursor.
@@ -54,3 +74,11 @@ class Execution:
         """
         execution = cls.current.get()
         return execution if execution and execution.dbname in (None, cr.dbname) else None
+
+
+def time_limit(job):
+    """Return how many seconds the method of a job may run; 0: no limit.
+
+    :rtype: float
+    """
+    return min(filter(None, [job.timeout, settings().limit_time_real]), default=0)

@@ -13,11 +13,12 @@ from odoo.tools import config
 from ..engine.claim import claim_one
 from ..engine.registration import note_running
 from ..engine.session import Session
-from .execution import Execution
+from ..tools.error_text import first_line
+from .execution import Execution, time_limit
 from .hosting import awaited, is_prefork, is_stopping, replace
 from .process_state import ProcessState
 from .publisher import publish
-from .runner import Runner, first_line, time_limit
+from .runner import Runner
 from .standby import Standby, take_note_back
 from .thread_state import ThreadState
 

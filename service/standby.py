@@ -23,10 +23,11 @@ from ..engine.rescue import take_over
 from ..engine.session import Session
 from ..exceptions import JobInterrupted
 from ..tools.config import settings
+from ..tools.error_text import where_it_is
 from .batch import INTERRUPT_TIME
 from .hosting import is_prefork, is_stopping
 from .publisher import publish
-from .runner import conclude, where_it_is
+from .runner import conclude
 from .stop import kill_children, raise_in
 
 _logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Standby:
 
     def _watch(self):
         while not self._left.wait(LOOK_INTERVAL):
-            self._runner.save_progress(self._execution)
+            self._runner.progress.save(self._execution)
             try:
                 if (reason := self._reason_to_stop()) and self._stop(reason):
                     return

@@ -19,8 +19,9 @@ from ..engine.release import release
 from ..engine.rescue import take_over
 from ..exceptions import JobInterrupted
 from ..tools.config import settings
+from ..tools.error_text import where_it_is
 from .batch import INTERRUPT_TIME
-from .runner import conclude, where_it_is
+from .runner import conclude
 
 _logger = logging.getLogger(__name__)
 

@@ -174,7 +174,7 @@ class WorkerAsync(Worker):
         if execution := batch.running:
             if execution.progress and now >= self.next_progress:
                 self.next_progress = now + PROGRESS_INTERVAL
-                batch.runner.save_progress(execution)
+                batch.runner.progress.save(execution)
             if reason := self._reason_to_stop(batch, execution, now):
                 stop_job(batch, execution, reason, self.thread)
         if self.stop_deadline is not None and now >= self.stop_deadline:

@@ -11,6 +11,7 @@ from odoo.addons.ir_async.engine.claim import claim_one
 from odoo.addons.ir_async.engine.session import Session
 from odoo.addons.ir_async.exceptions import ClaimLost
 from odoo.addons.ir_async.service.execution import Execution
+from odoo.addons.ir_async.service.progress import Progress
 from odoo.addons.ir_async.service.publisher import publish
 from odoo.addons.ir_async.service.runner import Runner
 from odoo.addons.ir_async.tools.encoding import decode
@@ -175,7 +176,7 @@ class _TestRunner(Runner):
     def __init__(self, session, registry):
         super().__init__(session)
         self._registry = registry
-        self._progress_pool = None
+        self.progress = Progress(session.dbname)
 
     def _cursor(self):
         cr = self._cr = self._registry.cursor()

@@ -14,7 +14,7 @@ from odoo.addons.ir_async.engine.registration import register
 from odoo.addons.ir_async.engine.session import PLANNER, Session
 from odoo.addons.ir_async.exceptions import ClaimLost
 from odoo.addons.ir_async.service.execution import Execution
-from odoo.addons.ir_async.service.runner import Runner
+from odoo.addons.ir_async.service.failure import record_failure
 from odoo.addons.ir_async.tests.common import AsyncCase, _finish
 
 
@@ -115,7 +115,7 @@ class QueueCase(AsyncCase):
         """
         execution = Execution(self.begin(job))
         execution.starts = 1
-        Runner(self.session)._fail(self.env(su=True), execution, exc)
+        record_failure(self.env(su=True), execution, exc)
         self.env.invalidate_all()
         return self._last_outcome
 

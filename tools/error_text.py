@@ -1,0 +1,94 @@
+"""The texts of what went wrong, whatever an exception does when it is looked at."""
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+
+
+def tame(exc):
+    """Return an exception, or another one in its place if it does not let itself be looked at.
+
+    :param BaseException exc: what a method raised
+    :rtype: BaseException
+    """
+    try:
+        isinstance(exc, Exception)
+        hash(exc)
+        f"{type(exc).__module__}{type(exc).__qualname__}{type(exc).__name__}"
+        for name in ('__class__', 'args', '__traceback__', '__cause__', '__context__', '__notes__', 'context', 'pgcode'):
+            getattr(exc, name, None)
+    except BaseException as error:  # noqa: BLE001 -- the code of a method
+        return RuntimeError(f"{name_of(exc)}, whose attributes raised {name_of(error)}").with_traceback(traceback_of(exc))
+    return exc
+
+
+def name_of(exc):
+    """Return the name of the class of an exception, whatever its metaclass does.
+
+    :rtype: str
+    """
+    return type.__dict__['__name__'].__get__(type(exc))
+
+
+def traceback_of(exc):
+    """Return the traceback of an exception, whatever its class does.
+
+    :rtype: types.TracebackType | None
+    """
+    return BaseException.__dict__['__traceback__'].__get__(exc)
+
+
+def safe_text(exc):
+    """Return the text of an exception, even if it has none.
+
+    :param BaseException exc: the exception
+    :rtype: str
+    """
+    try:
+        return ''.join([str(exc), ''])  # the text itself, were it a subclass
+    except BaseException as error:  # noqa: BLE001 -- the code of a method
+        return f"{name_of(exc)}, whose text raised {name_of(error)}"
+
+
+def first_line(exc):
+    """Return the first line of the text of an exception.
+
+    :rtype: str
+    """
+    return next(iter(safe_text(exc).splitlines()), name_of(exc))
+
+
+def safe_traceback(exc):
+    """Return the text of an exception with its traceback, even if the exception does not want to be shown.
+
+    :param BaseException exc: the exception
+    :rtype: str
+    """
+    try:
+        return ''.join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+    except BaseException:  # noqa: BLE001 -- the code of a method
+        try:
+            return f"{''.join(traceback.format_tb(traceback_of(exc)))}{safe_text(exc)}"
+        except BaseException:  # noqa: BLE001 -- so is what finds its source
+            return safe_text(exc)
+
+
+def minimal_payload(exc):
+    """Return the error of a job, as JSON, when nothing else can be said about it.
+
+    :rtype: str
+    """
+    data = {'name': name_of(exc), 'message': safe_text(exc), 'arguments': [], 'context': {}, 'debug': safe_traceback(exc)}
+    text = json.dumps({'error': {'code': 0, 'message': "Odoo Server Error", 'data': data}})
+    return text.encode(errors='replace').decode().replace('\\u0000', '')
+
+
+def where_it_is(thread):
+    """Return the text of the stack of a thread.
+
+    :param threading.Thread thread: the thread
+    :rtype: str
+    """
+    frame = sys._current_frames().get(thread.ident)
+    return f"Where it was (most recent call last):\n{''.join(traceback.format_stack(frame))}" if frame else None
