@@ -1,10 +1,13 @@
 """The jobs that one claim gave: what a worker has in hand, and the lock between its two threads."""
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
 from collections import deque
+
+import psycopg2
 
 from ..engine.claim import CLAIM_TIME
 from ..engine.release import release
@@ -12,6 +15,9 @@ from ..tools.config import settings
 from .execution import Execution, time_limit
 from .obituary import Obituary
 
+_logger = logging.getLogger(__name__)
+
+MAX_SIZE = 50  # jobs in one claim, at most
 INTERRUPT_TIME = 0.6  # seconds that an interrupted job gets, its `finally` blocks included
 
 
@@ -61,11 +67,25 @@ class Batch:
 
     def release_prefetched(self):
         """Put the jobs that did not begin back into the queue; those that somebody has locked stay in hand."""
-        with self.lock:
-            if self._prefetched:
-                released = release(self.session, [execution.job for execution in self._prefetched])
-                self._prefetched = deque(
-                    execution for execution in self._prefetched if execution.job.id not in released)
+        try:
+            with self.lock:
+                if self._prefetched:
+                    released = release(self.session, [execution.job for execution in self._prefetched])
+                    self._prefetched = deque(
+                        execution for execution in self._prefetched if execution.job.id not in released)
+        except psycopg2.Error as exc:  # they are free once the session is over, see `WorkerAsync._run_batch`
+            _logger.info("Claimed jobs could not be released yet: %s", exc)
+
+    def next_size(self):
+        """Return how many jobs to claim next.
+
+        As many as are begun in half of the time that the last one of them may wait, if there are as many: where the queue is
+        short, the others are for those workers that are idle. It may be longer now: step by step.
+
+        :rtype: int
+        """
+        elapsed = time.monotonic() - self.begin
+        return min(MAX_SIZE, 1 + int(self.count * CLAIM_TIME * 0.5 / elapsed), max(1, self.count * 2))
 
     def mark(self, execution, job=None, cause=None):
         """Note what this process runs, for whoever finds it dead.

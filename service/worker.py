@@ -24,30 +24,20 @@ from odoo.service.server import (
 )
 from odoo.tools import config
 
-from ..engine.claim import CLAIM_TIME
 from ..engine.errors import Kind, kind_of
 from ..engine.notifier import notifier
-from ..engine.rescue import charge, take_over
 from ..exceptions import JobInterrupted
 from ..tools.config import settings
-from .batch import INTERRUPT_TIME, Batch
+from .batch import Batch
 from .databases import Databases
+from .deaths import note_death, report_deaths, take_obituaries
 from .listener import RECONNECT_DELAY, Listener
 from .obituary import Mark
 from .process_state import ProcessState, job_folder, remove_folder
 from .publisher import publish
-from .runner import conclude
-from .stop import kill_children, stop_job
+from .watchdog import Watchdog
 
 _logger = logging.getLogger(__name__)
-
-BATCH_SIZE = 50  # jobs in one claim, at most
-# Seconds between two looks at the running job; not longer, so that no claim has to wake up the thread that looks.
-STAND_BY_TIME = CLAIM_TIME
-PROGRESS_INTERVAL = 0.2  # seconds between two messages about it
-STOP_LOOK_INTERVAL = 5  # seconds between two looks whether the job is to be stopped, should the hint be lost
-
-OBITUARIES = []  # of dead workers, in the parent: the next worker reports them
 
 
 class WorkerAsync(Worker):
@@ -63,16 +53,12 @@ class WorkerAsync(Worker):
         self.idle_pipe = multi.pipe_new()  # wakes the work thread up
         self.mark = Mark()
         self.folder = job_folder()
-        self.obituaries, OBITUARIES[:] = OBITUARIES[:], []
+        self.obituaries = take_obituaries()
         self.alive_time = time.monotonic()
         self.stop_deadline = None
-        self.stands_by = False
         self.finished = False
-        self.next_progress = 0
-        self.next_stop_look = 0
         self.batch_size = 1
         self.used = None  # the database whose jobs ran last
-        self.batch = None  # what the work thread has in hand
         self.warned_memory = False
 
     def close(self):
@@ -80,8 +66,7 @@ class WorkerAsync(Worker):
         super().close()
         os.close(self.idle_pipe[0])
         os.close(self.idle_pipe[1])
-        if obituary := self.mark.read():
-            OBITUARIES.append(obituary)
+        note_death(self.mark)
         self.mark.close()
         # What the job of a killed worker started, and left behind.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -120,12 +105,13 @@ class WorkerAsync(Worker):
     def run(self):
         try:
             self.start()
-            self.thread = threading.Thread(
+            thread = threading.Thread(
                 name=f"{type(self).__name__} ({self.pid})", target=self._runloop, daemon=True)
-            self.thread.start()
+            self.watchdog = Watchdog(self.wakeup_fd_r, thread)
+            thread.start()
             while not self.finished:
                 self._stand_by()
-            self.thread.join()
+            thread.join()
             _logger.info("Worker (%s) exiting. jobs: %s", self.pid, self.request_count)
         except Exception as exc:  # noqa: BLE001 -- it must not get into the server's loop, of which this process has a copy
             self._log_end(exc)
@@ -147,61 +133,10 @@ class WorkerAsync(Worker):
         if self.stop_deadline is None and self.ppid != os.getppid():
             _logger.info("Worker (%s) Parent changed", self.pid)
             self.signal_handler(signal.SIGTERM, None)  # nobody else would stop it
-        # In this order: the work thread, which has a batch first, wakes this one up if it might sleep.
-        self.stands_by = False
-        batch = self.batch
-        timeout = STAND_BY_TIME if batch else None
-        if batch and (release_time := batch.release_time) and (wait := release_time - time.monotonic()) > 0:
-            timeout = wait
-        self.stands_by = timeout is not None
-        if self.stop_deadline is not None:
-            timeout = max(0, min(self.stop_deadline - time.monotonic(), timeout or settings().stop_timeout))
-        select.select([self.wakeup_fd_r], [], [], timeout)
-        empty_pipe(self.wakeup_fd_r)
+        self.watchdog.stand_by(self.stop_deadline)
         if not self.alive:
             self.multi.pipe_ping(self.idle_pipe)
-        if batch := self.batch:
-            self._look_after(batch)
-        elif self.stop_deadline is not None and time.monotonic() >= self.stop_deadline + INTERRUPT_TIME:
-            kill_children()
-            logging.shutdown()
-            os._exit(0)  # the work thread hangs between two jobs
-
-    def _look_after(self, batch):
-        now = time.monotonic()
-        if (release_time := batch.release_time) and now >= release_time:
-            self._release_prefetched(batch)
-        if execution := batch.running:
-            if execution.progress and now >= self.next_progress:
-                self.next_progress = now + PROGRESS_INTERVAL
-                batch.runner.progress.save(execution)
-            if reason := self._reason_to_stop(batch, execution, now):
-                stop_job(batch, execution, reason, self.thread)
-        if self.stop_deadline is not None and now >= self.stop_deadline:
-            self._release_prefetched(batch)
-            if execution := batch.running:
-                stop_job(batch, execution, 'shutdown', self.thread)
-
-    def _reason_to_stop(self, batch, execution, now):
-        if execution.deadline and now >= execution.deadline:
-            return 'timeout'
-        if execution.ended:
-            return None
-        try:
-            if batch.session.has_stop_hint() or now >= self.next_stop_look:
-                self.next_stop_look = now + STOP_LOOK_INTERVAL
-                return batch.session.stop_reason(execution.job)
-        except psycopg2.Error as exc:
-            batch.runner.end_if_descriptor_is_closed(execution)
-            return 'lost' if kind_of(exc) is Kind.LOST else None
-        return None
-
-    @staticmethod
-    def _release_prefetched(batch):
-        try:
-            batch.release_prefetched()
-        except psycopg2.Error as exc:  # they are free once the session is over, see `_run_batch`
-            _logger.info("Claimed jobs could not be released yet: %s", exc)
+        self.watchdog.look_after(self.stop_deadline)
 
     # ------------------------------------------------------------
     # Work thread
@@ -275,7 +210,7 @@ class WorkerAsync(Worker):
         """Visit the database that is due, and run what one claim gives."""
         if not self.listener.is_connected:
             return  # nobody could see that this process lives
-        self._report_deaths()
+        report_deaths(self.obituaries, self.databases)
         database = self.databases.next()
         if not database or database.due > time.monotonic():
             return
@@ -300,40 +235,12 @@ class WorkerAsync(Worker):
                 self.pid, database.name, exc, exc_info=not is_expected)
             database.back_off()
 
-    def _report_deaths(self):
-        """Report the deaths of earlier workers, that the parent has seen."""
-        for obituary in self.obituaries[:]:
-            database = self.databases.get(obituary.dbname)
-            if not database:
-                self.obituaries.remove(obituary)  # dropped since
-                continue
-            try:
-                if not database.session:
-                    database.open()
-                if database.session:
-                    self._report(database, obituary)
-                self.obituaries.remove(obituary)
-                database.wake()
-            except psycopg2.Error as exc:
-                _logger.info("A death cannot be reported yet: %s", exc)
-                database.back_off()
-
-    @staticmethod
-    def _report(database, obituary):
-        claim = obituary.job_id, obituary.session, obituary.claims
-        if not obituary.cause:
-            _logger.info("A worker died while it ran job %s of %s", obituary.job_id, obituary.dbname)
-            charge(database.session, *claim)
-        elif jobs := take_over(database.session, *claim, obituary.cause):
-            conclude(database.session, jobs[0], 1, obituary.shown_claims)
-
     def _run_batch(self, database, jobs):
         batch = Batch(database.session, database.runner, self.mark, jobs)
-        self.batch = batch
-        self.next_stop_look = batch.begin + STOP_LOOK_INTERVAL
+        self.watchdog.watch(batch)
         try:
             database.runner.prepare(jobs[0])
-            if not self.stands_by:
+            if not self.watchdog.stands_by:
                 self.multi.pipe_ping(self.eintr_pipe)
             while execution := batch.next(self.alive and not database.runner.must_end):
                 database.runner.run(execution)
@@ -345,16 +252,13 @@ class WorkerAsync(Worker):
             batch.end()
             if batch.is_stopping:
                 raise JobInterrupted  # the main thread needs the session, and ends the process
-            self.batch = None
-            self._release_prefetched(batch)
+            self.watchdog.batch = None
+            batch.release_prefetched()
         self.request_count += batch.count
         if database.runner.must_end:
             _logger.warning("Worker (%s) is replaced: a job changed its process for good", self.pid)
             self.alive = False
-        # As many as are begun in half of the time that the last one of them may wait, if there are as many: where the
-        # queue is short, the others are for those workers that are idle. It may be longer now: step by step.
-        elapsed = time.monotonic() - batch.begin
-        self.batch_size = min(BATCH_SIZE, 1 + int(batch.count * CLAIM_TIME * 0.5 / elapsed), max(1, batch.count * 2))
+        self.batch_size = batch.next_size()
         if database.session.has_waiting or any(job.has_children for job in jobs):
             database.session.unblock([job.id for job in jobs])
         if batch.release_time:  # somebody has them locked: without this session, they are found again
