@@ -152,7 +152,11 @@ class Audit:
         self.states.update(job.state for job in jobs.values())
         self.may_fail |= {(name, job.id) for job in jobs.values() if job.state == 'failed'}
         calls = {call.token: call for call in workload.calls}
-        self.calls = workload.calls
+        self.cancelled = {job_id for call in workload.calls if call.cancelled for job_id in call.job_ids}
+        self.parents = defaultdict(dict)  # the states of the jobs that each one waits for, by their ids
+        for job_id, parent_id in database.sql("SELECT job_id, after_id FROM ir_async_after_rel"):
+            if parent_id in jobs:
+                self.parents[job_id][parent_id] = jobs[parent_id].state
         for call in workload.calls:
             self._call(database, call, calls, jobs, by_token, steps)
         for job_id, job in jobs.items():
@@ -198,8 +202,8 @@ class Audit:
         name = database.name
         expected = call.expected if call else ('succeeded',)
         # Calls under one key share their job; the children of a job that is retried later stay cancelled.
-        cancelled = call and any(
-            other.cancelled for other in self.calls if {job.id, *self._parents(database, job)} & {*other.job_ids})
+        parents = self.parents[job.id]
+        cancelled = call and not self.cancelled.isdisjoint({job.id, *parents})
         label = f"{call.token if call else job.method} ({call.kind if call else 'more'})"
         allowed = self.deaths[name, job.id]
         if job.deaths > allowed:
@@ -214,28 +218,18 @@ class Audit:
             self.add('stuck', name, job.id, f"{label} is {job.state}, scheduled {job.date_scheduled}")
             return
         if job.state == 'waiting':
-            parents = database.sql(
-                "SELECT id, state FROM ir_async JOIN ir_async_after_rel ON after_id = id WHERE job_id = %s", [job.id])
-            if not any(parent.state in ('failed', 'waiting') for parent in parents):
-                self.add('stuck', name, job.id, f"{label} waits for {[tuple(parent) for parent in parents]}")
+            if not {'failed', 'waiting'} & {*parents.values()}:
+                self.add('stuck', name, job.id, f"{label} waits for {parents}")
             return
         if job.state not in expected and not (job.state == 'done' and 'succeeded' in expected):
             is_killed = job.state == 'failed' and job.deaths >= 3 and job.deaths <= allowed
-            may_cancel = job.state == 'cancelled' and (cancelled or self._parent_cancelled(database, job))
+            may_cancel = job.state == 'cancelled' and (cancelled or 'cancelled' in parents.values())
             if not (is_killed or may_cancel):
                 self.add('failed', name, job.id, f"{label} is {job.state} instead of {' or '.join(expected)}: {_error(job)}")
         elif call and not call.retried and job.state in ('done', 'succeeded', 'failed') and call.kind != 'overtime' \
                 and job.attempts != call.attempts and job.deaths < 3:
             self.add('charged', name, job.id, f"{label}: {job.attempts} attempts instead of {call.attempts}")
         self._effects(name, call, job.id, job.state, steps, job)
-
-    def _parents(self, database, job):
-        return [after_id for after_id, in database.sql("SELECT after_id FROM ir_async_after_rel WHERE job_id = %s", [job.id])]
-
-    def _parent_cancelled(self, database, job):
-        return database.value("""
-            SELECT EXISTS (SELECT FROM ir_async_after_rel JOIN ir_async parent ON parent.id = after_id
-                            WHERE job_id = %s AND parent.state = 'cancelled')""", [job.id])
 
     def _effects(self, name, call, job_id, state, steps, job):
         kind = call.kind if call else 'more'
