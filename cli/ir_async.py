@@ -21,6 +21,7 @@ class IrAsync(Command):
         group.add_option('--until-eof', dest='ir_async_until_eof', action='store_true', my_default=False,
                          help=optparse.SUPPRESS_HELP)
         parser.add_option_group(group)
+        parser.get_option('--workers').help = "how many job workers to run, instead of the setting [ir_async] workers"
 
         cli_server.check_root_user()
         try:
@@ -33,9 +34,11 @@ class IrAsync(Command):
         from odoo.addons.ir_async.service.server import AsyncServer  # noqa: PLC0415
         from odoo.addons.ir_async.tools import config as async_config  # noqa: PLC0415
         try:
-            workers = async_config.settings().workers if opt.workers is None else opt.workers
+            workers = async_config.settings().workers
         except ValueError as exc:
             sys.exit(f"ir_async: {exc}")
+        if opt.workers is not None:
+            workers = opt.workers
         if opt.ir_async_run is not None:
             sys.exit(self._run_job(opt.ir_async_run))
         if workers < 1:
@@ -63,6 +66,4 @@ class IrAsync(Command):
             state = run_one(config['db_name'][0], job_id)
         except CannotRun as exc:
             return f"ir_async: {exc}"
-        if not state:
-            return f"ir_async: there is no job {job_id} in state 'created'"
         return 0 if state in ('succeeded', 'done') else f"ir_async: job {job_id} is {state} now"

@@ -95,6 +95,6 @@ def warn_of_copies(cr, dbname, origin):
         _reported.add((dbname, origin))
         _logger.warning(
             "Database %s: %s%s queued jobs came with a copy of another database and do not run here. To run them all the"
-            " same, use the button \"Run in this database\" in the list of jobs, or env['ir.async'].search("
+            " same, use the button \"Run in This Database\" in the list of jobs, or env['ir.async'].search("
             "[('is_elsewhere', '=', True)]).adopt() and env.cr.commit() in odoo-bin shell.",
             dbname, "at least " if count == COUNT_MAX else "", count)

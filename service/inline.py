@@ -30,8 +30,19 @@ STOP_DELAY = 1  # seconds, at least, so that a server that stops is not asked ag
 STOP_LOOK_INTERVAL = 0.2  # seconds between two looks whether the server stops, while it waits
 
 
+WHY_NOT = {
+    'waiting': "it waits for other jobs",
+    'created': "another transaction has it locked, or it came with a copy of another database",
+    'processing': "a worker runs it",
+    'failed': "retry it first",
+    'cancelled': "retry it first",
+    'succeeded': "it has ended",
+    'done': "it has ended",
+}
+
+
 class CannotRun(Exception):
-    """A database whose jobs cannot be run here."""
+    """A database whose jobs cannot be run here, or a job that cannot begin."""
 
 
 def run_one(dbname, job_id):
@@ -39,9 +50,9 @@ def run_one(dbname, job_id):
 
     :param str dbname: its database
     :param int job_id: the job
-    :return: its state afterwards; None if it could not be claimed
-    :rtype: str | None
-    :raises CannotRun: when this is no database that this server could run jobs of
+    :return: its state afterwards
+    :rtype: str
+    :raises CannotRun: when this server cannot run jobs of the database, or that job cannot begin
     """
     # Before the registry: that would install Odoo in a database without.
     try:
@@ -60,8 +71,14 @@ def run_one(dbname, job_id):
             runner.run(Execution(job))
             session.unblock([job.id])
         publish(session)
-        states = [state for job in jobs for state, in session.execute("SELECT state FROM ir_async WHERE id = %s", [job.id])]
-    return next(iter(states), None)
+        states = [state for state, in session.execute("SELECT state FROM ir_async WHERE id = %s", [job_id])]
+    if not states:
+        msg = f"there is no job {job_id}"
+        raise CannotRun(msg)
+    if not jobs:
+        msg = f"job {job_id} is {states[0]}: {WHY_NOT[states[0]]}"
+        raise CannotRun(msg)
+    return states[0]
 
 
 def run_for(dbname, seconds):

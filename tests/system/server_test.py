@@ -37,6 +37,7 @@ def test_wrong_configuration(database, run):
         (run(*command, conf="limit_time_real = soon"), "[ir_async] limit_time_real = 'soon': expected a number of seconds"),
         (run(*command, conf="wokers = 2"), "wokers: no such setting"),
         (run(*command, ODOO_IR_ASYNC_WOKERS='2'), "ODOO_IR_ASYNC_WOKERS: no such setting"),
+        (run(*command, '--workers=1', conf="wokers = 2"), "wokers: no such setting"),
         (run(*command, '--workers=x'), "wrong value of an option: invalid literal for int() with base 10: 'x'"),
         (run(*command, '--workers=0'), "0 workers"),
         (run(*command, '--run=4711'), "no job 4711"),
@@ -71,6 +72,13 @@ def test_failure_in_the_foreground(database, run, tmp_path):
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 1, output
     assert output.splitlines()[-1] == f"ir_async: job {job_id} is failed now"
+    waiting_id = database.enqueue('effect', 'child', options={'delay': 1000})
+    database.sql("UPDATE ir_async SET state = 'waiting' WHERE id = %s", [waiting_id])
+    for id_, why in ((job_id, "failed: retry it first"), (waiting_id, "waiting: it waits for other jobs")):
+        process = run('ir_async', '-d', database.name, f'--run={id_}')
+        output, _ = process.communicate(timeout=180)
+        assert process.returncode == 1, output
+        assert output.splitlines()[-1] == f"ir_async: job {id_} is {why}"
 
 
 @pytest.mark.parametrize('args', [Server.PREFORK, ('--max-cron-threads=0',), COMMAND], ids=['prefork', 'threaded', 'command'])
