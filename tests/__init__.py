@@ -20,6 +20,7 @@ from . import (
     test_i18n,
     test_js,
     test_key,
+    test_layers,
     test_maintenance,
     test_options,
     test_origin,
