@@ -20,7 +20,7 @@ def test_many_databases(make_database, server, tmp_path):
 
         gate = tmp_path / 'gate'
         second.enqueue('effect_then_wait', 'running', str(gate), commits=['before', 'after'])
-        second.wait_for_run('running')
+        second.wait_for_run('running waits')
         odoo.expected += [r'WARNING .* lost the claim', r'WARNING .* taken away', r'ERROR .* odoo.sql_db: bad query']
         second.drop()
         odoo.wait_for_log('lost the claim')
