@@ -1,19 +1,20 @@
-"""The limits of channels: capacity, interval, pause; and jobs whose channel got or lost its limits since they were enqueued.
+"""The limits of channels: capacity, interval and pause.
 
-The rows of limited channels are marked ``limited`` and in indexes of their own, so that the other jobs pay nothing.
+Jobs of limited channels are marked ``limited`` and have indexes of their own, so the other jobs pay nothing for limits.
+A channel may get its limits after its jobs were enqueued. :meth:`Channels.reclassify` marks those jobs.
 """
 from __future__ import annotations
 
 from .claim import HERE, IS_LIMITED, IS_UPGRADING, NOW, READY, SERVED, TAKE, in_order
 from .job import PUBLISHED, Job
 
-CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # of advisory locks, while a job of a limited channel is claimed
+CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # first key of the advisory lock held during a claim in a limited channel
 
 RUNNING = f"""
     running AS MATERIALIZED (
         SELECT channel, count(*) AS jobs FROM ir_async WHERE state = 'processing' AND {HERE} GROUP BY channel)
 """
-# How long the channel has to wait for a slot: 0 for not at all, NULL for until something changes.
+# Seconds until the channel has a free slot. 0: it has one now. NULL: it has none until something changes.
 SLOT_DELAY = f"""
     CASE WHEN limits.paused THEN NULL
          WHEN limits.capacity > 0 AND limits.capacity <= coalesce((
@@ -24,8 +25,8 @@ SLOT_DELAY = f"""
     END
 """
 
-# The first job of each channel, among the jobs that come first: where there are thousands of channels, some of
-# these are free.
+# The first job of each channel, among the 200 jobs that come first. This query is for thousands of channels: some of
+# the first jobs are then in a channel with a free slot.
 FIRST_HEADS = f"""
     head AS (
         SELECT DISTINCT ON (channel) channel, priority, id
@@ -34,7 +35,8 @@ FIRST_HEADS = f"""
       ORDER BY channel, priority, id
     )
 """
-# The first job of each channel, jumping from one to the next in the index: where a full one has thousands of jobs.
+# The first job of each channel. The query jumps in the index from one channel to the next. It is for full channels: thousands
+# of jobs in one of them cost a single step.
 # https://wiki.postgresql.org/wiki/Loose_indexscan
 ALL_HEADS = f"""
     RECURSIVE head AS (
@@ -70,7 +72,8 @@ FREE = f"""
   ORDER BY delay, priority, id
 """
 
-# The lock in one statement, the count in the next: its snapshot has what the lock waited for.
+# The first statement takes the lock, the second one counts. The snapshot of the second one includes the claims that the lock
+# waited for.
 CLAIM_LIMITED = f"""
     SELECT pg_advisory_xact_lock({CHANNEL_LOCK_CLASS}, hashtext(%(channel)s));
     WITH candidate AS (
@@ -96,7 +99,7 @@ CLAIM_LIMITED = f"""
      WHERE id = ANY(ARRAY(SELECT id FROM next))
  RETURNING """
 
-# Only those that come first, where claims stumble over them: there may be millions.
+# Only the jobs that come first, since claims have to step over these. There may be millions behind them.
 RECLASSIFY = f"""
     WITH first AS MATERIALIZED (
         SELECT id, channel
@@ -124,15 +127,15 @@ class Channels:
 
     def __init__(self, session):
         self._session = session
-        self.has_jobs = True  # whether any job of a limited channel is ready, lately
+        self.has_jobs = True  # whether any job of a limited channel was ready at the last look
         self.slot_delay = None  # seconds until a channel with an interval has its next slot
-        self.is_held_up = False  # a job could be claimed, and was not
+        self.is_held_up = False  # a channel has a free slot, but the last call claimed no job
 
     def claim(self, limit, even_after_plain=False):
         """Claim the next job of each channel with limits.
 
         :param int limit: how many at most
-        :param bool even_after_plain: also those that a plain job precedes: somebody holds it locked
+        :param bool even_after_plain: also claim jobs that a plain job precedes, when that one is locked by somebody
         :return: the jobs in the order in which to run them
         :rtype: list[Job]
         """
@@ -148,7 +151,7 @@ class Channels:
             query = CLAIM_LIMITED + self._session.columns
             jobs += [Job(*row) for row in self._session.execute(query, self._session.params(channel=channel))]
             if has_interval and jobs:
-                break  # a claimed job that has to wait for another one must not use the interval up
+                break  # a job that waits for others of its batch would use up the interval of its channel
         self.is_held_up = bool(free) and not jobs
         return in_order(jobs)
 
@@ -159,8 +162,9 @@ class Channels:
         return [(channel, has_interval, is_first) for channel, delay, has_interval, is_first in rows if not delay]
 
     def reclassify(self):
-        """Mark ready jobs as limited whose channel got its limits since they were enqueued.
+        """Mark ready jobs as limited if their channel got its limits after they were enqueued.
 
+        :return: the ids of the jobs that changed
         :rtype: set[int]
         """
         return self._session.change(RECLASSIFY, self._session.params())

@@ -6,7 +6,7 @@ import time
 from ..tools.options import MAX_INT
 from .job import Job
 
-CLAIM_TIME = 0.05  # seconds that a claimed job may wait for those claimed with it
+CLAIM_TIME = 0.05  # seconds that a claimed job may wait for the other jobs of its batch
 MAX_MARKS = 16  # priorities in use at a time
 SCAN_INTERVAL = 1  # seconds between two full scans of a worker that finds jobs above its low-water marks
 
@@ -16,7 +16,7 @@ IS_LIMITED = f"split_part(channel, '/', 1) IN ({LIMITED})"
 IS_PAUSED = "EXISTS (SELECT FROM ir_async_channel WHERE name = '*' AND paused)"
 IS_UPGRADING = "EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove'))"
 READY = f"state = 'created' AND date_scheduled IS NULL AND NOT {IS_PAUSED}"
-HERE = "origin = %(origin)s"  # not what came with a copy of another database
+HERE = "origin = %(origin)s"  # leaves out jobs that came with a copy of another database
 SERVED = f"{HERE} AND (%(channels)s = '{{}}' OR split_part(channel, '/', 1) = ANY(%(channels)s))"
 TAKE = """
     state = 'processing',
@@ -26,8 +26,8 @@ TAKE = """
     date_start = clock_timestamp() AT TIME ZONE 'UTC'
 """
 
-# The CTE is a fence: as a subquery, LIMIT could be evaluated more than once. The rows are found by an array of ids:
-# for a join, the planner, which does not know the limit, would read the whole table.
+# The CTE keeps LIMIT from being evaluated more than once, as it could be in a subquery. An array of ids finds the rows to
+# update. With a join, the planner would read the whole table, since it does not know the limit.
 CLAIM = f"""
     WITH next AS (
         SELECT job.id
@@ -55,29 +55,31 @@ CLAIM_ONE = f"""
 
 
 class Claim:
-    """Claims of plain jobs, those in channels without limits.
+    """Claims of plain jobs: those in channels without limits.
 
-    As long as an old snapshot is open somewhere, as that of a report that takes minutes, the index keeps an entry for
-    each job that was ever claimed, and a scan from its beginning goes through all of them. So claims begin at the
-    low-water mark of each priority, above the jobs that this worker claimed last. What is below, as it was committed
-    late or released by others, comes with a wake-up: a full scan is owed then, and made once per interval.
+    Claims begin at a low-water mark for each priority, above the jobs that this worker claimed last. Otherwise an old
+    snapshot, such as that of a report that takes minutes, would slow all claims down: as long as it is open, the index
+    keeps an entry for each job that was claimed, and a scan from the beginning reads all of them.
+
+    A job can appear below the mark: its transaction committed late, or another worker released it. Each of these
+    wakes the workers. The worker then owes a full scan, and makes one per interval at most.
 
     :param Session session: the session
     """
 
     def __init__(self, session):
         self._session = session
-        self._marks = {}  # the ids from which on to look for jobs, by priority
+        self._marks = {}  # the id at which a scan begins, by priority
         self._last_scan = 0
         self._is_owed = True
-        self.next_scan = None  # when a full scan is due that is owed
+        self.next_scan = None  # when the owed full scan is due; None when none is owed
 
     def wake(self):
         """Owe a full scan."""
         self._is_owed = True
 
     def note_changed(self, ids):
-        """Lower the marks: these jobs may be in the queue now."""
+        """Lower the marks to these jobs, which may be in the queue now."""
         if ids:
             self._marks = {priority: min(mark, *ids) for priority, mark in self._marks.items()}
 
@@ -113,10 +115,11 @@ class Claim:
 
 
 def claim_one(session, job_id):
-    """Claim one certain job that waits for nothing but a worker; all that running it takes is read.
+    """Claim one given job, if it is ready to run. The claim also reads the columns that are otherwise read at its begin.
 
     :param Session session: the session
     :param int job_id: the job
+    :return: the job; empty when it could not be claimed
     :rtype: list[Job]
     """
     return [Job(*row) for row in session.execute(CLAIM_ONE + session.all_columns, session.params(job_id=job_id))]

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL of our own, beside Odoo's pool."""
+"""The addon's own connections to PostgreSQL, beside Odoo's pool."""
 from __future__ import annotations
 
 import os
@@ -15,7 +15,7 @@ from ..tools.config import settings
 LOCK_CLASS = int.from_bytes(b'iras', 'big')  # first key of the advisory lock of a session, in the database of its jobs
 PROCESS_LOCK_CLASS = int.from_bytes(b'irap', 'big')  # first key of the advisory lock of a worker process, on `postgres`
 
-# The keys of the sessions that are alive in this database, and of the worker processes of the cluster.
+# The keys of the live sessions of this database, and of the live worker processes of the cluster.
 LIVE_SESSIONS = f"""
     SELECT objid::int8
       FROM pg_locks
@@ -29,24 +29,24 @@ LIVE_PROCESSES = f"""
        AND database = (SELECT oid FROM pg_database WHERE datname = 'postgres')
 """
 
-DURABLE = "SET LOCAL synchronous_commit = on;"  # before the statement that must outlive a crash of the server
+DURABLE = "SET LOCAL synchronous_commit = on;"  # prefix of statements that must survive a crash of the server
 
-# Both ends must notice within seconds that the other host vanished. The server releases the locks of a dead worker then,
-# and the client does not wait for ever on a connection that is half open.
+# Both ends must notice within seconds that the other host has vanished. The server can then release the locks of a dead
+# worker, and the client does not wait for ever on a half-open connection.
 CLIENT_LIMITS = {
     'connect_timeout': 5, 'keepalives_idle': 5, 'keepalives_interval': 2, 'keepalives_count': 3, 'tcp_user_timeout': 10_000,
 }
 SERVER_LIMITS = {
     'tcp_keepalives_idle': '5', 'tcp_keepalives_interval': '2', 'tcp_keepalives_count': '3', 'tcp_user_timeout': '10000',
 }
-# A role or a database may have limits that are meant for web requests. A healthy job may run for hours, and wait for a web
-# service inside its transaction: its limit is its own time-out.
+# A role or a database may have limits that suit web requests. A healthy job may run for hours, or wait for a web service
+# inside its transaction. Its only limit is its own time-out.
 NO_TIMEOUTS = {'statement_timeout': '0', 'lock_timeout': '0', 'idle_in_transaction_session_timeout': '0'}
-# psycopg2 sets these once, when it has connected; RESET would go back to those of the role or database.
+# psycopg2 sets these only when it connects. RESET would go back to the values of the role or database.
 CLIENT_FORMATS = {'client_encoding': 'UTF8', 'datestyle': 'ISO'}
 NO_TIMEOUTS_SINCE = {'idle_session_timeout': 140000, 'transaction_timeout': 170000}
 
-_files = weakref.WeakKeyDictionary()  # what the descriptor of each connection stood for when it was opened
+_files = weakref.WeakKeyDictionary()  # device and inode of each connection's descriptor when it was opened
 
 
 def connect(dbname, factory=None, session=None):
@@ -54,7 +54,7 @@ def connect(dbname, factory=None, session=None):
 
     :param str dbname: the database
     :param type factory: the class of the connection, psycopg2's own by default
-    :param dict[str, str] session: the settings that the session starts with; poolers refuse these
+    :param dict[str, str] session: the settings that the session starts with; a pooler would refuse them
     :rtype: psycopg2.extensions.connection
     :raises psycopg2.OperationalError: when the server cannot be reached
     """
@@ -71,12 +71,12 @@ def connect(dbname, factory=None, session=None):
 
 
 def connect_worker(dbname, **session):
-    """Return a new connection in autocommit that is one session of PostgreSQL from its beginning to its end.
+    """Return a new connection in autocommit that keeps one session of PostgreSQL for its whole life.
 
     :param str dbname: the database
     :param str session: settings of the session
     :rtype: psycopg2.extensions.connection
-    :raises PoolerFound: when a connection pooler is in between: locks and LISTEN would prove nothing
+    :raises PoolerFound: when a connection pooler is in between, since locks and LISTEN prove nothing there
     :raises psycopg2.OperationalError: when the server cannot be reached
     """
     connection = connect(dbname)
@@ -93,9 +93,9 @@ def connect_worker(dbname, **session):
 
 
 def is_descriptor_closed(connection):
-    """Return whether this process has closed the file descriptor of a connection by itself.
+    """Return whether code of this process has closed the file descriptor of a connection.
 
-    libpq does not notice. Where the server has ended the session, it closes the descriptor, and has none any more.
+    libpq does not notice that. When the server has ended the session, libpq closes the descriptor itself and has none afterwards.
 
     :param psycopg2.extensions.connection connection: one that :func:`connect` returned
     :rtype: bool
@@ -114,9 +114,9 @@ def _file_of(connection):
 
 
 def session_settings(server_version):
-    """Return the settings that each session of a worker needs, as far as its server knows them.
+    """Return the settings that each session of a worker needs and that the server knows.
 
-    :param int server_version: that of the server
+    :param int server_version: the version of the server
     :rtype: dict[str, str]
     """
     known = {name: '0' for name, version in NO_TIMEOUTS_SINCE.items() if server_version >= version}
@@ -126,14 +126,14 @@ def session_settings(server_version):
 def set_config(values):
     """Return a statement that changes settings of the session.
 
-    :param dict[str, str] values: the settings; trusted text
+    :param dict[str, str] values: the settings; their text is not escaped
     :rtype: str
     """
     return 'SELECT ' + ', '.join(f"set_config('{name}', '{value}', false)" for name, value in values.items())
 
 
 def array(ids):
-    """Return ids as one text: one statement for pg_stat_statements, however many there are.
+    """Return ids as the text of one array, so that pg_stat_statements sees one statement for any number of them.
 
     :rtype: str
     """

@@ -1,4 +1,4 @@
-"""Children: put them into the queue once their parents ended well, or cancel them with a parent."""
+"""The children of jobs: unblock them when all parents have ended well, or cancel them with a parent."""
 from __future__ import annotations
 
 import time
@@ -7,13 +7,13 @@ from .claim import HERE
 from .connection import array
 from .job import PUBLISHED, UNMET_OF_CHILD, UNMET_OF_PARENT
 
-# The plans must not depend on statistics: those of a moment ago may say that nothing waits. So the jobs at the other ends of
-# dependencies are looked up by subqueries that PostgreSQL cannot turn into joins, whose order it would choose.
+# The plans must not depend on statistics, which may still say that nothing waits. So subqueries look up the jobs at the
+# other end of a dependency. PostgreSQL cannot turn these into joins, and so cannot choose an order of joins.
 STATE_OF_PARENT = "(SELECT state FROM ir_async WHERE id = rel.after_id)"
-# Not `=`: then PostgreSQL might look for the ids among all that waits.
+# Not `=`: PostgreSQL might then look for the ids in the index of all waiting jobs.
 WAITS = "state LIKE 'waiting'"
-# Rows are locked in no certain order by several workers, or by somebody who cancels them: whatever is locked is left to the
-# next look.
+# Several workers, and users who cancel jobs, lock these rows in no fixed order. SKIP LOCKED avoids deadlocks: a locked row
+# is left to the next look.
 MET = """
     WITH met AS (
         {met}
@@ -22,7 +22,7 @@ MET = """
        SET unmet = false
      WHERE ctid = ANY(ARRAY(SELECT ctid FROM met));
 """
-# A child that was cancelled keeps what is unmet, should it be tried again: a sweep begins with what waits.
+# A sweep begins with waiting children. A cancelled child keeps its unmet dependencies, since a user may retry it.
 MET_OF_WAITING = f"""
         SELECT met.ctid
           FROM ir_async child
@@ -40,8 +40,8 @@ MET_OF_PARENTS = f"""
          WHERE {UNMET_OF_PARENT} AND after_id = ANY(%(parents)s::int[]) AND {STATE_OF_PARENT} IN ('succeeded', 'done')
     FOR NO KEY UPDATE SKIP LOCKED
 """
-# The transaction that enqueued a child cannot refer to a parent that was committed after it began.
-# It waits until nobody has any of them locked.
+# The transaction that enqueued a child cannot refer to a parent that was committed after that transaction began. So the
+# dependencies of a child on such late parents are created here, as soon as nobody has one of the parents locked.
 RELATE = f"""
     WITH late AS (
         SELECT id, late_parent_ids
@@ -65,7 +65,7 @@ RELATE = f"""
        SET late_parent_ids = NULL
      WHERE job.id = ANY(ARRAY(SELECT id FROM complete));
 """
-# not NOT EXISTS: an anti join may read all that is unmet
+# Not `NOT EXISTS`: an anti join may read all unmet dependencies.
 HAS_NO_UNMET = f"(SELECT true FROM ir_async_after_rel WHERE job_id = child.id AND {UNMET_OF_CHILD} LIMIT 1) IS NULL"
 UNBLOCK = f"""
     WITH ready AS (
@@ -103,7 +103,7 @@ CANCEL = f"""
 """
 CANCEL_ALL = CANCEL.format(children="state = 'waiting'")
 CANCEL_OF = CANCEL.format(children=f"{CHILDREN} AND {WAITS}")
-CANCEL_TIME = 0.5  # seconds, then the jobs that are ready have their turn
+CANCEL_TIME = 0.5  # seconds that cancelling may take before ready jobs have their turn
 HAS_BLOCKED = f"""
     SELECT EXISTS (
                SELECT
@@ -123,13 +123,13 @@ class Dependencies:
         self._session = session
 
     def unblock(self, parents=None):
-        """Put the jobs into the queue that waited for others, which all ended well.
+        """Put waiting jobs into the queue if all of their parents have ended well.
 
-        Not in the transaction of a parent: two parents that end at once would each wait for the other one's row,
-        and one of them would have to run again. A crash in between, or a child that was enqueued just then, is
-        found by the next sweep of the maintenance.
+        This is not part of the transaction of a parent. Two parents that end at once would each wait for the other's row,
+        and one of them would have to run again. The next sweep finds children that this misses: because of a crash in
+        between, or because they were enqueued at that moment.
 
-        :param list[int] parents: only the children of these jobs; all by default
+        :param list[int] parents: only unblock children of these jobs; all children by default
         :return: the ids of the jobs that changed
         :rtype: set[int]
         """
@@ -138,7 +138,7 @@ class Dependencies:
         return self._session.change(UNBLOCK_OF, self._session.params(parents=array(parents)))
 
     def has_blocked(self):
-        """Return whether any job still waits whose turn has come: a sweep passed over it, since it was locked.
+        """Return whether a sweep passed over a job because it was locked: its turn has come, but it still waits.
 
         :rtype: bool
         """
@@ -146,7 +146,7 @@ class Dependencies:
         return has_blocked
 
     def cancel(self):
-        """Cancel the children of cancelled jobs, and theirs; what takes too long is left to the next sweep.
+        """Cancel the children of cancelled jobs, and their children. After half a second the rest is left to the next sweep.
 
         :return: the ids of the jobs that changed
         :rtype: set[int]

@@ -1,13 +1,13 @@
-"""What an exception says about a job: one table for the runner, the worker and the log.
+"""The kinds of exceptions, by their meaning for a job: one table for the runner, the worker and the log.
 
 ================  ==========================================================  ============================================
 kind              examples                                                    the job
 ================  ==========================================================  ============================================
-``LOST``          the connection ended, PostgreSQL restarts                   goes back into the queue, charged nothing
+``LOST``          the connection ended, PostgreSQL restarts                   goes back into the queue, at no charge
 ``RACE``          serialization failure, deadlock, lock timeout               is tried again in place, then goes back,
-                                                                              charged nothing
-``SERVER``        too many connections, disk full, an index was rebuilt       goes back with a growing delay, charged nothing
-``METHOD``        whatever else the method raises                             an attempt: failed, or tried again later
+                                                                              at no charge
+``SERVER``        too many connections, disk full, an index was rebuilt       goes back with a growing delay, at no charge
+``METHOD``        any other exception                                         has used an attempt: fails, or is tried again
 ================  ==========================================================  ============================================
 """
 from __future__ import annotations
@@ -20,9 +20,9 @@ from odoo.exceptions import ConcurrencyError
 from odoo.sql_db import PoolError
 
 RACE_CODES = {'40001', '40P01', '55P03'}  # serialization failure, deadlock, lock not available
-LOST_CODES = {'57P01', '57P02', '57P03', '57P05', '25P03', '25P04'}  # shutdown, crash, starting up; ended for being idle or slow
+LOST_CODES = {'57P01', '57P02', '57P03', '57P05', '25P03', '25P04'}  # shutdown, crash, starting up; session idle or slow
 SERVER_CLASSES = {'53', '58'}  # insufficient resources, system error
-# object in use; the plan of an index that was rebuilt; a damaged page; database dropped
+# object in use; plan that uses a rebuilt index; damaged page; dropped database
 SERVER_CODES = {'55006', 'XX000', 'XX001', 'XX002', '57P04'}
 
 
@@ -39,7 +39,7 @@ def kind_of(exc):
     :param BaseException exc: the exception
     :rtype: Kind
     """
-    # Not `isinstance`: an exception of a method may raise when it is asked for its class.
+    # Not `isinstance`: it reads `__class__`, and the exception of a method may raise at that.
     if issubclass(type(exc), ConcurrencyError):
         return Kind.RACE
     if issubclass(type(exc), PoolError):
@@ -48,7 +48,7 @@ def kind_of(exc):
         return Kind.METHOD
     code = exc.pgcode
     if not code:
-        # psycopg2 has no code for a connection that could not be made or ended; the class tells it from wrong use.
+        # psycopg2 gives no code when a connection fails or is lost. The class distinguishes that from wrong use.
         return Kind.LOST if issubclass(type(exc), psycopg2.OperationalError) or _is_closed(exc) else Kind.METHOD
     if code in RACE_CODES:
         return Kind.RACE
@@ -60,6 +60,6 @@ def kind_of(exc):
 
 
 def _is_closed(exc):
-    # A plain DatabaseError without a code: the server vanished between two statements.
+    # psycopg2 raises a plain DatabaseError without a code when the server has vanished between two statements.
     text = str(exc)
     return 'closed' in text or type(exc) is psycopg2.DatabaseError

@@ -1,6 +1,6 @@
 """The claim as a lease: the only statements that compare the fencing token ``(session, claims)`` of one job.
 
-A worker that lost its claim matches no row here, so nothing of that job is committed by it.
+A worker that lost its claim matches no row here, so it commits nothing of that job.
 """
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import hashlib
 from .connection import DURABLE
 from .job import BEGUN
 
-# `state = 'processing'` is implied and left out on purpose: with it, PostgreSQL would walk the index of the jobs that are
-# processing, and its dead entries, instead of the primary key.
+# `state = 'processing'` is implied and left out on purpose. With it, PostgreSQL would walk the index of processing jobs, with
+# its dead entries, instead of the primary key.
 HELD = "job.id = %(id)s AND job.session = %(session)s AND job.claims = %(claims)s"
 
 LOOK_UP = f"SELECT job.id FROM ir_async job WHERE {HELD}"
 
-# The lock holds off whoever would take the job over, until the commit is through.
+# Until the commit is through, the lock keeps others from taking the job over.
 CHECK = f"SELECT job.id FROM ir_async job WHERE {HELD} FOR NO KEY UPDATE"
 
 BEGIN = "SELECT * FROM ir_async_begin(%(id)s, %(session)s, %(claims)s)"
@@ -25,8 +25,8 @@ FINISH = """
         %(state)s, %(payload)s, %(delay)s, %(attempts)s, %(starts)s, %(shown_claims)s)
 """
 
-# To plan these two takes longer than to execute them, and a session forgets its prepared statements between two jobs. PL/pgSQL
-# keeps its plans; they must not be those of an almost empty table.
+# Planning these two statements takes longer than executing them, and a session forgets its prepared statements between two
+# jobs. PL/pgSQL keeps its plans, so the statements are in functions. Their plans must also suit a table that is not empty.
 _TYPES = dict.fromkeys(BEGUN, 'text') | dict.fromkeys(('su', 'user_active'), 'bool') | dict.fromkeys(
     ('max_attempts', 'attempts', 'deaths', 'starts'), 'int4')
 READ = f"SELECT {', '.join(f'{value}::{_TYPES[name]}' for name, value in BEGUN.items())} FROM ir_async job WHERE {HELD}"
@@ -83,7 +83,9 @@ ARE_THERE = "to_regproc('ir_async_begin') IS NOT NULL AND to_regproc('ir_async_f
 
 
 def create_functions(cr):
-    """Create the functions, where they are not the same already: they may belong to another role since a dump was restored.
+    """Create the functions, unless the database already has them in this version.
+
+    Functions that are up to date are left alone: after a restore, they may belong to another role.
 
     :param odoo.sql_db.BaseCursor cr: a cursor of the database
     """
@@ -108,8 +110,8 @@ def drop_functions(cr):
         cr.execute(f"DROP FUNCTION {function}")  # pylint: disable=sql-injection
 
 
-# The number goes up without a new claim; whoever ends the job sets it back to the count of its claims.
-# The job stays `processing`, so that its slot in a limited channel is taken until its method has been left.
+# This raises the claim number without a new claim. The statement that ends the job sets it back to the count of its claims.
+# The job stays `processing`, so that it keeps its slot in a limited channel until its method has been left.
 RAISE = f"""
     WITH raised AS (
         UPDATE ir_async job SET claims = claims + 1 WHERE {HELD} RETURNING job.id, job.claims
@@ -133,7 +135,7 @@ def token(job):
 
 
 def holds(session, job):
-    """Return whether the claim of a job still holds.
+    """Return whether the claim on a job still holds.
 
     :param Session session: the session that claimed it
     :param Job job: the job
@@ -143,13 +145,13 @@ def holds(session, job):
 
 
 def fence_off(session, job, reason=None, debug=None):
-    """Take a job from its own method: from then on the method can commit nothing.
+    """Fence a running job off: from then on its method can commit nothing.
 
     :param Session session: the session that claimed it
     :param Job job: the running job
-    :param str reason: ``cancel`` or ``timeout``, for whoever ends it
-    :param str debug: where its method stood
-    :return: the job with its new claim; None when it has ended by itself
+    :param str reason: ``cancel`` or ``timeout``, noted for the worker that writes the outcome
+    :param str debug: the stack of its method
+    :return: the job with its new claim number; None when it has ended by itself
     :rtype: Job | None
     """
     rows = session.execute(DURABLE + RAISE, {**token(job), 'reason': reason, 'debug': debug})

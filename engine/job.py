@@ -1,13 +1,13 @@
-"""What the engine passes around: a claimed job, how it ended, and a change of state to publish."""
+"""The values of the engine: a claimed job, its outcome, and a change of state to publish."""
 from __future__ import annotations
 
 from typing import NamedTuple
 
 
 class Job(NamedTuple):
-    """A claimed job. What its method is called with is read when it begins, together with its claim."""
+    """A claimed job. The arguments of its method are read when it begins, by the statement that checks its claim."""
 
-    # read by the claim
+    # columns read by the claim
     id: int
     priority: int
     name: str | None
@@ -17,11 +17,11 @@ class Job(NamedTuple):
     user_id: int
     timeout: float | None
     revision: int
-    session: int  # (session, claims) is the fencing token: new with every claim, compared by every later statement
+    session: int  # (session, claims) is the fencing token: each claim makes a new one, each later statement compares it
     claims: int
     has_children: bool
-    signals: str | None  # Odoo's signaling sequences: whether modules and caches are up to date
-    # read when it begins
+    signals: str | None  # Odoo's signaling sequences, which say whether modules and caches are up to date
+    # columns read when the job begins
     res_ids: str | None = None
     args: str | None = None
     kwargs: str | None = None
@@ -33,24 +33,24 @@ class Job(NamedTuple):
     deaths: int | None = None
     starts: int | None = None
     user_active: bool | None = None
-    stop: str | None = None  # why it is not run any more: `cancel` or `timeout`
-    stop_debug: str | None = None  # where the method stood
+    stop: str | None = None  # `cancel` or `timeout` if the job was stopped: its method must not run
+    stop_debug: str | None = None  # the stack of the method when it was stopped
 
     def __str__(self):
         return f"{self.id} ({self.res_model}.{self.method})"
 
 
 class Outcome(NamedTuple):
-    """How a job ended, or that it goes back into the queue."""
+    """The decision on how a job ended, or on its return into the queue."""
 
     state: str
     payload: str | None = None  # JSON
     delay: float | None = None  # seconds from now until it is tried again
-    attempts: int = 1  # how many attempts that was
+    attempts: int = 1  # the number of attempts to charge
 
 
 class StateChange(NamedTuple):
-    """A change of state that its user is notified of."""
+    """A change of state of which the job's user is notified."""
 
     id: int
     user_id: int
@@ -59,16 +59,16 @@ class StateChange(NamedTuple):
     revision: int
 
 
-# Each is the predicate of one of the two indexes of dependencies. Were it the same for both, PostgreSQL would choose by its
-# statistics, and take both for empty when these are of a time when nothing was unmet: it would read all of one index to find
-# what it could look up in the other.
+# Each is the predicate of one of the two indexes of dependencies. With one predicate for both, PostgreSQL would choose an
+# index by its statistics. If these are from a time when nothing was unmet, both indexes seem empty. It could then read one
+# index in full to find a row that it could look up in the other.
 UNMET_OF_CHILD = "unmet AND job_id > 0"
 UNMET_OF_PARENT = "unmet AND after_id > 0"
 
 PUBLISHED = ', '.join(f'job.{field}' for field in StateChange._fields) + ', job.notify'
 
 CLAIMED = {field: f'job.{field}' for field in Job._fields[:Job._fields.index('res_ids')]} | {
-    # not EXISTS: PostgreSQL might hash all that is unmet, for each claim
+    # Not `EXISTS`: PostgreSQL might hash all unmet dependencies at each claim.
     'has_children': f"(SELECT true FROM ir_async_after_rel WHERE after_id = job.id AND {UNMET_OF_PARENT} LIMIT 1) IS NOT NULL",
 }
 BEGUN = {field: f'job.{field}' for field in Job._fields[Job._fields.index('res_ids'):]} | {

@@ -1,4 +1,4 @@
-"""What is to be done besides running jobs, and when to look again: due jobs, orphans, children, misplaced jobs, stuck modules."""
+"""The maintenance of the queue in one database: due jobs, orphans, children, misplaced jobs, stuck modules."""
 from __future__ import annotations
 
 import logging
@@ -14,11 +14,11 @@ from .notifier import notifier
 _logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL = 1  # seconds between two looks while anything is processing
-SWEEP_INTERVAL = 1  # seconds, at least, between two sweeps of the jobs that wait for others
-BUSY_SWEEP_INTERVAL = 10  # seconds between two sweeps for what nobody reported, as a crash between an end and its children
+SWEEP_INTERVAL = 1  # minimum seconds between two sweeps
+BUSY_SWEEP_INTERVAL = 10  # seconds between two sweeps that nothing asked for: a worker may die between a job and its children
 WARNING_INTERVAL = 60  # seconds between two warnings about modules
-FLUX_TIME = 10  # seconds that a job waits before the first of them: most upgrades are over by then
-STUCK_TIME = 5 * 3600  # seconds after which Odoo's crons take modules in flux for left over, too
+FLUX_TIME = 10  # seconds that a job waits before the first warning: most upgrades are over by then
+STUCK_TIME = 5 * 3600  # seconds after which modules in flux count as left over, as for Odoo's crons
 
 LOOK = f"""
     SELECT ARRAY(SELECT id FROM ir_async_worker WHERE closed IS NOT TRUE AND id NOT IN ({LIVE_SESSIONS})),
@@ -47,7 +47,7 @@ OLDEST = f"SELECT EXTRACT(EPOCH FROM {NOW} - min(create_date)) FROM ir_async WHE
 
 
 class Maintenance:
-    """The look around of a worker that has nothing to claim, and once a second of one that has.
+    """The work of a worker besides running jobs. A worker with nothing to claim does it at once, a busy one once a second.
 
     :param Session session: the session
     :param Claim claim: its claims of plain jobs
@@ -62,21 +62,21 @@ class Maintenance:
         self._channels = channels
         self._dependencies = dependencies
         self._rescue = rescue
-        self._owed = 2  # sweeps: one at once, and one for whoever dies between a job and its children
+        self._owed = 2  # sweeps: one now, and a later one in case a worker dies between a job and its children
         self._dead = set()
         self._last_sweep = float('-inf')
         self._next_warning = 0
         self.has_waiting = True
 
     def wake(self):
-        """Owe a sweep."""
+        """Owe sweeps."""
         self._owed = 2
 
     def maintain(self, is_busy=False):
-        """Do what is due, and say when to call again.
+        """Do the due work, and return when to call again.
 
-        :param bool is_busy: whether there are jobs to run besides
-        :return: seconds; None: when there is a NOTIFY
+        :param bool is_busy: whether the worker also has jobs to run
+        :return: seconds until the next call; None: not before a NOTIFY
         :rtype: float | None
         """
         [[dead, processing, waiting, limited, has_limits, ready, due, upgrading]] = self._session.execute_prepared(
@@ -107,12 +107,12 @@ class Maintenance:
         scan_delay = self._claim.next_scan and max(0.01, self._claim.next_scan - time.monotonic())
         delays = [due, self._channels.slot_delay, rescue_delay, sweep_delay, scan_delay]
         if processing or ready or self._channels.is_held_up:
-            # Some job could be claimed, and was not: somebody has it locked, or modules are being upgraded.
+            # A job is ready but was not claimed: somebody has it locked, or modules are being upgraded.
             delays.append(LOOK_INTERVAL)
         return min((float(delay) for delay in delays if delay is not None), default=None)
 
     def _sweep(self, processing, is_busy):
-        """Look at all jobs that wait for others, when that is owed; return what changed, and when the next sweep is due."""
+        """Sweep when it is time to. Return the ids of the jobs that changed, and the seconds until the next sweep."""
         now = time.monotonic()
         interval = SWEEP_INTERVAL if self._owed == 2 and not is_busy else BUSY_SWEEP_INTERVAL
         if now < self._last_sweep + interval:
@@ -120,13 +120,13 @@ class Maintenance:
         self._last_sweep = now
         self._owed = max(self._owed - 1, int(processing))
         changed = self._dependencies.unblock() | self._dependencies.cancel()
-        if self._dependencies.has_blocked():  # somebody had them locked
+        if self._dependencies.has_blocked():  # somebody had their rows locked
             self._owed = 2
             return changed, SWEEP_INTERVAL
         return changed, BUSY_SWEEP_INTERVAL if self._owed else None
 
     def _report_modules(self):
-        """Warn about modules in flux that hold jobs up, and reset those that were left over, as Odoo's crons do."""
+        """Warn about modules in flux, since they hold jobs up. Reset those that were left over, as Odoo's crons do."""
         now = time.monotonic()
         if now < self._next_warning:
             return

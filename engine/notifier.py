@@ -12,7 +12,7 @@ from .connection import connect
 
 _logger = logging.getLogger(__name__)
 
-# custom function to call instead of PostgreSQL's `pg_notify`, as for crons and the bus
+# A custom function to call instead of PostgreSQL's `pg_notify`, as for Odoo's crons and bus.
 NOTIFY_FUNCTION = os.getenv('ODOO_NOTIFY_FUNCTION', 'pg_notify')
 
 _NOTIFY = sql.SQL("SELECT {}('odoo_async', %s)").format(sql.Identifier(NOTIFY_FUNCTION))
@@ -22,18 +22,18 @@ _IDLE_TIME = "SET idle_session_timeout = '60s'"
 class Notifier:
     """The connection on which this process sends its NOTIFYs.
 
-    They are sent after commit, on a connection of their own: inside the committing transaction, all commits of
-    the cluster that notify wait for each other. Odoo's pool opens a new connection to ``postgres`` each time,
-    which takes thirty times as long as the NOTIFY.
+    A NOTIFY is sent after the commit. Inside a transaction, it would make that commit wait for all other commits of the
+    cluster that notify. It is sent on a connection of its own, since Odoo's pool would open a new connection to
+    ``postgres`` each time. That takes thirty times as long as the NOTIFY.
     """
 
     def __init__(self):
         self._lock = threading.Lock()
         self._connection = None
-        self.failure_level = logging.WARNING  # a worker, which looks by itself, says less
+        self.failure_level = logging.WARNING  # lower in a worker, which also looks without a NOTIFY
 
     def notify(self, dbname):
-        """Wake the workers of a database. A failure costs time, not jobs: workers also look by themselves.
+        """Wake the workers of a database. A failure costs time, not jobs: workers also look without a NOTIFY.
 
         :param str dbname: the database
         """
@@ -42,9 +42,9 @@ class Notifier:
                 try:
                     self._send(dbname)
                 except psycopg2.Error:
-                    self._connection = None  # PostgreSQL closed it: it was idle, or restarted
+                    self._connection = None  # PostgreSQL restarted, or closed the idle connection
                     self._send(dbname)
-            except (psycopg2.Error, ValueError) as exc:  # or a wrong setting, where no server has checked them
+            except (psycopg2.Error, ValueError) as exc:  # ValueError: a wrong setting that no server has checked
                 self._connection = None
                 _logger.log(self.failure_level, "Could not wake the job workers: %s", exc)
 
@@ -55,13 +55,13 @@ class Notifier:
                 cr.execute("SELECT pg_backend_pid()")
                 is_direct = cr.fetchone()[0] == self._connection.get_backend_pid()
                 if is_direct and self._connection.server_version >= 140000:
-                    # A process that stops enqueuing does not keep a connection for ever, without a timer of ours.
+                    # PostgreSQL closes the connection of a process that has stopped enqueuing. No timer is needed here.
                     cr.execute(_IDLE_TIME)
         with self._connection.cursor() as cr:
             cr.execute(_NOTIFY, [dbname])
 
     def forget(self):
-        """Drop the parent's connection in a forked child; psycopg2 closes it only in the process that opened it."""
+        """Drop the parent's connection in a forked child. psycopg2 only closes a connection in the process that opened it."""
         self._lock = threading.Lock()
         self._connection = None
 

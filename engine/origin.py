@@ -1,7 +1,7 @@
-"""Where a job belongs: the identity of its database, which a copy does not share.
+"""The origin of a job: the identity of its database, which a copy of the database does not share.
 
-The name of a database says little: a dump restored under the same name has it, too. PostgreSQL gives each cluster an
-identifier and each database of it a number; both stay when the database is renamed.
+The name of a database is no identity: a restored dump may have the same name. PostgreSQL gives each cluster an identifier,
+and each database in it a number. Both stay when the database is renamed.
 """
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from odoo.modules.module import adapt_version
 _logger = logging.getLogger(__name__)
 
 VERSIONS = {name: adapt_version(Manifest.for_addon(name)['version']) for name in ('base', 'ir_async')}
-COUNT_MAX = 10_000  # of foreign jobs: more are not worth the time
+COUNT_MAX = 10_000  # foreign jobs to count; counting more is not worth the time
 
 _DATABASE = "(SELECT oid FROM pg_database WHERE datname = current_database())"
-# Everybody may call `pg_control_system()`, unless the administrator of the cluster has revoked that.
+# Every role may call `pg_control_system()`, unless the administrator of the cluster has revoked that right.
 IS_PERMITTED = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
 EXPRESSIONS = {
     True: f"(SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || {_DATABASE})",
-    # Two clusters often number their databases alike. With the name they seldom agree, but a renamed database is another.
+    # Two clusters often number their databases alike. The name makes a match unlikely, but then a rename changes the origin.
     False: f"(SELECT 'unknown/' || {_DATABASE} || '/' || current_database())",
 }
 
-_skipped = set()  # databases of another version that were reported
-_reported = set()  # databases with foreign jobs that were reported
+_skipped = set()  # databases of another version that are already in the log
+_reported = set()  # databases with foreign jobs that are already in the log
 
 
 def origin_expression(cr):
-    """Return the SQL expression of the identity of the database that executes it.
+    """Return the SQL expression of the identity of a database.
 
     :param cr: a cursor on the database
     :rtype: str
@@ -51,7 +51,7 @@ def read_origin(cr):
 
 
 def is_same_version(dbname, versions):
-    """Return whether a database was installed or upgraded by the code of this server. Log it once when it was not.
+    """Return whether a database was installed or upgraded by the code of this server. Log it once if it was not.
 
     :param str dbname: the database
     :param dict versions: ``latest_version`` of the modules ``base`` and ``ir_async`` there
@@ -68,7 +68,7 @@ def is_same_version(dbname, versions):
     return False
 
 
-# Each is in an index: there may be millions of jobs that ended.
+# Each condition has a partial index: the table may have millions of jobs that ended.
 _LIVE = [
     "state = 'waiting'",
     "state = 'processing'",
@@ -81,7 +81,7 @@ COUNT_COPIES = f"SELECT count(*) FROM (SELECT 1 FROM ({_COPIES}) AS live LIMIT %
 
 
 def warn_of_copies(cr, dbname, origin):
-    """Log, once for each process, that queued jobs came with a copy of another database and do not run.
+    """Warn that queued jobs came with a copy of another database and do not run. Each process warns once.
 
     :param cr: a cursor on the database
     :param str dbname: its name

@@ -1,4 +1,4 @@
-"""Processes of this host, told apart by more than their id, which is used again."""
+"""Processes of this host, identified by id and start time, since process ids are used again."""
 from __future__ import annotations
 
 import contextlib
@@ -9,7 +9,7 @@ import psutil
 
 import odoo
 
-TOLERANCE = 2  # seconds by which two processes may disagree about the start of a third one, when the clock was set
+TOLERANCE = 2  # seconds by which two processes may disagree about the start of a third one after the clock was set
 
 
 def start_of(pid):
@@ -38,7 +38,7 @@ def is_alive(pid, start):
 
 
 def server_pid():
-    """Return the process of the Odoo server that this process belongs to: its own, unless the server is a prefork one.
+    """Return the process id of the Odoo server of this process: its own id, except in a child of a prefork server.
 
     :rtype: int
     """
@@ -47,14 +47,14 @@ def server_pid():
 
 
 def was_killed(host, pid, start, server, server_start):
-    """Return whether a process has ended although its server goes on: nobody stopped it.
+    """Return whether a process has ended while its server goes on, so that nobody stopped it.
 
     :param str host: the host of both
     :param int pid: the process
     :param float start: when it was started
     :param int server: the process of its server
-    :param float server_start: when that was started
-    :return: False as well when it cannot be known, as on another host
+    :param float server_start: when that process was started
+    :return: False also when it cannot be known, such as on another host
     :rtype: bool
     """
     if host != socket.gethostname() or start is None or server_start is None:

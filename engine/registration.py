@@ -1,4 +1,4 @@
-"""The row by which a session is known in its database: register, note what runs, close."""
+"""The row of a session in its database: register, note the running job, close."""
 from __future__ import annotations
 
 import os
@@ -8,8 +8,8 @@ from ..tools.config import settings
 from .connection import LIVE_SESSIONS, LOCK_CLASS
 from .serving import served_database, serving
 
-# A row whose lock is gone is that of a session that ended: the lock is taken first. Rows that say who serves this database
-# stay; rows that jobs still refer to stay until these are rescued.
+# A session locks its key before it inserts its row, so a row without a lock belongs to a session that has ended. Two kinds
+# of such rows stay: rows of live processes that serve this database, and rows of sessions whose jobs are not yet rescued.
 FORGET = f"""
     DELETE FROM ir_async_worker
      WHERE (process_key = %(process_key)s OR id NOT IN (SELECT id FROM ({serving('%(origin)s')}) AS worker))
@@ -35,7 +35,7 @@ NOTE_RUNNING = """
 
 
 def register(cr, origin, process_key=None):
-    """Register a new session, and forget the rows of those that ended.
+    """Register a new session, and delete the rows of sessions that ended.
 
     :param cr: a cursor of the session's connection
     :param AsIs origin: the expression of the identity of the database
@@ -48,7 +48,7 @@ def register(cr, origin, process_key=None):
         'channels': ','.join(settings().channels) or None,
     }
     cr.execute(FORGET, params)
-    # A key is taken where the module was installed anew, and sessions of before live.
+    # A key may be taken: the module was installed again while sessions of the earlier installation live.
     row = None
     while not row:
         cr.execute(REGISTER, params)
@@ -57,10 +57,10 @@ def register(cr, origin, process_key=None):
 
 
 def note_running(session, job, key=None):
-    """Note which job runs where no parent would report a death: in a cron worker.
+    """Note which job runs in a cron worker, since its parent would not report a death.
 
-    :param Session session: the session that says so
-    :param Job job: the job; None when it has ended
-    :param int key: the session that ran it, by default the same one
+    :param Session session: the session that writes the note
+    :param Job job: the running job; None when it has ended
+    :param int key: the key of the session that runs the job; by default the session itself
     """
     session.execute(NOTE_RUNNING, [job and job.id, *session.process, key or session.key])

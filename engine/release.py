@@ -1,4 +1,4 @@
-"""Put claimed jobs back into the queue; or end one as failed when nothing else worked."""
+"""Release of claimed jobs into the queue, and the last resort: end a job as failed."""
 from __future__ import annotations
 
 from .connection import array
@@ -34,15 +34,15 @@ FAIL = f"""
 
 
 def release(session, jobs, starts=0, delay=None, payload=None, shown_claims=None):
-    """Put jobs back into the queue, except for those that somebody has locked.
+    """Put jobs back into the queue, except for locked ones.
 
     :param Session session: the session that claimed them
     :param list[Job] jobs: the jobs
     :param int starts: how often their method was begun since they were claimed
-    :param float delay: seconds until they are tried again; at once by default
-    :param str payload: why, as the error of an RPC; JSON
-    :param int shown_claims: how often the job was claimed, if it was taken from its method since
-    :return: the ids of those that were put back
+    :param float delay: seconds until they are tried again; by default they are tried at once
+    :param str payload: the reason as the error of an RPC, in JSON
+    :param int shown_claims: how often the job was claimed, if it was fenced off since
+    :return: the ids of the jobs that were put back
     :rtype: set[int]
     """
     released = session.change(RELEASE, {

@@ -1,9 +1,9 @@
-"""Jobs of dead workers: put them back into the queue, and charge the one whose method killed its worker.
+"""The jobs of dead workers: put them back into the queue, and charge a job whose method killed its worker.
 
-A job is an orphan when the lock of its session is gone. That says nothing about the process: its connection may have been
-cut. A death is known from the parent of the process alone, which hands it to the next worker: see
-:mod:`~odoo.addons.ir_async.service.obituary`. A cron worker's parent reports nothing. It notes in its row what it runs, and its
-process and server: the job is charged when the process has ended and its server has not.
+A job is an orphan when the lock of its session is gone. The process may still live: perhaps only its connection was cut.
+Only the parent of a worker knows that the worker died. It hands the death to the next worker: see
+:mod:`~odoo.addons.ir_async.service.obituary`. The parent of a cron worker reports nothing. So a cron worker notes its job, its
+process and its server in its row. The job is charged when that process has ended but its server has not.
 """
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .connection import LIVE_SESSIONS
 from .job import PUBLISHED, Job
 from .process import was_killed
 
-# The time that the parent of a dead worker has to report the death, before others put its job back without a charge.
-GRACE = 0.7  # seconds
+# Seconds that the parent of a dead worker has to report the death, before others put its job back without a charge.
+GRACE = 0.7
 FULL_INTERVAL = 60  # seconds between two looks at all jobs that are processing
 
 IS_ORPHAN = f"job.state = 'processing' AND job.session NOT IN ({LIVE_SESSIONS})"
 IS_BEGUN = "EXISTS (SELECT FROM ir_async_worker WHERE id = job.session AND running_job_id = job.id)"
-# What sessions that ended were running in cron workers.
+# The notes of cron workers whose sessions ended while a job was running.
 NOTES = f"""
     SELECT id, host, pid, process_start, server_pid, server_start
       FROM ir_async_worker
@@ -43,7 +43,7 @@ RESCUE = f"""
      WHERE id = ANY(ARRAY(SELECT id FROM orphan))
  RETURNING {PUBLISHED}
 """
-# The row may be that of a job which runs again by now: then its end meets a concurrent update, and is tried again.
+# The job may already run again. Its end then meets a concurrent update and is tried again.
 CHARGE = f"""
     UPDATE ir_async job
        SET deaths = deaths + (NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int,
@@ -75,21 +75,21 @@ class Rescue:
 
     def __init__(self, session):
         self._session = session
-        self._seen = {}  # when sessions were first seen dead, by key
+        self._seen = {}  # when each dead session was first seen dead, by key
         self._next_full = 0
 
     def rescue(self, dead):
-        """Put the jobs of dead sessions back into the queue, some time after these were seen dead.
+        """Put the jobs of dead sessions back into the queue, a grace period after the sessions were seen dead.
 
         :param list[int] dead: the keys of sessions whose lock is gone
-        :return: the ids of the jobs that changed, and in how many seconds to look again
+        :return: the ids of the jobs that changed, and the seconds until the next look
         :rtype: tuple[set[int], float | None]
         """
         now = time.monotonic()
         self._seen = {key: self._seen.get(key, now) for key in dead}
         due = [key for key, seen in self._seen.items() if seen + GRACE <= now]
         changed = set()
-        # PostgreSQL forgets the rows of workers when it crashes: also look for jobs of sessions that have none.
+        # A crash of PostgreSQL empties the UNLOGGED table of workers. So a full look also finds jobs of sessions without a row.
         is_full = now >= self._next_full and not (dead and not due)
         if due or is_full:
             changed = self._session.change(RESCUE, self._session.params(
@@ -104,10 +104,10 @@ class Rescue:
 def charge(session, job_id, key, claims):
     """Charge a job with the death of the worker that ran its method, and put it back into the queue.
 
-    :param Session session: the session that does so
+    :param Session session: the session that writes the charge
     :param int job_id: the job
-    :param int key: that of the dead worker's session
-    :param int claims: the number of its claim
+    :param int key: the key of the dead worker's session
+    :param int claims: the claim number of the job
     :return: the ids of the jobs that changed
     :rtype: set[int]
     """
@@ -115,13 +115,14 @@ def charge(session, job_id, key, claims):
 
 
 def take_over(session, job_id, key, claims, reason):
-    """Claim a job from a worker that is stopped, or dead, to end it.
+    """Take a job over from a worker that is stopping or dead, to write its outcome.
 
-    :param Session session: the session that claims it
+    :param Session session: the session that takes it over
     :param int job_id: the job
-    :param int key: that of the other session, or this one's own
-    :param int claims: the number of its claim
-    :param str reason: ``cancel`` or ``timeout``, should the row not say so already
+    :param int key: the key of the other session, or of this one
+    :param int claims: the claim number of the job
+    :param str reason: ``cancel`` or ``timeout``; used if no reason is noted yet
+    :return: the job; empty when its claim has changed
     :rtype: list[Job]
     """
     params = session.params(id=job_id, session=key, claims=claims, reason=reason)

@@ -1,9 +1,9 @@
-"""Which worker processes serve a database.
+"""The worker processes that serve a database.
 
-A process is alive while it holds its lock on ``postgres``, which is shared by all databases. That it serves this one is
-said by its row in ``ir_async_worker``. But a row is copied with its database, follows it to another name, and stays where
-the worker leaves the database alone since an upgrade. So the row says which database the worker found, under which name,
-and for which versions the worker is: it counts only while all of that is true.
+A process is alive while it holds its lock in ``postgres``, the same place for all databases. Its row in ``ir_async_worker``
+says that it serves this database. The row alone proves little: it is copied and renamed with its database, and it stays when
+the worker leaves the database alone after an upgrade. So the row also has the origin and name of the database that the
+worker found, and the versions that the worker serves. It counts only while all of these match.
 """
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _OURS = "'%s'" % ', '.join(f'{name} {version}' for name, version in sorted(VERSI
 
 
 def database(origin, versions=_INSTALLED):
-    """Return the SQL expression of what a row must say to count.
+    """Return the SQL expression of the value that a row must have to count.
 
     :param str origin: the expression of the identity of the database
-    :param str versions: the expression of the versions there
+    :param str versions: the expression of the versions to compare
     :rtype: str
     """
     return f"{origin} || '/' || current_database() || ', ' || {versions}"
 
 
 def served_database(origin):
-    """Return the SQL expression of what a worker of this process writes.
+    """Return the SQL expression of the value that a worker with this code writes into its row.
 
     :param str origin: the expression of the identity of the database
     :rtype: str
@@ -35,7 +35,7 @@ def served_database(origin):
 
 
 def serving(origin):
-    """Return the query of the rows that count: the worker processes that serve the database.
+    """Return the query of the worker processes that serve the database.
 
     :param str origin: the expression of the identity of the database
     :rtype: str

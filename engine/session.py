@@ -1,15 +1,15 @@
 """The presence of a worker in one database: open, execute, schedule, close.
 
-A session runs the parts of the engine that keep a state between two claims: claims, channels, children, orphans, maintenance.
-The other changes of a job's state are functions that are given the session: :mod:`.fence`, :mod:`.release`, :mod:`.rescue`.
+A session owns the parts of the engine that keep state between two claims: claims, channels, children, orphans, maintenance.
+Other changes of a job's state are functions that take the session: see :mod:`.fence`, :mod:`.release` and :mod:`.rescue`.
 
-All statements run on one connection of its own. READ COMMITTED: at Odoo's REPEATABLE READ a quarter of the claims would
-fail, since SKIP LOCKED passes over rows that are locked, but not over rows that were claimed and committed since the
-snapshot. Autocommit: a transaction that stays open while a job runs would keep the whole cluster from vacuuming.
+All statements run on one connection, the control connection. It is READ COMMITTED. At Odoo's REPEATABLE READ, a quarter of
+the claims would fail: SKIP LOCKED passes over locked rows, but not over rows that were claimed and committed since the
+snapshot. It is in autocommit. A transaction that stays open while a job runs would keep the whole cluster from vacuuming.
 
-The connection is also the proof that the worker is alive. It holds an advisory lock on the session's key. When the
-worker dies, whatever the reason, PostgreSQL ends the session and the lock is gone. There is no heartbeat and no
-clock. This is how Que and GoodJob do it, but for the key: process ids are used again, numbers of a sequence are not.
+The connection is also the proof that the worker is alive. It holds an advisory lock on the session's key. When the worker
+dies for whatever reason, PostgreSQL ends the session and releases the lock. There is no heartbeat and no clock. Que and
+GoodJob do the same with process ids as keys. A session takes a number of a sequence, since process ids are used again.
 """
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ from .serving import database
 
 _logger = logging.getLogger(__name__)
 
-STOP_CHANNEL = 'ir_async_stop'  # NOTIFYed in the database of the job, with its id: a hint, the row decides
+STOP_CHANNEL = 'ir_async_stop'  # a NOTIFY here, in the database of a job, is a hint to stop it; the row in ir_async_stop decides
 
-# A claim may be lost in a crash: its session is gone then, too. So it need not wait for the disk. What must is `DURABLE`.
-# All statements are look-ups in indexes, in their order. The planner must not be misled by statistics from when the queue
-# was empty, nor plan prepared statements again and again; JIT must not compile what these settings make look costly.
+# A crash may lose a claim, since the session of the claim is gone then, too. So a commit need not wait for the disk. Statements
+# that must survive a crash begin with `DURABLE`. All statements look rows up in indexes, in the order of the index. The planner
+# must not be misled by statistics of an empty queue, and must not plan prepared statements again. These settings make plans look
+# costly, so JIT would compile them without need.
 PLANNER = {
     'synchronous_commit': 'off', 'lock_timeout': '5s', 'enable_seqscan': 'off', 'enable_bitmapscan': 'off',
     'enable_sort': 'off', 'plan_cache_mode': 'force_generic_plan', 'jit': 'off',
@@ -81,7 +82,7 @@ class Session:
     def __init__(self, dbname, connection, key):
         self.dbname = dbname
         self.key = key
-        self.changes = []  # to be published to the users
+        self.changes = []  # not yet published to the users
         self.channels = settings().channels
         self._connection = connection
         self._lock = threading.Lock()  # the worker's two threads share the connection
@@ -98,9 +99,9 @@ class Session:
 
         :param str dbname: the database
         :param int process_key: the key of the lock that this process holds on ``postgres`` as long as it lives
-        :param bool always: also when no job is due
-        :return: a session, and when to look again, in seconds; no session when there is nothing to do there: no job,
-            no such module, another version of Odoo or of this module
+        :param bool always: whether to open a session even if no job is due
+        :return: a session, and the seconds until the next look. The session is None when there is nothing to do: no job, no
+            such module, or another version of Odoo or of this module
         :rtype: tuple
         :raises psycopg2.OperationalError: when the database cannot be reached
         """
@@ -124,7 +125,7 @@ class Session:
                 is_ready, is_waiting, is_processing, delay, is_known = cr.fetchone()
                 delay = None if delay is None else float(delay)
                 is_due = always or is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
-                if is_due or (process_key and not is_known):  # also without jobs: others ask whether anybody serves this database
+                if is_due or (process_key and not is_known):  # register even without jobs: others look for serving workers
                     cr.execute(f"LISTEN {STOP_CHANNEL}")
                     session = cls(dbname, connection, register(cr, origin, process_key))
                     warn_of_copies(cr, dbname, session.origin)
@@ -132,7 +133,7 @@ class Session:
                     session.close()
                     return None, delay
         except (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn):
-            return None, None  # not, or not yet, a database with this module
+            return None, None  # the module is not installed there, or not yet
         finally:
             if not session:
                 connection.close()
@@ -140,14 +141,14 @@ class Session:
 
     @functools.cached_property
     def origin(self):
-        """The identity of the database, as in the rows of its jobs."""
+        """The identity of the database, equal to the ``origin`` of its own jobs."""
         [[is_permitted]] = self.execute(IS_PERMITTED)
         [[origin]] = self.execute(f"SELECT {EXPRESSIONS[is_permitted]}")
         return origin
 
     @functools.cached_property
     def process(self):
-        """When this process was started, the id of its server, and when that was started."""
+        """The start time of this process, the process id of its server, and the server's start time."""
         server = server_pid()
         return start_of(os.getpid()), server, start_of(server)
 
@@ -156,18 +157,18 @@ class Session:
         return self._connection.server_version
 
     def has_closed_descriptor(self):
-        """Return whether this process has closed the file descriptor of the connection.
+        """Return whether code of this process has closed the file descriptor of the connection.
 
         :rtype: bool
         """
         return is_descriptor_closed(self._connection)
 
     def close(self):
-        """Leave the database. The row stays, since it says that this process serves the database."""
+        """Leave the database. The row stays, to show that this process serves the database."""
         try:
             self.execute(CLOSE, {'key': self.key})
         except psycopg2.Error:
-            pass  # the connection is gone, so is the lock
+            pass  # the connection is gone, and the lock with it
         finally:
             self._connection.close()
 
@@ -176,7 +177,7 @@ class Session:
     # ------------------------------------------------------------
 
     def execute(self, query, params=()):
-        """Execute a statement; return its rows, or how many rows it changed.
+        """Execute a statement. Return its rows, or the number of rows that it changed.
 
         :rtype: list | int
         """
@@ -185,11 +186,11 @@ class Session:
             return cr.fetchall() if cr.description else cr.rowcount
 
     def execute_prepared(self, name, query, params, *args):
-        """Execute a statement that is planned only once: planning takes longer than executing.
+        """Execute a statement that is planned once per session, since planning takes longer than executing.
 
-        :param str name: of the prepared statement
+        :param str name: the name of the prepared statement
         :param str query: the statement, with ``$1`` for the first of ``args``
-        :param dict params: what is the same for the whole session
+        :param dict params: the parameters that stay the same for the whole session
         """
         if name not in self._prepared:
             self.execute(f'PREPARE {name} AS {query}', params)
@@ -197,8 +198,9 @@ class Session:
         return self.execute(f'EXECUTE {name} ({", ".join(["%s"] * len(args))})', args)  # pylint: disable=sql-injection
 
     def change(self, query, params=()):
-        """Execute a statement that returns ``PUBLISHED``, durably; return the ids of the jobs.
+        """Execute durably a statement that changes jobs and returns ``PUBLISHED``.
 
+        :return: the ids of the jobs
         :rtype: set[int]
         """
         rows = self.execute(DURABLE + query, params)
@@ -208,7 +210,7 @@ class Session:
         return ids
 
     def params(self, **params):
-        """Return the parameters that claims have in common, with some more."""
+        """Return the parameters that all claims need, and the given ones."""
         return {'key': self.key, 'channels': self.channels, 'origin': self.origin, **params}
 
     @functools.cached_property
@@ -219,19 +221,20 @@ class Session:
 
     @functools.cached_property
     def all_columns(self):
-        """The columns that a claim of one certain job returns: also what is read when it begins."""
+        """The columns that a claim of one given job returns: these include the ones otherwise read at its begin."""
         return f"{self.columns}, {', '.join(BEGUN.values())}"
 
     def stop_reason(self, job):
-        """Return why a running job of this session is to be stopped, if it is: the row decides.
+        """Return why a running job of this session must be stopped. The row decides, not the hint.
 
+        :return: the reason; None when the job may go on
         :rtype: str | None
         """
         rows = self.execute("SELECT reason FROM ir_async_stop WHERE job_id = %s", [job.id])
         return rows[0][0] if rows else None
 
     def has_stop_hint(self):
-        """Return whether somebody asked for a running job of this database to be stopped, without waiting.
+        """Return, without waiting, whether a NOTIFY asked for a running job of this database to be stopped.
 
         :rtype: bool
         :raises psycopg2.Error: when the connection is lost, and with it the claims
@@ -259,21 +262,21 @@ class Session:
         return self._channels.claim(limit) or self._claim.claim(limit) or self._channels.claim(limit, even_after_plain=True)
 
     def wake(self):
-        """Note that something may have changed: it is owed a look."""
+        """Note that something may have changed, so that the next look is complete."""
         self._claim.wake()
         self._maintenance.wake()
 
     def maintain(self, is_busy=False):
-        """Do what nobody else does: see :mod:`~odoo.addons.ir_async.engine.maintenance`."""
+        """Do the due maintenance: see :mod:`~odoo.addons.ir_async.engine.maintenance`."""
         return self._maintenance.maintain(is_busy)
 
     def unblock(self, parents=None):
         """Put the children of jobs that ended well into the queue."""
         changed = self._dependencies.unblock(parents)
-        self._maintenance.wake()  # some may have been locked
+        self._maintenance.wake()  # some children may have been locked
         return changed
 
     @property
     def has_waiting(self):
-        """Whether any job waits for others, lately."""
+        """Whether any job waited for others at the last look."""
         return self._maintenance.has_waiting
