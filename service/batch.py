@@ -1,4 +1,4 @@
-"""The jobs that one claim gave: what a worker has in hand, and the lock between its two threads."""
+"""The batch of jobs that one claim gave a worker, and the lock between the worker's two threads."""
 from __future__ import annotations
 
 import logging
@@ -17,16 +17,16 @@ from .obituary import Obituary
 
 _logger = logging.getLogger(__name__)
 
-MAX_SIZE = 50  # jobs in one claim, at most
-INTERRUPT_TIME = 0.6  # seconds that an interrupted job gets, its `finally` blocks included
+MAX_SIZE = 50  # maximum jobs in one claim
+INTERRUPT_TIME = 0.6  # seconds that an interrupted job has to end, including its `finally` blocks
 
 
 class Batch:
-    """Claimed jobs, and the session that they belong to. Nothing of it outlives the visit to their database.
+    """Claimed jobs and their session. A batch lasts no longer than the worker's visit to the database.
 
     :param Session session: the session that claimed them
-    :param Runner runner: what runs them
-    :param Mark mark: where to note what this process runs
+    :param Runner runner: the runner of the database
+    :param Mark mark: the memory in which to note the running job
     :param list[Job] jobs: the jobs
     """
 
@@ -34,22 +34,22 @@ class Batch:
         self.session = session
         self.runner = runner
         self.begin = time.monotonic()
-        self.count = 0  # jobs that were run
+        self.count = 0  # jobs that have run
         self.running = None
-        self.is_stopping = False  # the process ends, and another thread writes the outcome
-        self.lock = threading.Lock()  # held by whoever takes a job out of it
+        self.is_stopping = False  # the process is ending, and the main thread writes the outcome
+        self.lock = threading.Lock()  # held while a job is taken out of the batch, or stopped
         self._mark = mark
         self._prefetched = deque(_MarkedExecution(job, self) for job in jobs)
 
     @property
     def release_time(self):
-        """When the jobs that did not begin go back into the queue; None when there are none."""
+        """The time at which prefetched jobs go back into the queue; None when there are none."""
         return self.begin + CLAIM_TIME if self._prefetched else None
 
     def next(self, is_alive):
         """Return the next job to run.
 
-        :param bool is_alive: whether the worker takes any more
+        :param bool is_alive: whether the worker still takes jobs
         :rtype: Execution | None
         """
         with self.lock:
@@ -66,21 +66,22 @@ class Batch:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def release_prefetched(self):
-        """Put the jobs that did not begin back into the queue; those that somebody has locked stay in hand."""
+        """Put prefetched jobs back into the queue. Jobs that somebody has locked stay in the batch."""
         try:
             with self.lock:
                 if self._prefetched:
                     released = release(self.session, [execution.job for execution in self._prefetched])
                     self._prefetched = deque(
                         execution for execution in self._prefetched if execution.job.id not in released)
-        except psycopg2.Error as exc:  # they are free once the session is over, see `WorkerAsync._run_batch`
+        except psycopg2.Error as exc:  # the end of the session frees them, see `WorkerAsync._run_batch`
             _logger.info("Claimed jobs could not be released yet: %s", exc)
 
     def next_size(self):
         """Return how many jobs to claim next.
 
-        As many as are begun in half of the time that the last one of them may wait, if there are as many: where the queue is
-        short, the others are for those workers that are idle. It may be longer now: step by step.
+        The last job of a batch may wait for ``CLAIM_TIME``. The next batch has the jobs that this worker begins in half of
+        that time, and at most twice as many as it ran now. With a short queue, a batch stays small and leaves jobs to idle
+        workers. When the queue has grown, the batches grow step by step.
 
         :rtype: int
         """
@@ -88,18 +89,18 @@ class Batch:
         return min(MAX_SIZE, 1 + int(self.count * CLAIM_TIME * 0.5 / elapsed), max(1, self.count * 2))
 
     def mark(self, execution, job=None, cause=None):
-        """Note what this process runs, for whoever finds it dead.
+        """Note the running job, to be reported if this process dies.
 
         :param Execution execution: the job
-        :param Job job: the job with another claim
-        :param str cause: ``cancel`` or ``timeout`` when the process is about to end for that
+        :param Job job: the job with its new claim number, after it was fenced off
+        :param str cause: ``cancel`` or ``timeout``, if the process is about to end for this reason
         """
         job = job or execution.job
         deadline = execution.deadline and execution.deadline + INTERRUPT_TIME
         self._mark.set(Obituary(self.session.dbname, job.id, job.session, job.claims, deadline, execution.job.claims, cause))
 
     def unmark(self):
-        """Note that the end of this process would be nobody's fault."""
+        """Note that no job would be to blame for the end of this process."""
         self._mark.clear()
 
 
@@ -111,13 +112,13 @@ class _MarkedExecution(Execution):
         self._batch = batch
 
     def limit(self, limit=None):
-        """Give the method, or the hooks after its commit, their time.
+        """Set the deadline of the method, or of the hooks after its commit.
 
-        :param float limit: seconds, 0: no limit; by default, as long as the method may run
+        :param float limit: seconds; 0: no limit; by default the time limit of the job
         """
         limit = time_limit(self.job) if limit is None else limit
         self.deadline = limit and time.monotonic() + limit
-        # The kernel's alarm ends the process when nothing else can, as when C code keeps the GIL.
+        # The kernel's alarm ends the process when nothing else can, such as when C code keeps the GIL.
         signal.setitimer(signal.ITIMER_REAL, limit and limit + INTERRUPT_TIME)
 
     def on_begin(self):
@@ -128,4 +129,4 @@ class _MarkedExecution(Execution):
 
     def on_end(self):
         self._batch.unmark()
-        self.limit(settings().limit_time_real)  # the job's own time-out is that of its method
+        self.limit(settings().limit_time_real)  # the job's own time-out only limits its method

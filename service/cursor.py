@@ -1,4 +1,4 @@
-"""The connection on which jobs run, and their cursors: each job begins as on a new connection, and commits behind its fence."""
+"""The connection on which jobs run, and their cursors. Each job begins as on a new connection, and commits behind its fence."""
 from __future__ import annotations
 
 import contextlib
@@ -19,11 +19,11 @@ from ..exceptions import ClaimLost, JobInterrupted
 
 _logger = logging.getLogger(__name__)
 
-# What a job can leave on its session, however it did. The server forgets it, whatever the statement was that made it.
-# DISCARD ALL is this list and DISCARD PLANS, which leaves nothing but time to plan again; it cannot share a round trip.
+# These statements remove everything that a job can leave on its session. DISCARD ALL is this list plus DISCARD PLANS, but it
+# cannot share a round trip with other statements. Plans that stay do no harm, and making them again costs time.
 FORGET = (
     "RESET ALL; SET SESSION AUTHORIZATION DEFAULT; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES;")
-BROKEN = 2  # psycopg2's `closed` of a connection that its server has ended
+BROKEN = 2  # psycopg2's `closed` when the server has ended the connection
 BEGIN = "; COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; "
 
 
@@ -37,14 +37,14 @@ class JobConnection(sql_db.PsycoConnection):
         return cursor
 
     def close_cursors(self):
-        """Close all cursors that it gave: whoever kept one does nothing with it any more."""
+        """Close all cursors of this connection, so that code which kept one cannot use it."""
         for cursor in list(vars(self).get('given', ())):
             with contextlib.suppress(psycopg2.Error):
                 psycopg2.extensions.cursor.close(cursor)
 
     def commit(self):
         if self.get_transaction_status() == TRANSACTION_STATUS_INERROR:
-            # PostgreSQL would roll back, and not call that an error.
+            # PostgreSQL would roll back without an error.
             msg = "An SQL error was swallowed, so nothing of this transaction can be committed"
             raise psycopg2.errors.InFailedSqlTransaction(msg)
         if self.guard:
@@ -60,7 +60,7 @@ class JobConnection(sql_db.PsycoConnection):
 
 
 class _NoConnection:
-    """What a closed cursor has for a connection. The other one is that of the next job."""
+    """The connection of a closed cursor. The real one belongs to the next job."""
     closed = 1
 
     def __getattr__(self, name):
@@ -69,12 +69,12 @@ class _NoConnection:
 
 
 class JobPool:
-    """The connection of a worker's jobs. For Odoo's cursors a pool, but of one.
+    """The one connection on which a worker's jobs run, in the shape of a pool for Odoo's cursors.
 
-    In Odoo's own, a connection takes half a dozen statements each time to have the settings that this one starts with.
+    A connection of Odoo's pool would need half a dozen statements for each job. This one starts with its settings.
 
     :param str dbname: the database
-    :param int server_version: that of its server
+    :param int server_version: the version of its server
     :param str session: more settings of the session
     """
     readonly = False
@@ -85,15 +85,15 @@ class JobPool:
         self._is_clean = True
         self._settings = session_settings(server_version) | session
         if server_version >= 140000:
-            # The backend of a killed worker would go on with its statement to the end.
+            # Without this, the backend of a killed worker would execute its statement to the end.
             self._settings['client_connection_check_interval'] = '500ms'
 
     def borrow(self, _dsn):
-        """Return the connection; it may still have to forget what was done on it, see :meth:`forget`."""
+        """Return the connection. It may still have to forget the last job: see :meth:`forget`."""
         if self._connection and self._connection.closed:
             self._connection = None
         if not self._connection:
-            # RESET goes back to the settings that a session was started with.
+            # These settings survive RESET, since the session starts with them.
             self._connection = connect(self.dbname, JobConnection, self._settings)
         self._connection.guard = None
         self._is_clean = False
@@ -101,7 +101,7 @@ class JobPool:
         return self._connection
 
     def _restore_client(self):
-        # What psycopg2 itself remembers; Odoo's cursor sets the isolation level and the like.
+        # This resets the state that psycopg2 keeps itself. Odoo's cursor then sets its isolation level and the like.
         connection = self._connection
         if connection.status != STATUS_READY:
             connection.rollback()
@@ -116,18 +116,18 @@ class JobPool:
         vars(connection).clear()
 
     def give_back(self, connection, keep_in_pool=True):
-        """Keep it."""
+        """Keep the connection for the next job."""
         connection.guard = None
 
     def forget_statement(self):
-        """Return the statement by which the session forgets all that was done on it.
+        """Return the statement that makes the session forget everything done on it.
 
         :rtype: str
         """
         return f"{FORGET} SELECT pg_advisory_unlock_all(), setseed({random.random()})"
 
     def forget(self):
-        """Have the session forget all that was done on it, now: nobody else's job follows at once."""
+        """Have the session forget everything done on it now. Needed when no job follows, whose begin would do it."""
         if self._is_clean:
             return
         connection = self.borrow(None)
@@ -141,20 +141,19 @@ class JobPool:
         self._is_clean = True
 
     def has_closed_descriptor(self):
-        """Return whether this process has closed the file descriptor of the connection.
+        """Return whether code of this process has closed the file descriptor of the connection.
 
         :rtype: bool
         """
         return bool(self._connection) and is_descriptor_closed(self._connection)
 
     def close(self):
-        """Close the connection."""
         if self._connection:
             self._connection.close()
 
 
 class JobCursor(sql_db.Cursor):
-    """A cursor that commits the work of a job only as long as the job is this worker's.
+    """A cursor that commits the work of a job only while the worker's claim on the job holds.
 
     :param JobPool pool: the connection
     """
@@ -166,12 +165,12 @@ class JobCursor(sql_db.Cursor):
         self._is_finishing = False
 
     def begin(self, execution=None):
-        """Forget all that was done on the connection, begin a transaction, and read the claim of a job in it.
+        """Forget everything done on the connection, begin a transaction, and read the claimed job in it.
 
-        :param Execution execution: the job; without, nothing is read
-        :return: the job, with all that running it takes
+        :param Execution execution: the job; None: read no job
+        :return: the job with the columns that running it needs
         :rtype: Job | None
-        :raises ClaimLost: when the job is not this worker's any more
+        :raises ClaimLost: when the claim does not hold any more
         """
         job = execution and execution.job
         query = self._obj.mogrify(fence.BEGIN, fence.token(job)).decode() if job else "SELECT 1"
@@ -179,7 +178,7 @@ class JobCursor(sql_db.Cursor):
             self._obj.execute(f"{self._pool.forget_statement()} {BEGIN} {query}")  # pylint: disable=sql-injection
         except BaseException:
             if not self._cnx.closed:
-                self._cnx.close()  # a connection that cannot forget is not used again
+                self._cnx.close()  # a connection that cannot forget must not be used again
             raise
         self._cnx.guard = self
         if not job:
@@ -197,7 +196,7 @@ class JobCursor(sql_db.Cursor):
             self.note_invalidated()
 
     def note_invalidated(self):
-        """Remember what the job invalidated in the registry."""
+        """Remember which caches of the registry the job invalidated."""
         if self._execution and self.transaction:
             self._execution.note_invalidated(self.transaction.registry)
 
@@ -212,27 +211,27 @@ class JobCursor(sql_db.Cursor):
         connection = self._cnx
         try:
             super().close()
-        except BaseException as exc:  # a hook of the job's, or the connection is gone
+        except BaseException as exc:  # a hook of the job failed, or the connection is gone
             if not connection.closed:
                 connection.close()
             if not isinstance(exc, Exception):
                 raise
             _logger.info("A cursor of a job could not be closed: %s", exc)
         finally:
-            # Whatever still has this cursor, such as a finalizer or a thread, must not reach the next job by it.
+            # Code that still has this cursor, such as a finalizer or a thread, must not reach the next job through it.
             self._closed = True
             self._cnx = _NoConnection()
             connection.close_cursors()
 
     def finish(self, job, outcome, starts):
-        """Write how the job ended, in the current transaction: the next commit ends it.
+        """Write the outcome of the job in the current transaction. The next commit ends the job.
 
         :param Job job: the job
-        :param Outcome outcome: how it ended
+        :param Outcome outcome: its outcome
         :param int starts: how often its method was begun since it was claimed
         :return: the new revision of its row
         :rtype: int
-        :raises ClaimLost: when the job is not this worker's any more
+        :raises ClaimLost: when the claim does not hold any more
         """
         self.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts,
             'shown_claims': self._execution.shown_claims}, log_exceptions=False)
@@ -243,9 +242,9 @@ class JobCursor(sql_db.Cursor):
         return revision
 
     def check_claim(self):
-        """See that the job is still this worker's, before a commit. Its end has compared the claim itself.
+        """Check before a commit that the claim holds. :meth:`finish` compares the claim itself, so no check is needed after it.
 
-        :raises ClaimLost: when it is not
+        :raises ClaimLost: when the claim does not hold any more
         """
         if self._execution and not self._is_finishing and not self._execution.ended:
             with self._cnx.cursor() as cr:
@@ -254,19 +253,19 @@ class JobCursor(sql_db.Cursor):
                     raise ClaimLost
 
     def note_commit(self):
-        """Note that the job has ended, when it was finished in the transaction."""
+        """Note that the job has ended, if the committed transaction had its outcome."""
         if self._is_finishing:
             self._is_finishing = False
             self._execution.ended = True
             self._execution.on_end()
 
     def note_rollback(self):
-        """Note that the end of the job was rolled back, if it was in the transaction."""
+        """Note that the outcome of the job was rolled back, if the transaction had it."""
         self._is_finishing = False
 
 
 def has_lost_server(connection):
-    """Return whether the server has ended a connection; not whether the job itself has closed it.
+    """Return whether the server has ended a connection. False if the job itself has closed it.
 
     :param psycopg2.extensions.connection connection: the connection
     :rtype: bool
@@ -279,5 +278,5 @@ def has_lost_server(connection):
     except (psycopg2.OperationalError, psycopg2.InterfaceError):
         return bool(connection.closed)
     except psycopg2.Error:
-        pass  # the transaction has failed, the connection is there
+        pass  # the transaction has failed, but the connection works
     return False

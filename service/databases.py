@@ -1,4 +1,4 @@
-"""Which database a worker looks at next."""
+"""The databases of a worker, and the choice of the next one to visit."""
 from __future__ import annotations
 
 import random
@@ -10,15 +10,15 @@ from ..engine.session import Session
 from ..tools.config import settings
 from .runner import Runner
 
-IDLE_TIME = 30  # seconds without a job after which a database is left alone
-FIRST_BACK_OFF, LAST_BACK_OFF = 0.2, 5  # seconds to keep away from a database that cannot be reached, doubled each time
-LIST_INTERVAL = 1  # seconds, at least, between two listings of the databases
-MAX_FOREIGN = 1000  # names that are remembered
+IDLE_TIME = 30  # seconds without a job after which a worker closes its connections to a database
+FIRST_BACK_OFF, LAST_BACK_OFF = 0.2, 5  # seconds to keep away from a database that cannot be reached; doubled each time
+LIST_INTERVAL = 1  # minimum seconds between two listings of the databases
+MAX_FOREIGN = 1000  # names of foreign databases to remember
 MAX_OPEN = 2  # databases to which one worker keeps connections
 
 
 class Database:
-    """A database: when it is due; and the worker's session and runner, while it has business there."""
+    """A database, the time of its next visit, and the worker's session and runner while they are open."""
 
     def __init__(self, name, process_key, process_state=None):
         self.name = name
@@ -33,24 +33,24 @@ class Database:
         self._next_look = 0
 
     def wake(self):
-        """Have it visited as soon as possible."""
+        """Schedule a visit as soon as possible."""
         self.due = min(self.due, max(time.monotonic(), self._backs_off_until))
         if self.session:
             self.session.wake()
 
     def back_off(self):
-        """Keep away from it for a while."""
+        """Keep away from the database for a while."""
         self.leave()
         self.due = self._backs_off_until = time.monotonic() + self._back_off * random.uniform(1, 1.5)
         self._back_off = min(2 * self._back_off, LAST_BACK_OFF)
 
     def forget(self):
-        """Leave nothing of its jobs on their connection, since no other one follows at once."""
+        """Clear the connection of jobs, since no other job follows at once."""
         if self.runner:
             self.runner.forget()
 
     def leave(self):
-        """Keep no connection to it."""
+        """Close all connections to the database."""
         if self.runner:
             self.runner.close()
         if self.session:
@@ -59,14 +59,15 @@ class Database:
         self.session = self.runner = None
 
     def leave_if_idle(self):
-        """Be out of the way of whoever wants to drop or copy it."""
+        """Leave the database if it is idle, so that it can be dropped or copied."""
         now = time.monotonic()
         if self.session and self.due > now and self.last_job + IDLE_TIME < now:
             self.leave()
 
     def open(self):
-        """Be present there, if there is anything to do; return when to look again otherwise, in seconds.
+        """Open a session if there is anything to do in the database.
 
+        :return: seconds until the next look, if known
         :rtype: float | None
         """
         self.session, delay = Session.open(self.name, self._process_key)
@@ -75,7 +76,7 @@ class Database:
         return delay
 
     def claim(self, limit):
-        """Visit it: claim the next jobs, and see to what is stuck.
+        """Visit the database: claim the next jobs, and do the due maintenance.
 
         :param int limit: how many jobs at most
         :rtype: list[Job]
@@ -99,14 +100,14 @@ class Database:
 
 
 class Databases:
-    """The databases of this server. The one that was due first comes first: each gets its turn."""
+    """The databases of this server. The database that was due first comes first, so each gets its turn."""
 
     def __init__(self, list_databases, process_key, process_state=None):
         self._list_databases = list_databases
         self._process_key = process_key
         self._process_state = process_state
         self._databases = {}
-        self._foreign = set()  # names that were notified, and are not ours
+        self._foreign = set()  # notified names of databases that this server does not list
         self._last_listing = float('-inf')
         self._next_listing = self._regular_listing = 0
 
@@ -114,14 +115,14 @@ class Databases:
         return iter(list(self._databases.values()))
 
     def refresh(self):
-        """Look for databases that appeared and disappeared, when it is time to."""
+        """List the databases when it is time to. Add new ones, and leave those that are gone."""
         now = time.monotonic()
         if now < self._next_listing:
             return
         if now >= self._regular_listing:
             self._foreign.clear()
         self._last_listing = now
-        self._next_listing = now + LAST_BACK_OFF  # should the listing fail
+        self._next_listing = now + LAST_BACK_OFF  # for the case that the listing fails
         names = self._list_databases()
         for name in self._databases.keys() - set(names):
             self._databases.pop(name).leave()
@@ -129,18 +130,18 @@ class Databases:
             if name not in self._databases:
                 self._databases[name] = Database(name, self._process_key, self._process_state)
         self._foreign.difference_update(names)
-        # The jitter keeps the workers from all coming at once.
+        # The jitter keeps the workers from all listing at the same time.
         self._next_listing = self._regular_listing = now + settings().poll_interval * random.uniform(0.8, 1)
 
     def wake_all(self):
-        """Have all databases visited: something may have been missed."""
+        """Schedule a visit to all databases, since notifications may have been missed."""
         self._next_listing = 0
         self._foreign.clear()
         for database in self:
             database.wake()
 
     def wake(self, name):
-        """Have a database visited. A name that is unknown costs one listing, and then nothing until the next regular one."""
+        """Schedule a visit to a database. An unknown name costs one listing, and nothing more until the next regular one."""
         if name in self._databases:
             self._databases[name].wake()
         elif name not in self._foreign and len(self._foreign) < MAX_FOREIGN:
@@ -148,7 +149,7 @@ class Databases:
             self._next_listing = min(self._next_listing, self._last_listing + LIST_INTERVAL)
 
     def make_room(self, database):
-        """Keep few connections: leave the databases that were not used lately."""
+        """Leave the least recently used databases, to keep few connections."""
         others = sorted((other for other in self if other.session and other is not database), key=lambda other: other.last_job)
         for other in others[:max(0, len(others) + 1 - MAX_OPEN)]:
             other.leave()

@@ -1,4 +1,4 @@
-"""Deaths of workers: noted by their parent, reported to the databases by the worker that it spawns next."""
+"""Deaths of workers: the parent notes them, and the worker that it spawns next reports them to the databases."""
 from __future__ import annotations
 
 import logging
@@ -10,11 +10,11 @@ from .runner import conclude
 
 _logger = logging.getLogger(__name__)
 
-_obituaries = []  # of dead workers, in the parent
+_obituaries = []  # in the parent: the obituaries that no worker has taken yet
 
 
 def note_death(mark):
-    """Note what a worker that has ended was doing; called by the parent.
+    """Note the job that a worker was running when it ended. The parent calls this.
 
     :param Mark mark: the mark of the worker
     """
@@ -23,7 +23,7 @@ def note_death(mark):
 
 
 def take_obituaries():
-    """Return what the next worker has to report; called by the parent.
+    """Return the obituaries that the next worker has to report. The parent calls this.
 
     :rtype: list[Obituary]
     """
@@ -33,7 +33,7 @@ def take_obituaries():
 
 
 def report_deaths(obituaries, databases):
-    """Report the deaths of earlier workers. Those that cannot be reported yet stay in the list.
+    """Report the deaths of earlier workers. A death that cannot be reported yet stays in the list.
 
     :param list[Obituary] obituaries: the deaths
     :param Databases databases: the databases of the worker
@@ -41,7 +41,7 @@ def report_deaths(obituaries, databases):
     for obituary in obituaries.copy():
         database = databases.get(obituary.dbname)
         if not database:
-            obituaries.remove(obituary)  # dropped since
+            obituaries.remove(obituary)  # the database was dropped since
             continue
         try:
             if not database.session:

@@ -1,4 +1,4 @@
-"""What this thread runs."""
+"""The job that a thread runs."""
 from __future__ import annotations
 
 import threading
@@ -10,9 +10,9 @@ from ..tools.config import settings
 
 
 class Execution:
-    """The job that this thread runs, and what it reported last.
+    """The job that this thread runs, with its progress, deadline and end.
 
-    Not the context's ``async_job_id``: a client could forge that one.
+    Code that needs the running job asks :meth:`get`, not the context for ``async_job_id``, since a client could forge that.
 
     :param Job job: the claimed job
     """
@@ -22,18 +22,18 @@ class Execution:
         self.job = job
         self.dbname = None
         self.starts = 0  # how often its method was begun since it was claimed
-        self.shown_claims = None  # how often the job was claimed, if its token is not that count any more
-        self.given_time = None  # seconds that it had until it was stopped, if these are not its own limit
-        self.outcome = None  # how it ended, or was about to
-        self.ended = False  # its outcome is committed; only hooks run
+        self.shown_claims = None  # how often the job was claimed, if `claims` was raised since
+        self.given_time = None  # seconds that it had until it was stopped, if that is not its own limit
+        self.outcome = None  # its outcome, perhaps not committed
+        self.ended = False  # its outcome is committed, and only hooks still run
         self.was_lost = False  # the server had ended its connection when it raised
         self.invalidated = set()  # the caches of the registry that it invalidated
         self.registry_invalidated = False  # it changed models or fields
         self.interrupted = False  # its next statement raises
-        self.fenced = None  # it with its new claim, and why, once it was taken from its method and until its outcome is written
+        self.fenced = None  # (job with its new claim number, reason) from fencing off until its outcome is written
         self.progress = None
         self.progress_lock = threading.Lock()
-        self.deadline = None  # when its time is over, if it is limited
+        self.deadline = None  # the end of its time, if it has a limit
 
     def on_begin(self):
         """Called when the method begins."""
@@ -45,7 +45,7 @@ class Execution:
         """Called when the outcome is committed."""
 
     def note_invalidated(self, registry):
-        """Remember what the job invalidated: after a rollback the registry may know of what was never committed.
+        """Remember which caches the job invalidated. After a rollback, the registry may have values that were never committed.
 
         :param odoo.modules.registry.Registry registry: the registry of its database
         """
@@ -53,13 +53,13 @@ class Execution:
         self.registry_invalidated |= registry.registry_invalidated
 
     def reset_registry(self, dbname):
-        """Have the registry forget what the job invalidated.
+        """Reset the parts of the registry that the job invalidated.
 
         :param str dbname: its database
         """
         registry = Registry.registries.get(dbname)
         if registry:
-            # `retrying` does it for an Exception alone; nor does it know what was invalidated before a rollback.
+            # `retrying` only does this after an Exception. It also does not know what was invalidated before a rollback.
             registry.cache_invalidated.update(self.invalidated)
             registry.registry_invalidated |= self.registry_invalidated
             registry.reset_changes()
@@ -68,7 +68,7 @@ class Execution:
 
     @classmethod
     def get(cls, cr):
-        """Return the job that this thread runs, if it is one of the database of the cursor.
+        """Return the job that this thread runs, if it belongs to the database of the cursor.
 
         :rtype: Execution | None
         """

@@ -1,4 +1,4 @@
-"""What becomes of a job that was stopped, or whose method or end raised: it fails, is tried again, or goes back into the queue."""
+"""Decide what becomes of a job that was stopped or that raised: it fails, is tried again, or goes back into the queue."""
 from __future__ import annotations
 
 import logging
@@ -26,11 +26,11 @@ from ..tools.error_text import (
 )
 from .execution import time_limit
 
-# One logger says how jobs end: tests of other addons mute it by this name.
+# All ends of jobs go to one logger, since tests of other addons mute it by this name.
 _logger = logging.getLogger(f'{__package__}.runner')
 
-MAX_SETBACKS = 50  # from which on, after more than half an hour, trouble of the server is taken for the method's
-MAX_DELAY = 60  # seconds before a job is run again that lost races, or met trouble of the server
+MAX_SETBACKS = 50  # setbacks, over more than half an hour, after which trouble of the server counts as an error of the method
+MAX_DELAY = 60  # maximum seconds until a job runs again after lost races or trouble of the server
 
 
 class CannotBegin(Exception):  # noqa: N818 -- no error, but its cause
@@ -38,25 +38,27 @@ class CannotBegin(Exception):  # noqa: N818 -- no error, but its cause
 
 
 def is_taken_away(session, job, exc):
-    """Return whether an exception says that a job was taken from its method. The claim is looked up: a method may raise anything.
+    """Return whether an exception means that a job was taken away from its method.
+
+    The claim is looked up, since a method may raise these exceptions itself.
 
     :param Session session: the session that claimed it
     :param Job job: the job
-    :param BaseException exc: what was raised
+    :param BaseException exc: the exception
     :rtype: bool
     """
     return type(exc) in (ClaimLost, JobInterrupted) and not holds(session, job)
 
 
 def settle(runner, execution, exc, begin):
-    """Have a job end in a state that says so, whatever its method, or its end, raised.
+    """Bring a job whose method or end has raised into a state that says so, whatever the exception.
 
-    :param Runner runner: what ran it
+    :param Runner runner: the runner of the job
     :param Execution execution: the job
-    :param BaseException exc: what was raised
-    :param float begin: when the job began, as :func:`time.monotonic` says it
+    :param BaseException exc: the exception
+    :param float begin: when the job began, by :func:`time.monotonic`
     """
-    if execution.ended:  # a hook of the rollback, when the cursor was closed
+    if execution.ended:  # a rollback hook raised when the cursor was closed
         log_failed_hook(execution, exc)
         return
     session, exc = runner.session, tame(exc)
@@ -64,10 +66,10 @@ def settle(runner, execution, exc, begin):
         _handle(runner, execution, exc, begin)
     except (CannotBegin, psycopg2.Error):
         raise
-    except BaseException as second:  # noqa: BLE001 -- there must be an end
+    except BaseException as second:  # noqa: BLE001 -- the job must end
         if is_taken_away(session, execution.job, second):
             raise
-        # From here on an exception is looked at only where whatever that raises is caught.
+        # From here on, an exception is only read by functions that catch anything it raises.
         _logger.error("The failure of job %s could not be handled\n%s", execution.job, safe_traceback(second))
         fail(session, execution.job, minimal_payload(exc))
 
@@ -78,11 +80,11 @@ def _handle(runner, execution, exc, begin):
         _send_back(session, execution, exc)
         return
     try:
-        execution.reset_registry(session.dbname)  # the hook for failures must not see what was rolled back
+        execution.reset_registry(session.dbname)  # the hook for failures must not see values that were rolled back
         runner.run_in_place(execution, partial(record_failure, exc=exc))
     except (ClaimLost, JobInterrupted):
         raise
-    except BaseException as second:  # noqa: BLE001 -- whatever it is, the job ends
+    except BaseException as second:  # noqa: BLE001 -- the job must end
         if kind_of(second) is Kind.METHOD:
             _logger.error("The failure of job %s could not be recorded in full\n%s", job, safe_traceback(second))
             fail(session, job, minimal_payload(exc))
@@ -93,7 +95,7 @@ def _handle(runner, execution, exc, begin):
 
 
 def _kind(session, execution, exc):
-    """Return the kind of an exception, after a look at what else is known about the job.
+    """Return the kind of an exception, in the light of what else is known about the job.
 
     :raises psycopg2.Error: when the session is gone, and the job with it
     """
@@ -101,47 +103,47 @@ def _kind(session, execution, exc):
     if kind is Kind.LOST and not (exc.pgcode or '').startswith('57P'):
         session.execute("SELECT")
         if not execution.was_lost:
-            # Odoo's pool could not connect to our server; or the method has to do with another one.
+            # Odoo's pool could not connect to our server, or the method uses another server.
             kind = Kind.SERVER if _comes_from_pool(exc) else Kind.METHOD
     elif kind is Kind.METHOD and execution.was_lost and not isinstance(exc, RetryJob):
-        return Kind.LOST  # it stumbled over a statement that could not be executed any more
+        return Kind.LOST  # the method raised because its statement could not be executed any more
     if kind is Kind.SERVER and _setbacks(execution) >= MAX_SETBACKS:
-        return Kind.METHOD  # it does not pass
+        return Kind.METHOD  # the trouble does not pass
     return kind
 
 
 def _comes_from_pool(exc):
-    """Return whether an error was raised when Odoo's pool opened a connection: psycopg2 gives it no code."""
+    """Return whether Odoo's pool raised an error when it opened a connection. psycopg2 gives such an error no code."""
     frames = list(traceback.walk_tb(exc.__traceback__))
     return any(
         frame.f_code.co_name == 'borrow' and frame.f_code.co_filename == sql_db.__file__ for frame, _line in frames[-4:])
 
 
 def _setbacks(execution):
-    """Return how often a method was begun, and neither it nor its worker was to blame that it did not end."""
+    """Return the setbacks of a job: how often its method began and did not end by itself, without a death of its worker."""
     job = execution.job
     return (job.starts or 0) + execution.starts - (job.attempts or 0) - (job.deaths or 0)
 
 
 def record_failure(env, execution, exc):
-    """Write what becomes of a job whose method raised.
+    """Decide and write the outcome of a job whose method raised.
 
-    :param odoo.api.Environment env: the superuser's, on the cursor of the job
+    :param odoo.api.Environment env: an environment of the superuser, on the cursor of the job
     :param Execution execution: the job
-    :param BaseException exc: what was raised
+    :param BaseException exc: the exception
     """
     execution.on_failure()
     job = execution.job
-    # A cancel that came while the method was raising: the job is not tried again.
+    # A job that was cancelled while its method was raising is not tried again.
     outcome = outcome_of_stop(env, execution) if job.stop else env['ir.async']._outcome_of_error(job, exc)
     execution.outcome = outcome
     env['ir.async']._finish(job, outcome, execution.starts)
 
 
 def outcome_of_stop(env, execution):
-    """Decide how a job ends that was cancelled, or whose time was over.
+    """Decide the outcome of a job that was cancelled or ran out of time.
 
-    :param odoo.api.Environment env: the superuser's, on the cursor of the job
+    :param odoo.api.Environment env: an environment of the superuser, on the cursor of the job
     :param Execution execution: the job
     :rtype: Outcome
     """
@@ -156,27 +158,27 @@ def outcome_of_stop(env, execution):
 
 
 def _send_back(session, execution, exc):
-    """Put a job back into the queue. It is not its fault, so it costs no attempt; the delay grows."""
+    """Put a job back into the queue, with a growing delay. The job is not to blame, so this costs no attempt."""
     job = execution.job
     delay = min(MAX_DELAY, 0.5 * 1.3 ** min(_setbacks(execution), 40)) * random.uniform(0.2, 1)
     _logger.info("Job %s goes back into the queue for %.1fs: %s", job, delay, first_line(exc))
-    # The claim is looked up, not concluded from an error.
+    # An error alone does not prove that the claim is lost. So the claim is looked up.
     if not release(session, [job], starts=execution.starts, delay=delay, payload=minimal_payload(exc)):
         if not session.execute("SELECT FROM ir_async WHERE id = %s AND session = %s", [job.id, session.key]):
             raise ClaimLost from exc
-        msg = f"somebody has job {job} locked"  # it is found again without this session
+        msg = f"somebody has job {job} locked"  # this session ends with the error, and rescue then finds the job
         raise psycopg2.OperationalError(msg) from exc
 
 
 def log_failed_hook(execution, exc):
-    """Log what a hook raised when the outcome of its job was committed."""
+    """Log the exception of a hook that ran after the outcome of its job was committed."""
     _logger.error("Job %s is done, but a hook after its commit failed\n%s", execution.job, safe_traceback(exc))
 
 
 def _log_failure(execution, exc, duration):
     job, outcome = execution.job, execution.outcome
     if job.stop:
-        return  # said already
+        return  # `outcome_of_stop` has logged it
     again = ""
     if outcome.state == 'created':
         again = f", attempt {job.attempts + 1} of {job.max_attempts}, tried again in {outcome.delay:.0f}s"

@@ -1,4 +1,4 @@
-"""The Odoo server on whose cron workers jobs run: whether it stops, and how it is made to wait until a job has ended."""
+"""The Odoo server whose cron workers run jobs: whether it is stopping, and how it waits for the end of a job."""
 from __future__ import annotations
 
 import contextlib
@@ -13,20 +13,20 @@ from odoo.service.server import CommonServer, PreforkServer, ThreadedServer
 
 from ..tools.config import settings
 
-MARGIN = 3  # seconds that a stopped job gets to be left and put back, besides `stop_timeout`
+MARGIN = 3  # seconds after `stop_timeout` in which a stopped job is left and put back
 
-CRON_TIME = 1  # seconds that the scheduled action gets to end when its jobs have, at most
+CRON_TIME = 1  # maximum seconds that the scheduled action has to end after its jobs
 
 _runs = {}  # for each thread that runs jobs, an event that is set when it has ended
 
 
 def is_prefork():
-    """Return whether this process runs nothing but one job at a time, and can be replaced."""
+    """Return whether the server is a prefork one: then this process runs one job at a time, and can be replaced."""
     return isinstance(odoo.service.server.server, PreforkServer)
 
 
 def is_stopping():
-    """Return whether this process is to take no new job: its server stops, or replaces this process.
+    """Return whether this process must take no new job, since its server is stopping or replaces the process.
 
     :rtype: bool
     """
@@ -38,20 +38,20 @@ def is_stopping():
 
 
 def replace():
-    """Have a prefork server replace this process as soon as the current run of the cron has ended."""
+    """Have a prefork server replace this process when the current run of the cron has ended."""
     if worker := _worker():
         worker.alive = False
 
 
 def _worker():
-    # Nothing else refers to the worker whose process this is.
+    # The handler of a signal is the only reference to the worker object of this process.
     worker = getattr(signal.getsignal(signal.SIGINT), '__self__', None)
     return worker if hasattr(worker, 'alive') else None
 
 
 @contextlib.contextmanager
 def awaited():
-    """Have a threaded server wait for this thread when it stops: it would just end its process, as cron threads are daemons."""
+    """Have a stopping threaded server wait for this thread. Cron threads are daemons, so it would end without waiting."""
     if isinstance(odoo.service.server.server, ThreadedServer):
         _register()
     thread, ended = threading.current_thread(), threading.Event()
@@ -79,5 +79,5 @@ def _wait_for_runs():
 
 
 def _is_in_cron(thread):
-    """Return whether a cron thread of a threaded server processes a database: Odoo notes it for its time limit."""
+    """Return whether a cron thread of a threaded server is processing a database. Odoo notes that for its time limit."""
     return getattr(thread, 'type', None) == 'cron' and bool(getattr(thread, 'start_time', None))

@@ -1,4 +1,4 @@
-"""Run jobs in this very process and thread: for the cron workers, where there are no workers of ours, and for a debugger."""
+"""Run jobs in the current process and thread: in cron workers where no job worker serves the database, and for a debugger."""
 from __future__ import annotations
 
 import contextlib
@@ -24,10 +24,10 @@ from .thread_state import ThreadState
 
 _logger = logging.getLogger(__name__)
 
-MARGIN = 5  # seconds before the limit of the cron worker, at which a job is stopped
-MAX_WAIT = 5  # seconds for which the cron worker waits for what is due soon
-STOP_DELAY = 1  # seconds, at least, so that a server that stops is not asked again and again meanwhile
-STOP_LOOK_INTERVAL = 0.2  # seconds between two looks whether the server stops, while it waits
+MARGIN = 5  # seconds before the time limit of the cron worker at which a job is stopped
+MAX_WAIT = 5  # maximum seconds that a cron worker waits for the next job
+STOP_DELAY = 1  # minimum seconds until the next run, so that a stopping server does not run the action again and again
+STOP_LOOK_INTERVAL = 0.2  # seconds between two looks for a stop of the server while the cron worker waits
 
 
 WHY_NOT = {
@@ -42,11 +42,11 @@ WHY_NOT = {
 
 
 class CannotRun(Exception):
-    """A database whose jobs cannot be run here, or a job that cannot begin."""
+    """This server cannot run jobs of the database, or the job cannot begin."""
 
 
 def run_one(dbname, job_id):
-    """Run one certain job, however long it takes.
+    """Run one given job, however long it takes.
 
     :param str dbname: its database
     :param int job_id: the job
@@ -54,7 +54,7 @@ def run_one(dbname, job_id):
     :rtype: str
     :raises CannotRun: when this server cannot run jobs of the database, or that job cannot begin
     """
-    # Before the registry: that would install Odoo in a database without.
+    # The session comes before the registry, which would install Odoo in a database that does not have it.
     try:
         session, _delay = Session.open(dbname, always=True)
     except psycopg2.Error as exc:
@@ -86,7 +86,7 @@ def run_for(dbname, seconds):
 
     :param str dbname: the database
     :param float seconds: the time after which no further job is begun
-    :return: in how many seconds to do it again; None: when a job is enqueued
+    :return: seconds until the next run; None: not before a job is enqueued
     :rtype: float | None
     """
     begin = time.monotonic()
@@ -96,7 +96,7 @@ def run_for(dbname, seconds):
     session, delay = Session.open(dbname)
     if not session:
         return delay
-    session.channels = []  # the setting is that of this server's own workers
+    session.channels = []  # the setting only applies to the job workers of this server
     with awaited(), _runner(session) as runner:
         delay = 0
         while delay == 0 and time.monotonic() < begin + seconds and not is_stopping():
@@ -104,7 +104,7 @@ def run_for(dbname, seconds):
                 _run(session, runner, jobs[0], limit and begin + limit)
             else:
                 delay = session.maintain()
-                if delay and delay <= MAX_WAIT:  # a cron cannot be triggered to the second
+                if delay and delay <= MAX_WAIT:  # triggers of crons are not accurate to the second
                     _wait(delay)
                     delay = 0
             publish(session)
@@ -124,7 +124,7 @@ def _wait(seconds):
 
 @contextlib.contextmanager
 def _runner(session):
-    # A threaded server shares its process with requests, which change it as well.
+    # In a threaded server, requests run in the same process and change its state, too. So only the thread is set back.
     runner = Runner(session, ProcessState() if is_prefork() else ThreadState())
     try:
         yield runner
@@ -134,7 +134,7 @@ def _runner(session):
 
 
 def _cron_limit():
-    """Return after how many seconds the server would end this cron worker, but for a margin; 0: never."""
+    """Return the seconds after which the server ends this cron worker, less a margin; 0: never."""
     limit = config['limit_time_real_cron']
     limit = config['limit_time_real'] if limit == -1 else limit
     return max(limit - MARGIN, limit / 2) if limit else 0
@@ -146,11 +146,11 @@ def _run(session, runner, job, end):
     begin, limit = time.monotonic(), time_limit(job)
     execution.deadline = min(filter(None, [limit and begin + limit, end]), default=None)
     try:
-        # Should this process die, and its server live, the next run charges the job.
+        # If this process dies and its server lives, the note lets the next run charge the job.
         note_running(session, job)
         Standby(session, runner, execution).run()
         note_running(session, None)
-    except psycopg2.Error:  # the connection was cut, this process lives
+    except psycopg2.Error:  # the connection was cut, but this process lives
         take_note_back(session)
         raise
     session.unblock([job.id])

@@ -1,4 +1,4 @@
-"""The connection on which a worker is notified that a database has jobs."""
+"""The connection on which a worker listens for databases that have jobs."""
 from __future__ import annotations
 
 import logging
@@ -13,7 +13,7 @@ from ..exceptions import PoolerFound
 _logger = logging.getLogger(__name__)
 
 RECONNECT_DELAY = 1  # seconds
-POOLER_DELAY = 60  # seconds until a setting may have been changed
+POOLER_DELAY = 60  # seconds until the next try when a pooler is in between
 
 
 class _InRecovery(psycopg2.OperationalError):
@@ -22,22 +22,22 @@ class _InRecovery(psycopg2.OperationalError):
 
 
 class Listener:
-    """Connected to the database ``postgres``, whatever it takes."""
+    """A connection to the database ``postgres`` that is opened again whenever it is lost."""
 
     def __init__(self):
-        self.process_key = random.getrandbits(31)  # its lock is held as long as the process lives
-        self.is_refused = False  # a pooler is in between: this worker must not take jobs
+        self.process_key = random.getrandbits(31)  # the process holds the lock on this key as long as it lives
+        self.is_refused = False  # a pooler is in between, so this worker must not take jobs
         self._connection = None
         self._next_try = 0
 
     def fds(self):
-        """Return what to ``select()`` on."""
+        """Return the objects on which to ``select()``."""
         return [self._connection] if self._connection else []
 
     def connect(self):
-        """Connect, when that is necessary and it is time to.
+        """Connect if the connection is lost and it is time for the next try.
 
-        :return: whether it was: then notifications may have been missed, all databases must be looked at
+        :return: whether it connected. Notifications may then have been missed, so all databases must be visited
         :rtype: bool
         """
         if self._connection or time.monotonic() < self._next_try:
@@ -48,7 +48,7 @@ class Listener:
             with self._connection.cursor() as cr:
                 cr.execute("SELECT pg_is_in_recovery()")
                 if cr.fetchone()[0]:
-                    # It cannot listen, nor run jobs. After a promotion, connections that were made before still could not.
+                    # A standby can neither LISTEN nor run jobs. Connections made before its promotion still cannot afterwards.
                     raise _InRecovery
                 cr.execute("SELECT pg_advisory_lock(%s, %s)", [PROCESS_LOCK_CLASS, self.process_key])
                 cr.execute("LISTEN odoo_async")
@@ -69,7 +69,7 @@ class Listener:
         return bool(self._connection)
 
     def read(self):
-        """Return the databases that were notified, without waiting.
+        """Return, without waiting, the databases that notifications named.
 
         :rtype: set[str]
         """

@@ -1,7 +1,7 @@
-"""What a worker process was doing when it ended: written by the worker, read by its parent, reported by the next worker.
+"""The obituary of a worker process: the worker writes it, its parent reads it, the next worker reports it.
 
-The mark is in memory that both processes share, so it survives whatever ends the worker. Nobody has to conclude from a lost
-connection or a clock that a process died, nor of what.
+The mark is in memory that the worker and its parent share, so it survives any end of the worker. Without it, a death and its
+cause would have to be guessed from a lost connection or a clock.
 """
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ class Obituary(NamedTuple):
     session: int
     claims: int
     deadline: float | None  # time.monotonic() of this machine
-    shown_claims: int  # how often it was claimed; `claims` is part of its token
-    cause: str | None = None  # `cancel` or `timeout` when the process ended itself for that; None: it was killed
+    shown_claims: int  # how often it was claimed; `claims` may have been raised since
+    cause: str | None = None  # `cancel` or `timeout` if the process ended itself for this reason; None: it was killed
 
 
 class Mark:
-    """The memory that a worker shares with its parent. Made by the parent, before it forks."""
+    """The memory that a worker shares with its parent. The parent creates it before it forks."""
 
     def __init__(self):
         self._memory = mmap.mmap(-1, SIZE)
 
     def set(self, obituary):
-        """Note that the method of a job begins, or why it is being ended.
+        """Note that the method of a job begins, or the reason for which it is being stopped.
 
-        :param Obituary obituary: what to report should the process end now
+        :param Obituary obituary: the obituary if the process ends now
         """
-        data = marshal.dumps(tuple(obituary))  # its reader is the same Python
-        self._memory[0:2] = b'\0\0'  # nothing, should the process end within the next statement
+        data = marshal.dumps(tuple(obituary))  # the reader is the same Python
+        self._memory[0:2] = b'\0\0'  # no obituary if the process ends during the next statement
         self._memory[2:2 + len(data)] = data
         self._memory[0:2] = len(data).to_bytes(2, 'big')
 
     def clear(self):
-        """Note that no method is running, or that its end is nobody's fault."""
+        """Note that no method is running, or that no method would be to blame for the end of the process."""
         self._memory[0:2] = b'\0\0'
 
     def read(self):
-        """Return what the process was doing when it ended; called by the parent.
+        """Return the job that the process was running when it ended. The parent calls this.
 
         :rtype: Obituary | None
         """
@@ -59,5 +59,4 @@ class Mark:
         return obituary
 
     def close(self):
-        """Give the memory back."""
         self._memory.close()

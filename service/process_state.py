@@ -1,4 +1,4 @@
-"""What a job can change in its process, besides the database: the next job finds it as it was."""
+"""The state of a process that jobs can change besides the database. It is set back after each job."""
 from __future__ import annotations
 
 import contextlib
@@ -29,11 +29,12 @@ _logger = logging.getLogger(__name__)
 
 FOLDER_PREFIX = 'ir_async.'
 ENVIRON = os.environ
-# That of the memory is set before each batch. The others bound what jobs do not use; to read each takes time after each job.
+# Some limits are left out, since reading each one takes time after each job: the limit on memory, which the worker sets before
+# each batch, and limits on resources that jobs do not use.
 LIMITS = [
     getattr(resource, f'RLIMIT_{name}') for name in ('CORE', 'CPU', 'DATA', 'FSIZE', 'MEMLOCK', 'NOFILE', 'NPROC', 'STACK')
 ] if resource else []
-_touched = set()  # the variables of the environment that anybody set
+_touched = set()  # the environment variables that any code has set or removed
 
 
 def _on_event(event, args):
@@ -43,14 +44,15 @@ def _on_event(event, args):
 
 @functools.cache
 def _watch_environ():
-    # To compare the environment takes longer than all the rest, and what `os.putenv` sets is in no mapping.
+    # Comparing the environment would take longer than all other checks. It would also miss variables set by `os.putenv`,
+    # since they are in no mapping.
     sys.addaudithook(_on_event)
 
 
 class ProcessState(ThreadState):
     """The state of the process, and the temporary folder of its jobs.
 
-    :param Path folder: the folder in which jobs make their temporary files, None: the system's
+    :param Path folder: the folder for temporary files of jobs; None: the system's folder
     """
     owns_process = True
 
@@ -105,7 +107,7 @@ class ProcessState(ThreadState):
                 ENVIRON[name] = self._environ[name]
             else:
                 ENVIRON.pop(name, None)
-                os.unsetenv(name)  # it may be known to the C library alone
+                os.unsetenv(name)  # only the C library may know it
         _touched.clear()
 
 
@@ -117,11 +119,11 @@ def _get_folder():
     try:
         return os.getcwd()
     except OSError:
-        return None  # it was removed
+        return None  # the folder was removed
 
 
 def _get_timers():
-    # The job's own limit is ITIMER_REAL, which each job sets anew.
+    # ITIMER_REAL is missing: it is the time limit of the job, and each job sets it anew.
     return [signal.getitimer(timer) for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)]
 
 
@@ -131,7 +133,7 @@ def _set_timers(values):
 
 
 def _get_umask():
-    # It cannot be read without being set; no other thread of a worker makes files meanwhile.
+    # The umask cannot be read without being set. No other thread of a worker creates files in between.
     os.umask(mask := os.umask(0o077))
     return mask
 
@@ -151,7 +153,7 @@ def _get_owner():
 
 def _set_owner(value):
     user, group = value
-    os.setresuid(*user)  # first: it may be what allows the other one
+    os.setresuid(*user)  # first: the user may be needed to set the group
     os.setresgid(*group)
 
 
@@ -182,20 +184,20 @@ PARTS = {
 if hasattr(os, 'sched_setaffinity'):  # Linux
     PARTS['processors'] = (lambda: os.sched_getaffinity(0), lambda value: os.sched_setaffinity(0, value))
 if hasattr(os, 'setresuid'):
-    PARTS = {'user and group': (_get_owner, _set_owner)} | PARTS  # first: it may be what allows the others
+    PARTS = {'user and group': (_get_owner, _set_owner)} | PARTS  # first: the user may be needed to set the other parts
 
 
 def job_folder(base=None):
-    """Return a new name for the temporary folder of the jobs of a worker: nobody can guess it, and be there first.
+    """Return a new name for the temporary folder of a worker's jobs. Nobody can guess it and create that folder first.
 
-    :param str base: the folder that it is in
+    :param str base: the parent folder
     :rtype: Path
     """
     return Path(base or tempfile.gettempdir()) / f'{FOLDER_PREFIX}{secrets.token_hex(8)}'
 
 
 def clear_folder(folder):
-    """Remove all that is in the temporary folder of a worker, and the sessions that are noted there.
+    """Remove all entries of a worker's temporary folder, and the web sessions that are noted there.
 
     :param Path folder: the folder
     :raises OSError: when it is gone

@@ -1,4 +1,4 @@
-"""Save what a running job reports, in a transaction that is not the job's."""
+"""Save the progress that a running job reports, in a transaction of its own."""
 from __future__ import annotations
 
 import logging
@@ -7,15 +7,15 @@ from .publisher import transact
 
 _logger = logging.getLogger(__name__)
 
-LOCK_WAIT = '1s'  # for a lock, until the next report
+LOCK_WAIT = '1s'  # maximum time to wait for a lock; the next report will follow
 
 
 class Progress:
     """Saves the progress of jobs.
 
     :param str dbname: their database
-    :param JobPool pool: the connection, by default one of Odoo's pool: that waits for a host that vanished, and so would the
-        thread that has to stop the job
+    :param JobPool pool: the connection; by default one of Odoo's pool, which would make the thread that stops jobs wait when
+        the host of PostgreSQL has vanished
     """
 
     def __init__(self, dbname, pool=None):
@@ -23,7 +23,7 @@ class Progress:
         self._pool = pool
 
     def save(self, execution):
-        """Save what a job reported, and notify its user; called from both threads, one after the other.
+        """Save the progress of a job, and notify its user. Both threads call this; a lock keeps them apart.
 
         :param Execution execution: the job
         """
@@ -34,9 +34,8 @@ class Progress:
             if progress:
                 try:
                     transact(self._dbname, lambda env: env['ir.async']._save_progress(execution.job, progress), self._pool)
-                except Exception as exc:  # noqa: BLE001 -- whatever it is, the job goes on
+                except Exception as exc:  # noqa: BLE001 -- the job goes on without it
                     _logger.info("The progress of job %s could not be saved: %s", execution.job, exc)
 
     def close(self):
-        """Close the connection."""
         self._pool.close()

@@ -1,4 +1,4 @@
-"""Notify users of the changes of their jobs, in transactions that are not those of the jobs."""
+"""Notify users of changes of their jobs, in transactions of their own."""
 from __future__ import annotations
 
 import logging
@@ -10,18 +10,18 @@ _logger = logging.getLogger(__name__)
 
 
 def transact(dbname, function, pool=None):
-    """Call a function with an environment of the superuser, in a transaction of its own. It is called once.
+    """Call a function once with an environment of the superuser, in a transaction of its own.
 
     :param str dbname: the database
-    :param function: it gets the environment
-    :param JobPool pool: the connection, by default one of Odoo's pool
+    :param function: a function of the environment
+    :param JobPool pool: the connection; by default one of Odoo's pool
     """
     with sql_db.Cursor(pool, dbname, {}) if pool else Registry(dbname).cursor() as cr:
         function(api.Environment(cr, SUPERUSER_ID, {}))
 
 
 def publish(session):
-    """Notify users of the changes that a session made. What fails is logged: the web client repairs what it missed.
+    """Notify users of the changes that a session made. A failure is only logged, since the web client catches up by itself.
 
     :param Session session: the session
     """

@@ -29,16 +29,16 @@ from .publisher import publish
 
 _logger = logging.getLogger(__name__)
 
-TRIES = 4  # in place, when a race is lost
-FIRST_PAUSE = 0.05  # seconds before the second try, at most; twice as long before each further one
-THREAD_GRACE = 0.1  # seconds for threads that are about to end when their job has
+TRIES = 4  # tries in place when a job loses races
+FIRST_PAUSE = 0.05  # maximum seconds before the second try; it doubles before each further try
+THREAD_GRACE = 0.1  # seconds that the threads of a job have to end after it
 
 
 class Runner:
     """Runs the jobs that a session claimed, one after the other.
 
     :param Session session: the session
-    :param ThreadState process_state: what to set back after each job
+    :param ThreadState process_state: the state to set back after each job
     """
 
     def __init__(self, session, process_state=None):
@@ -49,14 +49,14 @@ class Runner:
         self._signals = None
         self._pool = JobPool(session.dbname, session.server_version)
         self.progress = Progress(session.dbname, JobPool(session.dbname, session.server_version, lock_timeout=LOCK_WAIT))
-        self._cr = None  # of the running job, for whoever interrupts it
+        self._cr = None  # the cursor of the running job, for the thread that interrupts it
 
     def prepare(self, job):
-        """Be up to date with the modules and the caches. Once per claim, as for a request.
+        """Bring the registry and its caches up to date, once per claim, as for a request.
 
-        :param Job job: one of those that were claimed
+        :param Job job: any of the claimed jobs
         """
-        # The claim has read the sequences. Its snapshot is older than those of the jobs.
+        # The claim has read the sequences, on a snapshot older than those of the jobs.
         if job.signals != self._signals:
             self._delete_foreign_registry()
             with contextlib.closing(self._cursor()) as cr:
@@ -65,30 +65,29 @@ class Runner:
             self._signals = job.signals
 
     def _delete_foreign_registry(self):
-        """Keep nothing of another database that had the same name before: the signals of two copies are alike."""
+        """Delete the registry of another database that had the same name before. Two copies may have equal signals."""
         registry = Registry.registries.get(self.session.dbname)
         if registry and getattr(registry, 'ir_async_origin', self.session.origin) != self.session.origin:
             _logger.info("Database %s was replaced, its registry is loaded again", self.session.dbname)
             Registry.delete(self.session.dbname)
 
     def forget(self):
-        """Leave nothing on the connection; called when no other job follows at once."""
+        """Clear the connection. Called when no other job follows at once."""
         self._pool.forget()
 
     def close(self):
-        """Close the connections."""
         self._pool.close()
         self.progress.close()
 
     def run(self, execution):
-        """Run a job, and write how it ended. Nothing that its method raises gets out of here.
+        """Run a job and write its outcome. No exception of its method leaves this function.
 
         :param Execution execution: the job
         :raises psycopg2.Error: when the session is gone, and the job with it
         """
         threads = set(sys._current_frames())
         try:
-            # All that Python keeps for the current context, such as the request, is the job's own.
+            # In a context of its own, the job sees no context variables of others, such as the request.
             contextvars.Context().run(self._run, execution)
         finally:
             self._leave(execution, threads)
@@ -110,7 +109,7 @@ class Runner:
         except ClaimLost:
             _logger.warning("Job %s was taken away from this worker, nothing of it is committed", execution.job)
         except failure.CannotBegin as exc:
-            raise exc.__cause__ from None  # as it is with the next job, too: the worker keeps away from this database
+            raise exc.__cause__ from None  # the next job would meet the same error: the worker backs off from this database
         except psycopg2.Error:
             _logger.warning("Job %s was taken away from this worker with its connection", execution.job)
             raise
@@ -118,10 +117,10 @@ class Runner:
             _logger.info("Job %s was interrupted after %.3fs", execution.job, time.monotonic() - begin)
 
     def run_in_place(self, execution, function):
-        """Call a function in a transaction of the job, and again a few times when it loses a race.
+        """Call a function in a transaction of the job. Call it again, a few times, when it loses a race.
 
         :param Execution execution: the job
-        :param function: it gets an environment of the superuser, and the execution
+        :param function: a function of an environment of the superuser, and the execution
         """
         for tryno in range(1, TRIES + 1):
             try:
@@ -135,10 +134,10 @@ class Runner:
                 time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (tryno - 1)))
 
     def _transact(self, execution, function):
-        """Call a function in a transaction of the job, and commit it. An error of a hook after the commit is logged only."""
-        execution.was_lost = True  # until it is there, the method has nothing to do with what fails
+        """Call a function in a transaction of the job, and commit it. An error of a hook after the commit is only logged."""
+        execution.was_lost = True  # before the method runs, it cannot be the cause of a lost connection
         with contextlib.closing(self._cursor()) as cr:
-            connection = cr._cnx  # the method may close the cursor
+            connection = cr._cnx  # kept, since the method may close the cursor
             try:
                 execution.job = cr.begin(execution)
             except psycopg2.Error as exc:
@@ -148,7 +147,8 @@ class Runner:
             execution.was_lost = False
             try:
                 env = _root(cr)
-                # It flushes, commits, resets the registry's caches, and words the errors of constraints; it tries once.
+                # `retrying` flushes, commits, resets the registry's caches and words the errors of constraints. It tries once,
+                # since `_once` hides lost races from it.
                 retrying(partial(_once, function, env, execution), env)
                 _check_end(execution)
             except BaseException as exc:
@@ -161,13 +161,13 @@ class Runner:
                 else:
                     execution.note_invalidated(env.registry)
                 if type(exc) is not _Raced and kind_of(exc) is Kind.RACE:
-                    raise _Raced from exc  # at the commit
+                    raise _Raced from exc  # the race was lost at the commit
                 raise
 
     def _perform(self, env, execution):
         job = execution.job
         if job.notify and not job.stop and not execution.starts:
-            # For the user, in a transaction of its own; the job does not depend on it.
+            # This message has a transaction of its own, so the job does not depend on it.
             self.session.changes.append(StateChange(job.id, job.user_id, job.name, 'processing', job.revision))
             publish(self.session)
         if job.stop:
@@ -178,13 +178,14 @@ class Runner:
             try:
                 outcome = env['ir.async']._perform(execution)
             finally:
-                self.progress.save(execution)  # the last of what it reported
+                self.progress.save(execution)  # its last report
         env['ir.async']._finish(job, outcome, execution.starts)
 
     def _leave(self, execution, threads):
-        """Leave nothing of a job to the next one.
+        """Remove all that a job left behind, so that the next job does not meet it.
 
-        :param set[int] threads: those that were there before it
+        :param Execution execution: the job
+        :param set[int] threads: the threads that were there before the job
         """
         if self._owns_process:
             self._leave_threads(execution, threads)
@@ -197,7 +198,7 @@ class Runner:
         execution.reset_registry(self.session.dbname)
 
     def _leave_threads(self, execution, threads):
-        """Have the process end if a job left threads in it: they may have its connection, and change what it set back."""
+        """Have the process end if a job left threads in it. They may use its connection, and change state that was set back."""
         if sys._current_frames().keys() <= threads:
             return
         self._pool.close()
@@ -215,9 +216,9 @@ class Runner:
         return self._cr
 
     def end_if_descriptor_is_closed(self, execution):
-        """End the process if the job has closed the file descriptor of a connection in it: no fault of the server's.
+        """End the process if the job has closed the file descriptor of a connection, so that PostgreSQL is not blamed for it.
 
-        The mark of the process stays, so that the job is charged with its death.
+        The mark of the process stays, so that the job is charged with the death.
 
         :param Execution execution: the job
         """
@@ -227,19 +228,19 @@ class Runner:
             os._exit(1)
 
     def interrupt(self):
-        """Cancel the statement that the job is executing; called from another thread."""
+        """Cancel the statement that the job is executing. Another thread calls this."""
         with contextlib.suppress(psycopg2.Error):
             self._cr._cnx.cancel()
 
 
 def conclude(session, job, starts, shown_claims, limit=None):
-    """Write the outcome of a job that was stopped: its method is not run.
+    """Write the outcome of a job that was stopped. Its method does not run.
 
     :param Session session: the session that took it over
     :param Job job: the job
     :param int starts: how often its method was begun since it was claimed
     :param int shown_claims: how often it was claimed
-    :param float limit: seconds that it had, unless that is its own limit
+    :param float limit: seconds that the job had; None: its own limit
     """
     execution = Execution(job)
     execution.starts = starts
@@ -253,7 +254,7 @@ def conclude(session, job, starts, shown_claims, limit=None):
 
 
 class _Raced(Exception):  # noqa: N818 -- no error, but its cause
-    """A race was lost. Not an error of psycopg2, for which Odoo would wait up to half a minute in the worker."""
+    """A race was lost. This is no error of psycopg2, since Odoo would then wait in the worker for up to half a minute."""
 
 
 def _check_end(execution):
@@ -276,6 +277,6 @@ def _once(function, env, execution):
 def _root(cr):
     """Return an environment of the superuser with no context."""
     env = api.Environment(cr, SUPERUSER_ID, {})
-    # Unset, recomputations would run as the user of the first environment; a job's own sets it while it runs.
+    # Without a default, recomputations would run as the user of the first environment. The job sets its own while it runs.
     env.transaction.default_env = env
     return env

@@ -1,4 +1,4 @@
-"""Where Odoo's servers get their job workers from."""
+"""The job workers of Odoo's servers: two patched methods, a child of the threaded server, and a server of workers alone."""
 from __future__ import annotations
 
 import functools
@@ -27,14 +27,14 @@ _logger = logging.getLogger(__name__)
 
 
 def post_load():
-    """Have the server that is about to start spawn job workers, if this is its wish.
+    """Have the server that is about to start spawn job workers, if it is configured to.
 
-    Called when the module is loaded server-wide, but also, too late, when a registry is.
+    Odoo calls this when it loads the module server-wide. It also calls it when a registry is loaded, but then it is too late.
     """
     if config['test_enable']:
         return
     if 'ir_async' not in config['server_wide_modules']:
-        if config['http_enable']:  # not the command, whose workers are its own
+        if config['http_enable']:  # not for `odoo-bin ir_async`, which has workers of its own
             _logger.info("ir_async is not in server_wide_modules: this server starts no job workers, jobs run on the cron workers")
         return
     try:
@@ -46,10 +46,10 @@ def post_load():
 
 
 def spawn_workers(server, count):
-    """Have a prefork server own that many job workers.
+    """Spawn job workers until a prefork server has a number of them.
 
     :param odoo.service.server.PreforkServer server: the server
-    :param int count: how many there should be
+    :param int count: the number of workers
     """
     missing = count - sum(isinstance(worker, WorkerAsync) for worker in server.workers.values())
     if missing > 0:
@@ -59,18 +59,18 @@ def spawn_workers(server, count):
 
 
 def _refresh_registries():
-    """Have the children share registries that are up to date, but no connections, as those for requests do."""
+    """Bring the registries up to date that the children will share, and close all connections, as Odoo does for HTTP workers."""
     for dbname, registry in Registry.registries.snapshot.items():
         try:
             with registry.cursor() as cr:
                 registry.check_signaling(cr)
-        except Exception as exc:  # noqa: BLE001 -- the database is gone, or broken: the server is not to end for it
+        except Exception as exc:  # noqa: BLE001 -- the server must not end because a database is gone or broken
             _logger.info("The registry of %s could not be refreshed: %s", dbname, exc)
     sql_db.close_all()
 
 
 def _patch_prefork_server():
-    # It has no extension point for other kinds of workers.
+    # The prefork server has no extension point for other kinds of workers.
     process_spawn = PreforkServer.process_spawn
     if process_spawn.__module__ == __name__:
         return
@@ -84,7 +84,7 @@ def _patch_prefork_server():
 
 
 def _patch_threaded_server():
-    # Called once the registries are loaded, and only by a server that stays.
+    # A threaded server calls `cron_spawn` after it has loaded the registries, and only if it keeps running.
     cron_spawn = ThreadedServer.cron_spawn
     if cron_spawn.__module__ == __name__:
         return
@@ -99,10 +99,10 @@ def _patch_threaded_server():
 
 
 class ChildServer:
-    """The workers of a threaded server (``workers = 0``): a child process, as ``gevent`` is one of the prefork server.
+    """The workers of a threaded server (``workers = 0``): a child process, like the ``gevent`` process of a prefork server.
 
-    It ends when its standard input does, whatever happens to this process: ``--dev=reload`` goes on under the same
-    process id, a crash asks for nothing.
+    The child ends when its standard input ends. This works whatever happens to the parent. ``--dev=reload`` keeps the
+    parent's process id, and a crashed parent cannot stop its child.
     """
 
     def __init__(self):
@@ -110,19 +110,19 @@ class ChildServer:
         self._stopping = threading.Event()
 
     def start(self):
-        """Start the child, and start it again should it ever end."""
+        """Start the child, and start it again whenever it ends."""
         CommonServer.on_stop(self.stop)
         threading.Thread(target=self._run, name="ir_async.child", daemon=True).start()
 
     def stop(self):
-        """Let the running jobs end, for as long as they may take."""
+        """Stop the child, and wait until it has ended its running jobs."""
         self._stopping.set()
         if self._process:
             self._process.stdin.close()
             self._process.wait()
 
     def _run(self):
-        # The parent's arguments, but for its command, and with the addons path that finds ours.
+        # The child gets the arguments of the parent without its command, and an addons path that has this addon.
         arguments = stripped_sys_argv()[1:]
         if arguments[:1] == [odoo.cli.COMMAND]:
             arguments = arguments[1:] if odoo.cli.COMMAND == 'server' else ['-d', ','.join(config['db_name'])]
@@ -140,10 +140,10 @@ class ChildServer:
 
 
 class AsyncServer(PreforkServer):
-    """Job workers alone: no HTTP, no crons. What ``odoo-bin ir_async`` runs.
+    """The server of ``odoo-bin ir_async``: job workers alone, without HTTP or crons.
 
-    :param int workers: how many
-    :param bool until_eof: stop at the end of the standard input
+    :param int workers: the number of workers
+    :param bool until_eof: whether to stop at the end of the standard input
     """
 
     def __init__(self, workers, until_eof=False):
@@ -161,7 +161,7 @@ class AsyncServer(PreforkServer):
     def _wait_eof(self):
         while os.read(0, 1024):
             pass
-        if not self.stopping:  # a second signal would have it leave its workers alone
+        if not self.stopping:  # after a second signal, the server would not wait for its workers
             os.kill(self.pid, signal.SIGTERM)
 
     def process_spawn(self):
@@ -169,7 +169,7 @@ class AsyncServer(PreforkServer):
 
     def signal_handler(self, sig, frame):
         if sig == signal.SIGHUP:
-            # `PreforkServer` hands its HTTP socket over to a new server. We have none: stop, then start again.
+            # `PreforkServer` hands its HTTP socket over to a new server. This server has no socket, so it stops and starts again.
             self.reload = True
             sig = signal.SIGTERM
         if sig in (signal.SIGINT, signal.SIGTERM):

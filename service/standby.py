@@ -1,8 +1,8 @@
-"""Look after a job that runs in this process from another thread, as the main thread of a worker does: progress, cancel,
-time-out, shutdown.
+"""A second thread that looks after a job in a cron worker: progress, cancel, time-out, shutdown.
 
-To stop a job, its claim is taken away first: from then on its method can commit nothing. Then an exception is raised in it. The outcome is
-written once the method has been left, or without waiting for that any longer.
+The main thread of a job worker does the same: see :mod:`.watchdog`. To stop a job, the thread first fences it off, so that its
+method can commit nothing more. Then it raises an exception in the method. It writes the outcome when the method has been left,
+or when it has waited long enough for that.
 """
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from .stop import kill_children, raise_in
 _logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL = 0.2  # seconds between two looks at the running job
-EXIT_TIME = 10  # seconds after which the kernel ends a process that is to be replaced, should it hang
+EXIT_TIME = 10  # seconds after which the kernel ends a process that hangs while it is being replaced
 
 
 class Standby:
     """Looks after one job.
 
     :param Session session: the session that claimed it
-    :param Runner runner: what runs it
+    :param Runner runner: the runner of the job
     :param Execution execution: the job
     """
 
@@ -51,10 +51,10 @@ class Standby:
         self._begin = time.monotonic()
         self._thread = threading.current_thread()
         self._left = threading.Event()  # its method has been left
-        self._stop_time = None  # when the time is over that the server's stop leaves it
+        self._stop_time = None  # when the job must end because the server stops
 
     def run(self):
-        """Run the job in this thread. When this returns, no exception is on its way to this thread any more."""
+        """Run the job in this thread. After the return, no exception is on its way to this thread any more."""
         watcher = threading.Thread(target=self._watch, name="ir_async.standby", daemon=True)
         watcher.start()
         try:
@@ -63,9 +63,9 @@ class Standby:
             finally:
                 self._left.set()
         except JobInterrupted:
-            self._runner.must_end = True  # it came when the job was being left: that is half done
+            self._runner.must_end = True  # the exception came during the clean-up after the job, which is half done
         finally:
-            # An exception may arrive anywhere in here, but none is raised once the watcher has ended.
+            # An exception may arrive anywhere in this block, but no new one is raised after the watcher has ended.
             while True:
                 try:
                     self._left.set()
@@ -94,7 +94,7 @@ class Standby:
         if self._stop_time is None and is_stopping():
             self._stop_time = now + settings().stop_timeout
         is_over = self._stop_time is not None and now >= self._stop_time
-        if execution.ended:  # only hooks run
+        if execution.ended:  # only hooks still run
             return 'shutdown' if is_over else None
         if reason := self._session.stop_reason(execution.job):
             return reason
@@ -103,7 +103,7 @@ class Standby:
         return 'shutdown' if is_over else None
 
     def _stop(self, reason):
-        """Stop the job; return False when it had ended by itself."""
+        """Stop the job. Return False if it had ended by itself."""
         execution = self._execution
         if not execution.ended:
             debug = where_it_is(self._thread) if reason == 'timeout' else None
@@ -112,29 +112,29 @@ class Standby:
                 return False
             _logger.info("Job %s is interrupted: %s", job, reason)
             execution.fenced = job, reason
-            note_running(self._session, None)  # from here on, the end of this process is nobody's fault
+            note_running(self._session, None)  # from here on, no job is to blame for the end of this process
         elif not is_prefork():
-            return True  # its hooks do not end: they end with the server
+            return True  # its hooks do not end; they end with the server
         self._interrupt()
         return True
 
     def _leave_alone(self, exc):
-        """Stop a job whose claim was lost with the connection: it runs again."""
+        """Stop a job whose claim was lost with the connection. The job runs again."""
         _logger.warning("This process lost the claim of job %s with its connection: %s", self._execution.job, exc)
         take_note_back(self._session)
         self._interrupt()
 
     def _interrupt(self):
-        """Have the method left. If it is not in time, end the process, if it is the job's own, with all that the job started."""
+        """Have the method left. If that takes too long and the process runs only this job, end it with all its children."""
         self._execution.interrupted = True  # its next statement raises
         raise_in(self._thread, JobInterrupted)
         self._runner.interrupt()
         if self._left.wait(INTERRUPT_TIME):
             return
         if is_prefork():
-            signal.setitimer(signal.ITIMER_REAL, EXIT_TIME)  # it may wait for a lock that the job holds
+            signal.setitimer(signal.ITIMER_REAL, EXIT_TIME)  # the next statements may wait for a lock that the job holds
         if self._execution.fenced:
-            with contextlib.suppress(Exception):  # whoever finds the job writes its outcome
+            with contextlib.suppress(Exception):  # otherwise the worker that rescues the job writes its outcome
                 self._conclude()
                 publish(self._session)
         if is_prefork():
@@ -159,7 +159,7 @@ class Standby:
 
 
 def take_note_back(session):
-    """Note that the end of this process would be nobody's fault, though the session's connection is lost."""
+    """Note on another session that no job would be to blame for the end of this process: the session's own connection is lost."""
     with contextlib.suppress(psycopg2.Error):
         other, _delay = Session.open(session.dbname)
         if other:

@@ -1,7 +1,7 @@
-"""End a running job by force: take its claim away, interrupt its method, end the process.
+"""End a running job by force: fence it off, interrupt its method, end the process.
 
-From the first step on the method can commit nothing. The job stays ``processing``, and its slot taken, until the method has been
-left. If the process has to end before, the next worker writes the outcome: the mark says which.
+From the first step on, the method can commit nothing. The job stays ``processing`` and keeps its slot until the method has been
+left. If the process has to end before that, the next worker reads the outcome from the mark and writes it.
 """
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ _logger = logging.getLogger(__name__)
 def stop_job(batch, execution, reason, thread):
     """End a running job, and this process with it.
 
-    :param Batch batch: the batch that it is of
+    This only returns when the job had ended by itself, or when only its hooks run and still have time.
+
+    :param Batch batch: the batch of the job
     :param Execution execution: the job
-    :param str reason: ``cancel`` or ``timeout``; ``lost`` when its claim went with the connection, ``shutdown``
+    :param str reason: ``cancel``, ``timeout``, ``shutdown``, or ``lost`` when its claim was lost with the connection
     :param threading.Thread thread: the thread that runs its method
-    :return: only when the job had ended by itself, or its hooks are still running in time
     """
     is_outcome = reason in ('cancel', 'timeout')
-    with batch.lock:  # no other job can begin
+    with batch.lock:  # keeps other jobs from beginning
         if batch.running is not execution:
             return
         if execution.ended:
@@ -50,7 +51,7 @@ def stop_job(batch, execution, reason, thread):
             batch.mark(execution, cause=reason)
         else:
             batch.unmark()
-        # Should this code hang, as for a lock that the job holds: the kernel ends the process.
+        # If this code hangs, for example on a lock that the job holds, the kernel ends the process.
         signal.setitimer(signal.ITIMER_REAL, 2 * INTERRUPT_TIME if reason == 'shutdown' else INTERRUPT_TIME)
         job = None
         if reason == 'lost':
@@ -58,7 +59,7 @@ def stop_job(batch, execution, reason, thread):
         else:
             try:
                 job = fence_off(batch.session, execution.job, reason if is_outcome else None, debug)
-            except psycopg2.Error as exc:  # the next worker writes the outcome; the job is free once the session is over
+            except psycopg2.Error as exc:  # the end of the session frees the job, and the next worker writes the outcome
                 _logger.info("Job %s could not be taken from its method: %s", execution.job, exc)
             else:
                 if not job:
@@ -72,20 +73,20 @@ def stop_job(batch, execution, reason, thread):
         try:
             _conclude(batch, job, reason, execution)
             batch.unmark()
-        except Exception as exc:  # noqa: BLE001 -- the next worker does it
+        except Exception as exc:  # noqa: BLE001 -- the next worker writes the outcome
             _logger.info("The outcome of job %s is left to the next worker: %s", job, exc)
     _leave(batch, thread, interrupt=False)
 
 
 def _restore(batch, execution):
-    """Have the job go on that has ended by itself just now."""
+    """Let a job go on that has ended by itself in the meantime, so that its hooks run."""
     batch.is_stopping = False
     batch.unmark()
     execution.limit(settings().limit_time_real)
 
 
 def _conclude(batch, job, reason, execution):
-    signal.setitimer(signal.ITIMER_REAL, 10)  # it may wait for a lock
+    signal.setitimer(signal.ITIMER_REAL, 10)  # writing the outcome may have to wait for a lock
     if reason == 'shutdown':
         release(batch.session, [job], starts=execution.starts, shown_claims=execution.job.claims)
         return
@@ -94,7 +95,7 @@ def _conclude(batch, job, reason, execution):
 
 
 def _interrupt(batch, thread):
-    """Raise an exception in the method, and cancel its statement; return whether the thread has ended."""
+    """Raise an exception in the method, and cancel its statement. Return whether the thread has ended."""
     raise_in(thread, JobInterrupted)
     batch.runner.interrupt()
     thread.join(INTERRUPT_TIME)
@@ -102,10 +103,10 @@ def _interrupt(batch, thread):
 
 
 def raise_in(thread, exception):
-    """Raise an exception in another thread, as soon as that executes Python code.
+    """Raise an exception in another thread, as soon as that thread executes Python code.
 
     :param threading.Thread thread: the thread
-    :param type exception: the class of the exception; None: take back what is on its way
+    :param type exception: the class of the exception; None: take back an exception that has not arrived yet
     """
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), exception and ctypes.py_object(exception))
 
@@ -116,13 +117,13 @@ def _leave(batch, thread, interrupt=True):
         signal.setitimer(signal.ITIMER_REAL, INTERRUPT_TIME * 2)
         _interrupt(batch, thread)
     kill_children()
-    # An exception out of nowhere may have left locks held: this process does nothing more.
+    # The exception may have left locks held, so this process does nothing more.
     logging.shutdown()
     os._exit(0)
 
 
 def kill_children():
-    """Kill the processes that this one started, and theirs."""
+    """Kill all descendants of this process."""
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""What a job can change in its thread. Where the process is not its own, that is all that can be set back."""
+"""The state of a thread that jobs can change. Only this is set back when a job shares its process with others."""
 import threading
 
 
@@ -10,14 +10,14 @@ class ThreadState:
         self._attributes = dict(vars(threading.current_thread()))
 
     def restore(self):
-        """Undo what a job changed; called in the thread in which it ran.
+        """Undo the changes of a job. The thread that ran the job calls this.
 
-        :return: the names of the parts that could not be restored: then the process must end
+        :return: the names of the parts that could not be restored; if there are any, the process must end
         :rtype: list[str]
         """
         attributes = vars(threading.current_thread())
         for name in attributes.keys() - self._attributes.keys():
             del attributes[name]
-        # What Python itself keeps there changes by itself.
+        # Attributes with an underscore are Python's own and change by themselves.
         attributes.update({name: value for name, value in self._attributes.items() if name == '_name' or not name.startswith('_')})
         return []

@@ -1,4 +1,4 @@
-"""The main thread of a worker while another one runs jobs: show their progress, stop those that must not go on, release the rest."""
+"""The watchdog of a worker's batch: in the main thread, it saves progress, stops jobs, and releases prefetched jobs."""
 from __future__ import annotations
 
 import logging
@@ -16,29 +16,29 @@ from ..tools.config import settings
 from .batch import INTERRUPT_TIME
 from .stop import kill_children, stop_job
 
-# Seconds between two looks at the running job; not longer, so that no claim has to wake up the thread that looks.
+# Seconds between two looks at the running job. At this interval, a claim need not wake the main thread up.
 STAND_BY_TIME = CLAIM_TIME
-PROGRESS_INTERVAL = 0.2  # seconds between two messages about it
-STOP_LOOK_INTERVAL = 5  # seconds between two looks whether the job is to be stopped, should the hint be lost
+PROGRESS_INTERVAL = 0.2  # seconds between two messages about the progress of a job
+STOP_LOOK_INTERVAL = 5  # seconds between two looks for a request to stop the job, in case the hint is lost
 
 
 class Watchdog:
     """Looks after the batch that the work thread has in hand.
 
-    :param int pipe: the descriptor by which signals, and the work thread, wake the main thread up
+    :param int pipe: the descriptor through which signals and the work thread wake the main thread up
     :param threading.Thread thread: the work thread
     """
 
     def __init__(self, pipe, thread):
-        self.batch = None  # what the work thread has in hand
-        self.stands_by = False  # it looks by itself in time, so that the work thread need not wake it up
+        self.batch = None  # the batch that the work thread runs
+        self.stands_by = False  # the main thread looks again in time, so the work thread need not wake it up
         self._pipe = pipe
         self._thread = thread
         self._next_progress = 0
         self._next_stop_look = 0
 
     def watch(self, batch):
-        """Look after another batch from now on; called by the work thread.
+        """Look after another batch from now on. The work thread calls this.
 
         :param Batch batch: the batch
         """
@@ -46,11 +46,12 @@ class Watchdog:
         self._next_stop_look = batch.begin + STOP_LOOK_INTERVAL
 
     def stand_by(self, stop_deadline):
-        """Sleep until a signal or a batch comes, or it is time to look after the batch.
+        """Sleep until a signal or a batch comes, or until it is time to look after the batch.
 
-        :param float stop_deadline: when running jobs have to end, if the worker stops
+        :param float stop_deadline: when running jobs have to end; None unless the worker is stopping
         """
-        # In this order: the work thread, which has a batch first, wakes this one up if it might sleep.
+        # The order matters. The work thread sets `batch` and then reads `stands_by`, to wake this thread up if that may sleep.
+        # So this thread clears `stands_by` before it reads `batch`.
         self.stands_by = False
         batch = self.batch
         timeout = STAND_BY_TIME if batch else None
@@ -63,9 +64,9 @@ class Watchdog:
         empty_pipe(self._pipe)
 
     def look_after(self, stop_deadline):
-        """Do what is due now.
+        """Do the work that is due now.
 
-        :param float stop_deadline: when running jobs have to end, if the worker stops
+        :param float stop_deadline: when running jobs have to end; None unless the worker is stopping
         """
         now = time.monotonic()
         batch = self.batch

@@ -1,4 +1,4 @@
-"""The process that runs jobs: one more kind of worker of Odoo's prefork server."""
+"""The worker: a process that runs jobs, as one more kind of worker of Odoo's prefork server."""
 from __future__ import annotations
 
 import contextlib
@@ -41,15 +41,16 @@ _logger = logging.getLogger(__name__)
 
 
 class WorkerAsync(Worker):
-    """Runs jobs in its work thread: visit the database that is due, claim, run, visit the next one.
+    """A process with two threads, one of which runs jobs.
 
-    The main thread stands by: it handles the signals, releases claimed jobs that wait for too long, shows the
-    progress of the running one, and stops it when it is cancelled, takes too long, or the server stops.
+    The work thread visits the database that is due, claims jobs, runs them, and goes on to the next database.
+    The main thread stands by. It handles signals and releases prefetched jobs that wait too long. It saves the progress
+    of the running job, and stops that job when it is cancelled, takes too long, or the server stops.
     """
 
     def __init__(self, multi):
         super().__init__(multi)
-        self.watchdog_timeout = None  # how long a job may take is its own matter, see `Batch.next`
+        self.watchdog_timeout = None  # each job has its own time limit, see `Batch.next`
         self.idle_pipe = multi.pipe_new()  # wakes the work thread up
         self.mark = Mark()
         self.folder = job_folder()
@@ -62,13 +63,13 @@ class WorkerAsync(Worker):
         self.warned_memory = False
 
     def close(self):
-        """Called by the parent when the process has ended."""
+        """Clean up after the process. The parent calls this when the process has ended."""
         super().close()
         os.close(self.idle_pipe[0])
         os.close(self.idle_pipe[1])
         note_death(self.mark)
         self.mark.close()
-        # What the job of a killed worker started, and left behind.
+        # This kills the processes that the job of a killed worker has left behind.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         remove_folder(self.folder)
@@ -78,24 +79,25 @@ class WorkerAsync(Worker):
     # ------------------------------------------------------------
 
     def start(self):
-        os.nice(10)  # as cron workers are: the user in front of the screen comes first
-        os.setpgid(0, 0)  # what jobs start is found by it, even when this process was killed
+        os.nice(10)  # as for cron workers: web requests come first
+        os.setpgid(0, 0)  # so that the parent finds the processes of jobs, even after this process was killed
         super().start()
         if self.multi.socket:
             self.multi.socket.close()
-        # A service manager sends SIGTERM to all processes of the server: the running job must not die of it.
+        # A service manager sends SIGTERM to all processes of the server. The running job must survive that.
         signal.signal(signal.SIGTERM, self.signal_handler)
         signal.signal(signal.SIGHUP, self.signal_handler)
-        # What the server has loaded stays shared with it: the garbage collector would copy, and go through, all of it.
+        # The worker shares the memory of all that the server has loaded. The garbage collector would go through all of it, and
+        # so copy it.
         gc.freeze()
-        # These must not be created before the fork.
+        # The following must not be created before the fork.
         self.process = psutil.Process()
         notifier.failure_level = logging.INFO
         self.listener = Listener()
         self.process_state = ProcessState(self.folder)
         self.databases = Databases(cron_database_list, self.listener.process_key, self.process_state)
         if {signal.SIGINT, signal.SIGTERM} & set(self.multi.queue):
-            self.alive = False  # it came after the fork, but was still for the server
+            self.alive = False  # the signal came after the fork, but went to the server's queue
 
     def signal_handler(self, sig, frame):
         self.alive = False
@@ -113,12 +115,12 @@ class WorkerAsync(Worker):
                 self._stand_by()
             thread.join()
             _logger.info("Worker (%s) exiting. jobs: %s", self.pid, self.request_count)
-        except Exception as exc:  # noqa: BLE001 -- it must not get into the server's loop, of which this process has a copy
+        except Exception as exc:  # noqa: BLE001 -- the forked copy of the server's loop must not catch it
             self._log_end(exc)
             logging.shutdown()
             os._exit(1)
         if threading.active_count() > 1:
-            # Python would wait for a thread that a job has left.
+            # At exit, Python would wait for threads that a job has left behind.
             logging.shutdown()
             os._exit(0)
 
@@ -129,10 +131,10 @@ class WorkerAsync(Worker):
             _logger.error("Worker (%s) Exception occurred, exiting...", self.pid, exc_info=exc)
 
     def _stand_by(self):
-        """Sleep until a signal or a job comes, then look after the job once in a while."""
+        """Sleep until a signal or a batch comes or work is due, then do that work."""
         if self.stop_deadline is None and self.ppid != os.getppid():
             _logger.info("Worker (%s) Parent changed", self.pid)
-            self.signal_handler(signal.SIGTERM, None)  # nobody else would stop it
+            self.signal_handler(signal.SIGTERM, None)  # the parent is gone and cannot stop this process
         self.watchdog.stand_by(self.stop_deadline)
         if not self.alive:
             self.multi.pipe_ping(self.idle_pipe)
@@ -153,16 +155,16 @@ class WorkerAsync(Worker):
             for database in self.databases:
                 database.leave()
         except JobInterrupted:
-            pass  # it came when the job had just ended
+            pass  # the exception arrived after the job had ended
         except Exception as exc:  # noqa: BLE001 -- the process is replaced
             self._log_end(exc)
         finally:
             self.finished = True
-            with contextlib.suppress(OSError):  # the other thread notices, too
+            with contextlib.suppress(OSError):  # the main thread also notices without it
                 self.multi.pipe_ping(self.eintr_pipe)
 
     def check_limits(self):
-        # Not those of `Worker`: its limit on CPU time is one for requests, and would end a long job.
+        # `Worker.check_limits` is not called: its limit on CPU time is for requests, and would end a long job.
         if self.ppid != os.getppid():
             _logger.info("Worker (%s) Parent changed", self.pid)
             self.alive = False
@@ -177,7 +179,7 @@ class WorkerAsync(Worker):
                 _logger.info("Worker (%d) virtual memory limit (%s) reached.", self.pid, memory)
                 self.alive = False
             elif not self.warned_memory:
-                # Recycled before its first job, it would never run any.
+                # A worker that is recycled before its first job would never run any.
                 self.warned_memory = True
                 _logger.warning(
                     "Worker (%d) has used %d MB before its first job: raise limit_memory_soft (%d MB)."
@@ -196,7 +198,7 @@ class WorkerAsync(Worker):
         for database in self.databases:
             database.leave_if_idle()
         due = (database := self.databases.next()) and database.due - time.monotonic()
-        # Not for longer than `beat`, to notice that the parent is gone; nor than it takes to connect again.
+        # At most `beat`, to notice that the parent is gone. Shorter without a listener, to connect again in time.
         timeout = self.multi.beat if due is None else max(0, min(due, self.multi.beat))
         if not self.listener.is_connected:
             timeout = RECONNECT_DELAY / 4
@@ -207,9 +209,9 @@ class WorkerAsync(Worker):
                 self.databases.wake(name)
 
     def process_work(self):
-        """Visit the database that is due, and run what one claim gives."""
+        """Visit the database that is due, and run the batch of one claim."""
         if not self.listener.is_connected:
-            return  # nobody could see that this process lives
+            return  # without it, other processes cannot see that this one lives
         report_deaths(self.obituaries, self.databases)
         database = self.databases.next()
         if not database or database.due > time.monotonic():
@@ -228,7 +230,7 @@ class WorkerAsync(Worker):
             if database.session:
                 publish(database.session)
         except Exception as exc:
-            # It was dropped, is being copied, PostgreSQL restarts, or the module was uninstalled: nothing to worry about.
+            # Expected: the database was dropped or is being copied, PostgreSQL restarts, or the module was uninstalled.
             is_expected = kind_of(exc) is not Kind.METHOD or isinstance(exc, psycopg2.errors.UndefinedTable)
             _logger.log(
                 logging.INFO if is_expected else logging.WARNING, "Worker (%s) keeps away from %s for a while: %s",
@@ -251,7 +253,7 @@ class WorkerAsync(Worker):
         finally:
             batch.end()
             if batch.is_stopping:
-                raise JobInterrupted  # the main thread needs the session, and ends the process
+                raise JobInterrupted  # the main thread uses the session now, and ends the process
             self.watchdog.batch = None
             batch.release_prefetched()
         self.request_count += batch.count
@@ -261,5 +263,5 @@ class WorkerAsync(Worker):
         self.batch_size = batch.next_size()
         if database.session.has_waiting or any(job.has_children for job in jobs):
             database.session.unblock([job.id for job in jobs])
-        if batch.release_time:  # somebody has them locked: without this session, they are found again
+        if batch.release_time:  # somebody has prefetched jobs locked; when this session ends, rescue finds them
             database.leave()
