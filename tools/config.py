@@ -1,6 +1,6 @@
-"""The section ``[ir_async]`` of Odoo's configuration file.
+"""The settings: the section ``[ir_async]`` of Odoo's configuration file, and variables of the environment.
 
-Odoo ignores sections it does not know, and warns about keys of ``[options]`` it does not know.
+The settings have a section of their own since Odoo ignores unknown sections, but warns about unknown keys of ``[options]``.
 """
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import NamedTuple
 from odoo.tools import config
 
 SECTION = 'ir_async'
-PREFIX = 'ODOO_IR_ASYNC_'  # of variables of the environment
-MAX_SECONDS = 10**9  # the timers of the system take no number of seconds
+PREFIX = 'ODOO_IR_ASYNC_'  # prefix of environment variables
+MAX_SECONDS = 10**9  # timers of the system refuse very large numbers
 
 
 class Settings(NamedTuple):
-    """The settings of this server's workers; the environment (``ODOO_IR_ASYNC_WORKERS``…) wins over the file."""
+    """The settings of this server's workers. The environment (``ODOO_IR_ASYNC_WORKERS``…) takes precedence over the file."""
 
-    workers: int = 2             # processes of this server
-    channels: list = []          # only jobs of these; all if empty
-    limit_time_real: float = 3600  # seconds one job may run, 0: no limit
-    stop_timeout: float = 8      # seconds that running jobs get to end when the server stops
-    poll_interval: float = 60    # seconds, the safety net under NOTIFY
-    db_host: str = ''            # where PostgreSQL is, when Odoo's db_host is a pooler
+    workers: int = 2             # number of worker processes of this server
+    channels: list = []          # the channels whose jobs they take; all if empty
+    limit_time_real: float = 3600  # seconds that one job may run; 0: no limit
+    stop_timeout: float = 8      # seconds that running jobs have to end when the server stops
+    poll_interval: float = 60    # seconds between two looks without a NOTIFY, as a safety net
+    db_host: str = ''            # the host of PostgreSQL, if Odoo's db_host is a pooler
     db_port: int = 0
 
 
@@ -57,7 +57,7 @@ PARSERS = {
 def settings():
     """Return the :class:`Settings` of this process.
 
-    :raises ValueError: for an unknown key or a wrong value; the message says which and what is expected
+    :raises ValueError: for an unknown key or a wrong value; the message names it and says what is expected
     """
     parser = RawConfigParser(inline_comment_prefixes=(';', '#'))
     try:

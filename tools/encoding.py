@@ -1,7 +1,7 @@
-"""What a job carries through the database: arguments, exactly; results, as an RPC would answer them.
+"""The encoding of arguments and results in the database. Arguments come back exactly, results as from an RPC.
 
-Arguments are JSON text. What JSON has no word for is an object with one key: ``{"$date": "2026-11-24"}``.
-A dict of the user that looks like one is written as pairs: ``{"$dict": [["$date", …]]}``.
+Arguments are JSON text. A value of a type that JSON does not have becomes an object with one key: ``{"$date": "2026-11-24"}``.
+A dict that looks like such an object is stored as pairs: ``{"$dict": [["$date", …]]}``.
 """
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ from odoo.tools.translate import LazyGettext
 
 _logger = logging.getLogger(__name__)
 
-# Python refuses to convert longer numbers from decimal text: sys.get_int_max_str_digits()
+# Python refuses to read longer numbers from decimal text: sys.get_int_max_str_digits()
 LONG_INTEGER_BITS = 10_000
 
 MICROSECOND = timedelta(microseconds=1)
 
-# What is none of them, but a subclass, would not come back as what it was. In a set: freezegun replaces the names alone.
+# Only these exact types are encoded: a value of a subclass would come back as another type. The set still has the real
+# types after freezegun has replaced the names `datetime` and `date` in this module.
 EXACT = frozenset({int, float, Markup, Decimal, bytes, datetime, date})
-FROZEN = 'freezegun.api'  # the module of the dates that tests have while time stands still; dates are what they mean
+FROZEN = 'freezegun.api'  # the module of freezegun's dates in tests; these are encoded as plain dates
 
 
 def encode(value, path):
-    """Return ``value`` as JSON text, to be read back by :func:`decode`.
+    """Return ``value`` as JSON text that :func:`decode` reads.
 
-    :param value: anything made of the types that a job's arguments may have
-    :param str path: what the value is called in errors, e.g. ``"args"``
+    :param value: a value made of the types that a job's arguments may have
+    :param str path: the name of the value in errors, such as ``"args"``
     :rtype: str
-    :raises TypeError: when a part of it cannot be stored; the message names it by its path
+    :raises TypeError: when a part of the value cannot be stored; the message has the path of that part
     """
     try:
         return json.dumps(_pack(value, path), separators=(',', ':'), allow_nan=False)
@@ -51,19 +52,18 @@ def encode(value, path):
 
 
 def decode(text, env):
-    """Return the value that :func:`encode` was given.
+    """Return the value that :func:`encode` has encoded.
 
     :param str text: JSON text
     :param odoo.api.Environment env: the environment of the recordsets inside
     """
-    if '{"$' not in text:  # as in most: a fifth of the time
+    if '{"$' not in text:  # most arguments: this takes a fifth of the time
         return json.loads(text)
     return json.loads(text, object_hook=lambda obj: _unpack(obj, env))
 
 
 def _pack(value, path):
-    # bool and None are matched first, as bool is an int; all others by exact type:
-    # a subclass would not come back as what it was.
+    # bool comes first, since it is a subclass of int. The other cases match exact types: see EXACT.
     is_exact = type(value) in EXACT or type(value).__module__ == FROZEN
     match value:
         case None | bool():
@@ -124,13 +124,13 @@ def _pack(value, path):
 
 
 def describe(value):
-    """Return a short text for a value in an error, whatever its ``repr()`` does.
+    """Return a short text of a value for an error, even if its ``repr()`` raises.
 
     :rtype: str
     """
     try:
         return reprlib.repr(value)
-    except Exception:  # noqa: BLE001 -- an integer of too many digits, an object of any addon
+    except Exception:  # noqa: BLE001 -- an integer with too many digits, or an object of any addon
         return f"<{type(value).__name__}>"
 
 
@@ -148,7 +148,7 @@ def _unpack(obj, env):
         case '$int':
             return int(value, 16)
         case '$markup':
-            return Markup(value)  # noqa: S704 -- it was one when it was stored
+            return Markup(value)  # noqa: S704 -- it was Markup when it was stored
         case '$datetime':
             text, fold = (value, 0) if isinstance(value, str) else value
             return datetime.fromisoformat(text).replace(fold=fold)
@@ -168,23 +168,23 @@ def _unpack(obj, env):
 
 
 class _NoJson(Exception):
-    """A part of a result cannot be expressed."""
+    """A part of a result cannot be expressed in JSON."""
 
 
 class _Raised(Exception):
-    """The method itself raised, in an iterator that it returned."""
+    """The method raised in an iterator that it had returned."""
 
 
 def encode_result(result):
-    """Return what a job's method returned as a payload, JSON text, converted as the answer to an RPC is.
+    """Return the result of a job's method as a payload: JSON text, converted like the answer of an RPC.
 
-    The work of the method does not depend on its result. A result that JSON cannot express is left out:
-    the payload is ``{"result": null, "warning": "…"}`` then, and the log has a warning.
+    A result that JSON cannot express is left out, so that the work of the method is not lost. The payload is then
+    ``{"result": null, "warning": "…"}``, and the log has a warning.
 
-    Iterators are run to their end here, as a part of the method: what they raise is the method's error.
+    Iterators run to their end here, as a part of the method. An exception that they raise is an error of the method.
 
     :rtype: str
-    :raises Exception: what an iterator raised, and errors of the database, after which nothing can be committed
+    :raises Exception: an exception of an iterator, or an error of the database, after which nothing can be committed
     """
     try:
         return json.dumps({'result': _to_json(result, 'the result')}, allow_nan=False)
@@ -196,7 +196,7 @@ def encode_result(result):
         reason = str(exc)
     except RecursionError:
         reason = "it is nested too deeply, or contains itself"
-    except Exception as exc:  # noqa: BLE001 -- of objects of any addon
+    except Exception as exc:  # noqa: BLE001 -- objects of any addon may raise anything
         reason = f"{type(exc).__name__} was raised by it"
     warning = f"The result was left out, since JSON cannot express it: {reason}"
     _logger.warning("%s", warning)

@@ -1,4 +1,4 @@
-"""The texts of what went wrong, whatever an exception does when it is looked at."""
+"""Texts of exceptions for the log and the payload, even of exceptions that raise when they are read."""
 from __future__ import annotations
 
 import json
@@ -7,9 +7,9 @@ import traceback
 
 
 def tame(exc):
-    """Return an exception, or another one in its place if it does not let itself be looked at.
+    """Return an exception, or another one in its place if reading its attributes raises.
 
-    :param BaseException exc: what a method raised
+    :param BaseException exc: the exception of a method
     :rtype: BaseException
     """
     try:
@@ -18,13 +18,13 @@ def tame(exc):
         f"{type(exc).__module__}{type(exc).__qualname__}{type(exc).__name__}"
         for name in ('__class__', 'args', '__traceback__', '__cause__', '__context__', '__notes__', 'context', 'pgcode'):
             getattr(exc, name, None)
-    except BaseException as error:  # noqa: BLE001 -- the code of a method
+    except BaseException as error:  # noqa: BLE001 -- the code of a method may raise anything
         return RuntimeError(f"{name_of(exc)}, whose attributes raised {name_of(error)}").with_traceback(traceback_of(exc))
     return exc
 
 
 def name_of(exc):
-    """Return the name of the class of an exception, whatever its metaclass does.
+    """Return the name of the class of an exception, without code of its metaclass.
 
     :rtype: str
     """
@@ -32,7 +32,7 @@ def name_of(exc):
 
 
 def traceback_of(exc):
-    """Return the traceback of an exception, whatever its class does.
+    """Return the traceback of an exception, without code of its class.
 
     :rtype: types.TracebackType | None
     """
@@ -40,14 +40,14 @@ def traceback_of(exc):
 
 
 def safe_text(exc):
-    """Return the text of an exception, even if it has none.
+    """Return the text of an exception, or a substitute if its ``str()`` raises.
 
     :param BaseException exc: the exception
     :rtype: str
     """
     try:
-        return ''.join([str(exc), ''])  # the text itself, were it a subclass
-    except BaseException as error:  # noqa: BLE001 -- the code of a method
+        return ''.join([str(exc), ''])  # a plain str, even if `str()` returned an object of a subclass
+    except BaseException as error:  # noqa: BLE001 -- the code of a method may raise anything
         return f"{name_of(exc)}, whose text raised {name_of(error)}"
 
 
@@ -60,22 +60,22 @@ def first_line(exc):
 
 
 def safe_traceback(exc):
-    """Return the text of an exception with its traceback, even if the exception does not want to be shown.
+    """Return the text of an exception with as much of its traceback as can be read.
 
     :param BaseException exc: the exception
     :rtype: str
     """
     try:
         return ''.join(traceback.format_exception(type(exc), exc, exc.__traceback__))
-    except BaseException:  # noqa: BLE001 -- the code of a method
+    except BaseException:  # noqa: BLE001 -- the code of a method may raise anything
         try:
             return f"{''.join(traceback.format_tb(traceback_of(exc)))}{safe_text(exc)}"
-        except BaseException:  # noqa: BLE001 -- so is what finds its source
+        except BaseException:  # noqa: BLE001 -- so may the code that finds its source
             return safe_text(exc)
 
 
 def minimal_payload(exc):
-    """Return the error of a job, as JSON, when nothing else can be said about it.
+    """Return the error of a job as JSON, for a failure that could not be recorded in full.
 
     :rtype: str
     """
@@ -85,10 +85,10 @@ def minimal_payload(exc):
 
 
 def where_it_is(thread):
-    """Return the text of the stack of a thread.
+    """Return the stack of a thread as text.
 
     :param threading.Thread thread: the thread
-    :rtype: str
+    :rtype: str | None
     """
     frame = sys._current_frames().get(thread.ident)
     return f"Where it was (most recent call last):\n{''.join(traceback.format_stack(frame))}" if frame else None

@@ -1,4 +1,4 @@
-"""The export of a list view, in batches of records: Odoo's needs all of the data in memory, several times."""
+"""The export of a list view in batches of records. Odoo's own export holds all data in memory, several times."""
 from __future__ import annotations
 
 import io
@@ -24,15 +24,16 @@ FORMATS = {'csv': CSVExport, 'xlsx': ExcelExport}
 
 
 LINK = re.compile(r'(?:(?:ftp|http)s?://|mailto:)')
-LINKS_MAX = 65_530  # on a sheet
+LINKS_MAX = 65_530  # links on a sheet
 LINK_MAX_LENGTH = 2079  # UTF-16 units
 
 
 class XlsxWriter(GroupExportXlsxWriter):
-    """Odoo's writer, but each row goes to a temporary file once the next one begins, and no text gets lost.
+    """Odoo's writer with little memory and without loss of text.
 
-    xlsxwriter leaves a cell empty when it cannot make a link of its text, makes a formula of a text that begins with
-    ``=``, cuts off what is too long, and drops the rows and columns for which a sheet has no room.
+    Each row goes to a temporary file once the next one begins. By itself, xlsxwriter loses text: it leaves a cell empty
+    when it cannot make a link of its text, turns a text that begins with ``=`` into a formula, cuts long texts off, and
+    drops rows and columns for which a sheet has no room.
     """
 
     def __init__(self, env, fields, columns_headers, row_count, folder):
@@ -67,9 +68,9 @@ class XlsxWriter(GroupExportXlsxWriter):
             self.raise_too_many_rows()
 
     def _write_link(self, row, column, text, style):
-        """Write a text that is a link as such, as Odoo does.
+        """Write a text as a link if it is one, as Odoo does.
 
-        :return: whether the sheet can have it
+        :return: whether the sheet has taken it as a link
         :rtype: bool
         """
         if not LINK.match(text) or self.link_count >= LINKS_MAX or _length(text) > LINK_MAX_LENGTH:
@@ -78,7 +79,7 @@ class XlsxWriter(GroupExportXlsxWriter):
         return not self.worksheet.write_url(row, column, text, style, string=text)
 
     def raise_too_many_rows(self):
-        """Raise that the sheet has no room for all rows.
+        """Raise the error for a sheet without room for all rows.
 
         :raises odoo.exceptions.UserError: always
         """
@@ -87,21 +88,21 @@ class XlsxWriter(GroupExportXlsxWriter):
             "or use the CSV format.", limit=self.worksheet.xls_rowmax))
 
     def __exit__(self, exc_type, exc_value, exc_traceback):
-        if exc_type is None:  # else it is not worth the time: the job may have been cancelled
+        if exc_type is None:  # after an error the file is not written: the job may have been cancelled
             self.close()
 
 
 def _length(text):
-    """Return the length of a text as Excel counts it: in UTF-16 units."""
+    """Return the length of a text in UTF-16 units, as Excel counts it."""
     return len(text) if text.isascii() else len(text.encode('utf-16-le', 'surrogatepass')) // 2
 
 
 class Export:
-    """What :meth:`ExportFormat.base` of Odoo does with its parameters, for a job.
+    """An export in a job: the work of Odoo's :meth:`ExportFormat.base`.
 
     :param model: the model, in the environment of the user
     :param str format_: ``csv`` or ``xlsx``
-    :param dict params: what Odoo's web client asks ``/web/export/<format>`` for
+    :param dict params: the parameters that Odoo's web client sends to ``/web/export/<format>``
     """
 
     def __init__(self, model, format_, params):
@@ -132,14 +133,14 @@ class Export:
             return self._grouped_xlsx() if self.groupby else self._xlsx()
         if self.groupby:
             with as_request(self.model.env):
-                return self.format.from_group_data(self.fields, self.headers, None)  # raises that it cannot
+                return self.format.from_group_data(self.fields, self.headers, None)  # raises: this format has no groups
         return self._csv()
 
     def _batches(self, names):
         """Yield the rows of the records, batch by batch."""
         total = len(self.records)
         report_progress = self.model.env['ir.async'].report_progress
-        for start in range(0, max(total, 1), BATCH_SIZE):  # also without any records: whether one may is checked there
+        for start in range(0, max(total, 1), BATCH_SIZE):  # also without records, since `export_data` checks access
             report_progress(start, total)
             yield self.records[start:start + BATCH_SIZE].export_data(names).get('datas', [])
             self.model.env.invalidate_all()
@@ -163,9 +164,9 @@ class Export:
                             if row_index < writer.worksheet.xls_rowmax:
                                 writer._write_row(row_index, 0, row)
             if row_index > len(self.records):
-                self._writer(row_index, folder)  # raises if these are too many
+                self._writer(row_index, folder)  # raises if there are too many rows
             if row_index >= writer.worksheet.xls_rowmax:
-                writer.raise_too_many_rows()  # with the header
+                writer.raise_too_many_rows()  # the header is one more row
             return writer.value
 
     def _grouped_xlsx(self):
@@ -182,7 +183,7 @@ class Export:
             return XlsxWriter(self.model.env, self.fields, self.headers, row_count, folder)
 
     def _tree(self):
-        """Return the tree of the groups with their rows, which are in the order of the records."""
+        """Return the tree of the groups, with rows in the order of the records."""
         rows_of = defaultdict(list)  # by record
         for rows in self._batches(['.id', *self.names]):
             for record_id, *row in rows:

@@ -1,4 +1,4 @@
-"""What addons change about a controller of Odoo's, whose work a job does in its place."""
+"""Extensions by other addons of a controller of Odoo whose work a job does instead."""
 from __future__ import annotations
 
 import inspect
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 
 class _Touched(Exception):
-    """An extension wants to know more than that there is a call."""
+    """An extension has read the request or the answer of a call."""
 
 
 def find_extension(
     controller: type, env: Environment, calls: dict[str, dict[str, Any]], members: Iterable[str] = (),
 ) -> str | None:
-    """Return the extension of a controller that has a say in some calls of its methods.
+    """Return an extension of a controller that affects given calls of its methods.
 
-    An extension that hands the calls on to Odoo's method as they are, and returns its answer as it is, has none: one
-    that adds another format does so. This is tried out with a stand-in for Odoo's method. An extension that looks at
-    the request, or at the answer, has a say.
+    An extension does not affect a call if it passes the call on to Odoo's method and returns the answer, both unchanged. An
+    extension that adds another format is such a one. An extension that looks at the request or the answer affects the call.
+    To find out, the calls are made with a stand-in for Odoo's method.
 
-    :param type controller: the class of Odoo's
+    :param type controller: the class of Odoo
     :param odoo.api.Environment env: any environment of the database
     :param dict calls: the keyword arguments of the calls, by the name of the method
     :param members: names of attributes that no extension may redefine
-    :return: the module and the name of what an installed addon defines, None if all is as in Odoo
+    :return: the module and name of the extension; None if no installed addon affects the calls
     :rtype: str | None
     """
     for name in calls:
         if (module := getattr(controller, name).__module__) != controller.__module__:
-            return f'{module}.{name}'  # put there by a patch
+            return f'{module}.{name}'  # a patch has replaced the method
     leaves = _leaves(controller, env.registry._init_modules | set(config['server_wide_modules']))
     if not leaves:
         return None
@@ -59,7 +59,7 @@ def _label(extension: type, member: str) -> str:
 
 
 def _leaves(controller: type, modules: Iterable[str]) -> list[type]:
-    """Return the last extensions of a controller that installed addons define, as Odoo looks for them."""
+    """Return the last extensions of a controller by installed addons, found as Odoo finds them."""
     leaves = {}
     for cls in controller.__subclasses__():
         path = cls.__module__.split('.')
@@ -69,19 +69,19 @@ def _leaves(controller: type, modules: Iterable[str]) -> list[type]:
 
 
 def _bare_class(bases: Iterable[type], **attributes: Any) -> type:
-    """Return a class that Odoo does not take for a controller."""
+    """Return a class that Odoo does not register as a controller."""
     return type('Bare', tuple(reversed(bases)), {'__module__': __name__.replace('odoo.addons.', ''), **attributes})
 
 
 def _passes(controller: type, leaves: list[type], name: str, kwargs: dict[str, Any]) -> bool:
-    """Try out whether a call passes through all extensions unchanged, and its answer, too."""
+    """Try out whether a call and its answer pass through all extensions unchanged."""
     touches, calls = [], []
 
     def touch(*args, **kwargs):
         touches.append(args)
         raise _Touched
 
-    # Nobody but an extension looks at the attributes of these two.
+    # Only an extension would read the attributes of these two.
     answer = object.__new__(type('Answer', (http.Response,), {
         '__getattribute__': touch, '__setattr__': touch, '__bool__': touch, '__call__': touch, '__eq__': touch, '__hash__': None}))
     request = type('Request', (), {'__getattr__': touch, '__setattr__': touch, '__bool__': touch})()
@@ -96,7 +96,7 @@ def _passes(controller: type, leaves: list[type], name: str, kwargs: dict[str, A
         calls.append(bind(*args, **kwargs))
         return answer
 
-    # Last among the bases, it comes after all extensions, and before what they extend.
+    # The stand-in is the last base, so it comes after all extensions and before the controller that they extend.
     routes = [member for member in vars(controller) if hasattr(getattr(controller, member), 'original_routing')]
     stand_in_class = _bare_class([controller], **(dict.fromkeys(routes, touch) | {name: stand_in}))
     probe = _bare_class([stand_in_class, *leaves])()

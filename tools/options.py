@@ -1,4 +1,4 @@
-"""The options of ``with_options``."""
+"""The options of ``with_options``, and the checks of their values."""
 from __future__ import annotations
 
 import math
@@ -10,12 +10,12 @@ from odoo.models import BaseModel
 from .encoding import describe
 
 MAX_INT = 2**31 - 1
-# Bytes of a key or channel in UTF-8. They are in indexes, and PostgreSQL refuses entries of more than 2,704 bytes.
+# Maximum of bytes of a key or channel in UTF-8. Both are in indexes, and PostgreSQL refuses entries of more than 2,704 bytes.
 MAX_BYTES = 1000
 
 
 class Options(NamedTuple):
-    """What ``with_options`` was given. Its type tells it from whatever a client may put into a context."""
+    """The options given to ``with_options``. Their type distinguishes them from values that a client puts into a context."""
 
     priority: int = 10
     at: datetime | None = None
@@ -31,11 +31,11 @@ class Options(NamedTuple):
     chunk_size: int | None = None
 
     def update(self, options):
-        """Return these options with others on top.
+        """Return a copy of these options with others on top.
 
-        :param dict options: as for ``with_options``
+        :param dict options: options as for ``with_options``
         :rtype: Options
-        :raises TypeError: when one is unknown, or its value is not what it takes; the message names it
+        :raises TypeError: when an option is unknown or has a wrong value; the message names it
         """
         if unknown := options.keys() - CHECKS.keys():
             msg = f"unknown option {', '.join(sorted(unknown))}: with_options() takes {', '.join(CHECKS)}"
@@ -56,9 +56,9 @@ class Options(NamedTuple):
         return result
 
     def check_partners(self):
-        """Refuse options that say nothing without another one. Only a call knows them all.
+        """Refuse options that mean nothing without another one. Only a call can check this, since it has all options.
 
-        :raises TypeError: when there is one; the message names it
+        :raises TypeError: when there is such an option; the message names it
         """
         for name in ('key_until', 'on_duplicate'):
             if self.key is None and getattr(self, name) != self._field_defaults[name]:
@@ -79,7 +79,7 @@ def to_seconds(value):
 
     :param value: seconds, or a ``timedelta``
     :rtype: int | float
-    :raises ValueError: when it is no duration, negative or infinite
+    :raises ValueError: when the value is no duration, or is negative or infinite
     """
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -109,7 +109,7 @@ def _one_of(*choices):
 
 
 def clean_text(value):
-    """Return a string without what PostgreSQL cannot store."""
+    """Return a string without the characters that PostgreSQL cannot store."""
     return value.replace('\0', '').encode(errors='replace').decode()
 
 

@@ -1,4 +1,4 @@
-"""The calls, replacements and notices that a transaction has pending: they stay on its cursor until the commit."""
+"""The pending calls, replacements and notices of a transaction. They stay on its cursor until the commit."""
 import time
 from datetime import timedelta
 
@@ -11,11 +11,11 @@ COLUMNS = (
 
 
 class Insertion:
-    """Rows that were inserted, or changed, at one time. They count as long as the mark is there.
+    """Rows that were inserted or changed at one time. They count as long as their mark exists.
 
     :param str mark: the mark
     :param list items: the calls and replacements
-    :param list parts: insertions that this one stands for, since their marks were too many
+    :param list parts: insertions that this one stands for, since they had too many marks
     """
     __slots__ = ('items', 'mark', 'parts', 'whole')
 
@@ -35,32 +35,32 @@ class Insertion:
 
 
 class PendingItem:
-    """One task of a transaction for its jobs. It is dropped when the savepoint it was made in is rolled back."""
+    """One task of a transaction for its jobs. A rollback to a savepoint drops the items made after that savepoint."""
     __slots__ = ('insertion', 'mark')
 
     def __init__(self, mark):
         self.mark = mark
-        self.insertion = None  # the one that did it last
+        self.insertion = None  # the last insertion that did this task
 
     def is_done(self, marks):
         return bool(self.insertion) and self.insertion.counts(marks)
 
     def is_called(self, marks):
-        """Return whether its call still counts, as far as marks can say."""
+        """Return whether its call still counts, as far as marks show."""
         return self.mark in marks
 
     def counts(self, marks):
-        return self.is_called(marks) or self.is_done(marks)  # the marks of many calls become one
+        return self.is_called(marks) or self.is_done(marks)  # the mark of the call may have been merged with others
 
     def queue_of(self, pending):
-        """Return the list where it waits until it is done."""
+        """Return the list in which the item waits until it is done."""
         return pending.open
 
 
 class PendingCall(PendingItem):
-    """The jobs of one call. Their ids are taken when somebody asks for them, or when they are inserted.
+    """The jobs of one call. They get their ids when code reads these, or when the rows are inserted.
 
-    It stands in for the ids of the record that ``call`` returned, see ``ir.async.__getattr__``.
+    It stands in for the ids of the record that ``call`` returned: see ``ir.async.__getattr__``.
     """
     __slots__ = ('chunks', 'ids', 'late_parent_ids', 'parent_ids', 'values')
 
@@ -76,7 +76,7 @@ class PendingCall(PendingItem):
         rest = tuple(values[column] for column in COLUMNS[2:])
         return [(id_, res_ids, *rest) for id_, res_ids in zip(self.ids, self.chunks, strict=True)]
 
-    # The ids for the ORM's prefetching, once they are known.
+    # The ORM's prefetching reads the ids once they are known.
 
     def __iter__(self):
         return iter(self.ids or ())
@@ -89,7 +89,7 @@ class PendingCall(PendingItem):
 
 
 class PendingNotice(PendingItem):
-    """The notice of a call: to workers, or the cron workers, and to its user."""
+    """The notice of a call to its user, and to job workers or cron workers."""
     __slots__ = ('call',)
 
     def __init__(self, call):
@@ -101,13 +101,13 @@ class PendingNotice(PendingItem):
 
 
 class PendingChange(PendingItem):
-    """The notice of a job that this transaction changed. The job's revision says whether the change counts."""
+    """The notice of a job that this transaction changed. The revision of the job shows whether the change counts."""
     __slots__ = ('job_id', 'revision', 'wakes')
 
     def __init__(self, job_id, revision, wakes):
         super().__init__(None)
         self.job_id = job_id
-        self.revision = revision  # before
+        self.revision = revision  # before the change
         self.wakes = wakes
 
     def is_called(self, marks):
@@ -118,13 +118,13 @@ class PendingChange(PendingItem):
 
 
 class PendingKey(PendingItem):
-    """A queued job that a keyed call has found: it gets new values, or must not begin before the commit."""
+    """A queued job that a keyed call has found. It gets new values, or must not begin before the commit."""
     __slots__ = ('claims', 'job_id', 'values')
 
     def __init__(self, mark, job_id, claims, values=None):
         super().__init__(mark)
         self.job_id = job_id
-        self.claims = claims  # when it was found: it must not have begun since
+        self.claims = claims  # its claim number when it was found; another number shows that it has begun since
         self.values = values
 
     def queue_of(self, pending):
@@ -132,7 +132,7 @@ class PendingKey(PendingItem):
 
 
 class Pending:
-    """All that a transaction does for its jobs, until it is over."""
+    """The pending work of a transaction for its jobs, until the transaction is over."""
     __slots__ = (
         'began', 'calls', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'marks',
         'notices', 'open', 'origin', 'parents', 'query', 'relied')
@@ -141,20 +141,20 @@ class Pending:
         self.reset()
 
     def reset(self):
-        """Begin anew."""
-        self.open = []  # calls and replacements that are not done, or were rolled back
-        self.notices = []  # those not yet given
-        self.relied = []  # queued jobs that must not begin before the commit, and are not locked
+        """Drop everything, for the next transaction."""
+        self.open = []  # calls and replacements that are not done, or whose work was rolled back
+        self.notices = []  # notices that are not given yet
+        self.relied = []  # queued jobs that must not begin before the commit, and are not locked yet
         self.insertions = []
         self.keyed = {}  # the calls of each key, by ``key_identity``
-        self.calls = {}  # by the ids of their jobs
+        self.calls = {}  # the calls, by the ids of their jobs
         self.parents = {}  # jobs of other transactions that calls wait for: whether each is SEEN, LATE or GONE
         self.mark = None
-        self.marks = set()  # all that were there when it was set
-        self.first = None  # a mark for which there is a lock as well
+        self.marks = set()  # all marks that existed when `mark` was set
+        self.first = None  # a mark that also has a lock
         self.query = None  # the last statement of the cursor when the mark was set
-        self.checked = None  # the last statement when it was last checked what counts
-        self.clock = None  # the time of the database, and the clock of this process at that moment
+        self.checked = None  # the last statement of the cursor at the last check of the marks
+        self.clock = None  # (time of the database, clock of this process) at one moment
         self.began = None  # when the transaction began
         self.origin = None  # the identity of the database, read in this transaction
         self.is_committing = False
@@ -165,13 +165,13 @@ class Pending:
         return date + timedelta(seconds=time.monotonic() - reading)
 
     def is_current(self, cr):
-        """Return whether nothing was executed since the mark was set: then no savepoint began or ended."""
+        """Return whether nothing was executed since the mark was set, so that no savepoint began or ended."""
         return cr.query is self.query
 
     def reopen(self, marks):
-        """Take up again the items that were rolled back though their calls were not.
+        """Reopen items whose work was rolled back while their calls were not.
 
-        :param set[str] marks: the marks that are there
+        :param set[str] marks: the marks that exist
         :return: whether anything was rolled back
         :rtype: bool
         """
@@ -198,19 +198,19 @@ class Pending:
         self.calls.update(dict.fromkeys(ids, call))
 
     def add_call(self, call):
-        """Have the jobs of a call inserted, and others notified of them, with the commit."""
+        """Schedule the insertion of the jobs of a call, and their notice, for the commit."""
         self.open.append(call)
         self.notices.append(PendingNotice(call))
         if call.values['key']:
             self.keyed.setdefault(key_identity(call.values), []).append(call)
 
     def add_change(self, job_id, revision, began, wakes):
-        """Have others notified of a change, with the commit.
+        """Schedule the notice of a change for the commit.
 
         :param int job_id: the job
-        :param int revision: that of its row before
+        :param int revision: the revision of its row before the change
         :param datetime.datetime began: when the transaction began
-        :param bool wakes: whether there is something for the workers
+        :param bool wakes: whether to wake the workers, too
         """
         self.began = self.began or began
         self.notices.append(PendingChange(job_id, revision, wakes))
@@ -218,13 +218,13 @@ class Pending:
     def is_due(self, is_flush):
         """Return whether there is anything to do.
 
-        :param bool is_flush: whether all of it has to be done now, or only what others may look for
+        :param bool is_flush: True: all work is due now. False: only the rows are due, since statements may look for them
         :rtype: bool
         """
         return bool(self.open or (is_flush and (self.relied or self.notices)))
 
     def items(self):
-        """Return the items that are done and count.
+        """Return the items whose work is done and still counts.
 
         :rtype: list[PendingItem]
         """
@@ -232,7 +232,7 @@ class Pending:
 
 
 def key_identity(values):
-    """Return the key of a job and its owner: no other live job has both.
+    """Return the key of a job and its owner. No other live job has the same pair.
 
     :param dict values: the columns of the job
     :rtype: tuple[str, int]

@@ -1,4 +1,4 @@
-"""Odoo's web code finds the environment and the session of the user in ``request``. In a job there is none."""
+"""A substitute for ``request`` in a job, where there is none. Odoo's web code reads the user's environment and session there."""
 from __future__ import annotations
 
 import contextlib
@@ -9,10 +9,10 @@ from odoo.http import _request_stack
 
 @contextlib.contextmanager
 def as_request(env):
-    """Have ``request`` be one of the user of an environment: its ``env``, ``db`` and ``session``, no more.
+    """Provide a ``request`` of the user of an environment, with only ``env``, ``db`` and ``session``.
 
-    It is for single functions of Odoo's that ask for these. Code of others, which may ask for anything once there
-    is a ``request``, goes without.
+    Use it for single functions of Odoo that need these attributes. Run code of other addons without it: where there is a
+    ``request``, that code may expect all of its attributes.
 
     :param odoo.api.Environment env: the environment
     """

@@ -1,4 +1,4 @@
-"""The sessions in which wkhtmltopdf fetches the style sheets and images of a report by HTTP."""
+"""The web sessions in which wkhtmltopdf fetches the style sheets and images of a report."""
 from __future__ import annotations
 
 import contextlib
@@ -23,27 +23,27 @@ NOTE_PREFIX = 'session.'
 def cookie_jar(env: Environment, base_url: str) -> Generator[str]:
     """Open a session for wkhtmltopdf, and delete it in the end.
 
-    It is one of the user of the environment, who sees the images that need a login. The superuser and the public user
-    get a session without a user: it says which database the style sheets are in, and opens no door.
+    The session belongs to the user of the environment, since some images need a login. For the superuser and the public
+    user, the session has no user. It then names the database of the style sheets, and gives no other access.
 
     :param odoo.api.Environment env: the environment
     :param str base_url: the address from which wkhtmltopdf fetches
     :return: the path of the file with the cookie
     """
-    # A folder that nobody else can read: the names of the notes are as good as the cookies.
+    # Nobody else can read this folder. That matters, since the name of a note is as good as the cookie.
     with tempfile.TemporaryDirectory(prefix='ir_async.') as folder:
         session = root.session_store.new()
         session.update({
             **get_default_session(),
             'db': env.cr.dbname,
             'context': dict(env.user.context_get()),
-            '_trace_disable': True,  # no device of the user
+            '_trace_disable': True,  # the session must not show up among the user's devices
         })
         if env.user.active and not env.user._is_superuser():
             session.update({'uid': env.uid, 'login': env.user.login})
             session.session_token = security.compute_session_token(session, env)
         try:
-            # Noted first: whoever removes the files of a killed worker finds it.
+            # The note comes first, so that the clean-up after a killed worker finds the session.
             Path(folder, NOTE_PREFIX + session.sid).touch()
             root.session_store.save(session)
             path = Path(folder, 'report.cookie_jar.txt')

@@ -1,4 +1,4 @@
-"""The method that a job is to call, and who wants it to."""
+"""The method that a job will call, and the stack of the code that enqueues it."""
 from __future__ import annotations
 
 import functools
@@ -11,12 +11,12 @@ from odoo.models import BaseModel
 
 from .encoding import describe
 
-STACK_DEPTH = 16  # frames of the enqueuer that are kept to explain a failure
+STACK_DEPTH = 16  # frames of the enqueuing code to keep, for the error of a failed job
 ENQUEUING_FILE = str(Path(__file__).parents[1] / 'models' / 'ir_async_call.py')
 
 
 def check_target(target, args, kwargs):
-    """Return what a worker needs to call ``target(*args, **kwargs)``.
+    """Return the parts that a worker needs to call ``target(*args, **kwargs)``.
 
     :return: the recordset, the name of the method, the positional and the keyword arguments
     :rtype: tuple
@@ -46,11 +46,11 @@ def check_target(target, args, kwargs):
 
 
 def _find_name(model_class, function):
-    """Return a name under which a class has a function, its own if possible; None if there is none."""
+    """Return a name by which a class has a function, or None. The function's own name comes first."""
     name = getattr(function, '__name__', None)
     if name and getattr(model_class, name, None) is function:
         return name
-    # Addons put methods in the place of others, as automation rules do, and those keep the names they were defined with.
+    # Addons replace methods, as automation rules do. The new function may keep the name of its own definition.
     names = (name for parent in model_class.__mro__ for name, value in vars(parent).items() if value is function)
     return next((name for name in names if getattr(model_class, name, None) is function), None)
 
@@ -61,7 +61,7 @@ def _signature(function):
 
 
 def _unpack_thread_style(signature, kwargs):
-    """Return the arguments that ``call(target, args=[…], kwargs={…})`` means."""
+    """Return the arguments of a call in the style of threads: ``call(target, args=[…], kwargs={…})``."""
     args_list, kwargs_dict = kwargs.get('args'), kwargs.get('kwargs')
     named = {
         name for name, parameter in signature.parameters.items()
@@ -77,9 +77,9 @@ def _unpack_thread_style(signature, kwargs):
 
 
 def caller_stack():
-    """Return the innermost frames of whoever enqueues a job, as (filename, line, function).
+    """Return the innermost frames of the code that enqueues a job, as (filename, line, function).
 
-    :func:`traceback.extract_stack` looks up the source lines, which takes longer than all the rest of a call.
+    This does not use :func:`traceback.extract_stack`: it reads the source lines, and that takes longer than the rest of a call.
 
     :rtype: list[tuple]
     """
@@ -94,7 +94,7 @@ def caller_stack():
 
 
 def format_stack(frames):
-    """Return the text of a traceback for what :func:`caller_stack` returned.
+    """Return the frames of :func:`caller_stack` as the text of a traceback.
 
     :rtype: str
     """
