@@ -1,14 +1,16 @@
+"""The exceptions of the module. Methods of jobs may raise :class:`RetryJob`."""
 from psycopg2 import errorcodes, errors
 
 from .tools.options import to_seconds
 
 
 class RetryJob(Exception):
-    """Raise it in a job that is to be tried again later. What it did is rolled back; it costs no attempt.
+    """Raise this in a job to have it tried again later. Its changes are rolled back, and it costs no attempt.
 
-    :param str reason: shown as the job's error meanwhile
-    :param delay: seconds from now, a number or a ``timedelta``; by default, as after a failure: the option ``retry_delay``
-    :raises TypeError: when the delay is no such thing: then the job fails with this error
+    :param str reason: the text that the job shows as its error until then
+    :param delay: time until the next try, in seconds or as a ``timedelta``; by default the option ``retry_delay``, as after
+        a failure
+    :raises TypeError: when the delay is no duration; the job then fails with this error
     """
 
     def __init__(self, reason, delay=None):
@@ -21,14 +23,14 @@ class RetryJob(Exception):
 
 
 class ClaimLost(BaseException):
-    """The job belongs to another worker now: whatever this one did for it must not be committed.
+    """The job belongs to another worker now, so this worker must not commit anything of it.
 
-    Not an :class:`Exception`, so that ``except Exception`` in a job's method does not swallow it.
+    This is not an :class:`Exception`, so that ``except Exception`` in the method of a job does not swallow it.
     """
 
 
 class JobInterrupted(BaseException):
-    """Raised inside the method of a job that was stopped, so that its ``finally`` blocks run."""
+    """The job was stopped. This is raised inside its method, so that ``finally`` blocks run."""
 
 
 class WorkerDied(RuntimeError):
@@ -50,9 +52,9 @@ class PoolerFound(RuntimeError):
 
 
 class KeyTaken(errors.SerializationFailure):
-    """Another transaction enqueued a job of the same key, or began it, while this one was about to do so.
+    """Another transaction has enqueued or begun a job with the same key in the meantime.
 
-    Odoo runs the transaction again, as after every serialization failure: then it finds that job.
+    Odoo runs the transaction again, as after every serialization failure. The second run finds that job.
     """
 
     pgcode = errorcodes.SERIALIZATION_FAILURE

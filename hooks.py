@@ -1,4 +1,4 @@
-"""What installing and uninstalling take beyond the data files."""
+"""The steps of installing and uninstalling that data files cannot do."""
 import logging
 import time
 
@@ -10,14 +10,14 @@ from .engine.fence import drop_functions
 
 _logger = logging.getLogger(__name__)
 
-PARAMETERS = {'ir_async.export': 'True', 'ir_async.report': 'True'}  # switched off is: not there
-# Exports and reports take long, and much memory: one at a time each, so that there is always a worker for the rest.
+PARAMETERS = {'ir_async.export': 'True', 'ir_async.report': 'True'}  # a feature is off when its parameter is missing
+# Exports and reports take long, and much memory. Only one of each runs at a time, so that workers remain for other jobs.
 CHANNELS = {'export': 1, 'report': 1}
 STOP_TIME = 10  # seconds that workers have to stop their jobs
 
 
 def post_init_hook(env):
-    """Set the defaults. Not in data files: users delete and make such records themselves, and a file would collide."""
+    """Create the default records. A data file would collide with records that users have created or deleted themselves."""
     get_param = env['ir.config_parameter'].get_param
     for key, value in PARAMETERS.items():
         if not get_param(key):
@@ -28,13 +28,13 @@ def post_init_hook(env):
 
 
 def uninstall_hook(env):
-    """Stop what runs, and delete what Odoo does not know to be ours."""
+    """Stop all jobs, and delete the records that Odoo does not know to belong to this module."""
     _stop_jobs(env.registry)
     models = [name for name in env.registry if name == 'ir.async' or name.startswith('ir.async.')]
     attachments = env['ir.attachment'].search([('res_model', 'in', models), ('id', '!=', False)])
     if attachments:
         attachments.unlink()
-        # The files go with the next vacuum, after a day; they are nobody's from now on.
+        # The next regular vacuum of files is up to a day away, and these files have no owner any more.
         env.cr.postcommit.add(lambda: _vacuum_files(env.registry))
     drop_functions(env.cr)
     env['ir.config_parameter'].search([('key', '=like', r'ir\_async.%')]).unlink()
@@ -43,7 +43,7 @@ def uninstall_hook(env):
 
 
 def _stop_jobs(registry):
-    """Cancel all jobs. A running one may hold a lock on a table that is dropped next."""
+    """Cancel all jobs, since a running one may hold a lock on a table that is about to be dropped."""
     with registry.cursor() as cr:
         cr.execute(
             "UPDATE ir_async SET state = 'cancelled', date_done = now() AT TIME ZONE 'UTC', revision = revision + 1"
@@ -59,7 +59,7 @@ def _stop_jobs(registry):
     while is_running and time.monotonic() < end:
         time.sleep(0.1)
         with registry.cursor() as cr:
-            # The sessions of workers hold a lock each: the jobs of those that are gone, nobody runs.
+            # Each session of a worker holds a lock. Nobody runs the jobs of a session whose lock is gone.
             cr.execute(SQL(
                 "SELECT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND session IN (%s))", SQL(LIVE_SESSIONS)))
             [is_running] = cr.fetchone()

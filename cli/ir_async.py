@@ -1,3 +1,4 @@
+"""The command ``odoo-bin ir_async``: a server of job workers alone, or one job under a debugger."""
 import optparse
 import sys
 
@@ -26,11 +27,11 @@ class IrAsync(Command):
         cli_server.check_root_user()
         try:
             opt = config.parse_config(args, setup_logging=True)
-        except ValueError as exc:  # Odoo's options do not say which one
+        except ValueError as exc:  # Odoo does not name the option with the wrong value
             sys.exit(f"ir_async: wrong value of an option: {exc}")
         cli_server.check_postgres_user()
         cli_server.report_configuration()
-        # Not at the top: a command is loaded before the addons path is known.
+        # These imports are not at the top, since Odoo loads commands before it knows the addons path.
         from odoo.addons.ir_async.service.server import AsyncServer  # noqa: PLC0415
         from odoo.addons.ir_async.tools import config as async_config  # noqa: PLC0415
         try:
@@ -48,7 +49,7 @@ class IrAsync(Command):
         config['max_cron_threads'] = 0
         for option in ('init', 'update', 'reinit'):
             config[option] = {}
-        if not opt.ir_async_until_eof:  # the file is the parent's
+        if not opt.ir_async_until_eof:  # with this option, the PID file belongs to the parent
             cli_server.setup_pid_file()
         server.load_server_wide_modules()
         server.server = AsyncServer(workers, opt.ir_async_until_eof)

@@ -1,3 +1,4 @@
+"""The routes for monitoring: health and metrics of the queue of a database."""
 import contextlib
 import hmac
 import json
@@ -13,16 +14,16 @@ PROMETHEUS = 'text/plain; version=0.0.4; charset=utf-8'
 
 
 class MonitoringController(http.Controller):
-    """What monitoring asks for. Both routes are off until the system parameter ``ir_async.metrics_token`` is set."""
+    """The two routes for monitoring. Both are off until the system parameter ``ir_async.metrics_token`` is set."""
 
     @http.route('/ir_async/health', type='http', auth='none', methods=['GET'], save_session=False)
     def health(self, **_params):
-        """Answer whether the queue of a database is well, and why not: JSON, 200 or 503."""
+        """Answer whether the queue of a database is healthy, with the reasons if it is not: JSON, status 200 or 503."""
         return self._answer(self._health)
 
     @http.route('/ir_async/metrics', type='http', auth='none', methods=['GET'], save_session=False)
     def metrics(self, **_params):
-        """Answer the figures of the queue of a database, in the text format of Prometheus."""
+        """Answer with the figures of the queue of a database, in the text format of Prometheus."""
         return self._answer(lambda env: _response(env['ir.async']._metrics(), PROMETHEUS))
 
     def _health(self, env):
@@ -43,7 +44,7 @@ class MonitoringController(http.Controller):
                 with env.cr.savepoint(flush=False):
                     return make(env)
         except Exception:
-            # Whatever is wrong with the database, monitoring needs an answer. Details go to the log only.
+            # Monitoring needs an answer, whatever is wrong with the database. Details only go to the log.
             _logger.warning("Could not answer the request of the monitoring", exc_info=True)
             return _health_response('unhealthy', [
                 {'code': 'error', 'message': "The database could not be asked. The log of the server says more."}])
@@ -51,11 +52,11 @@ class MonitoringController(http.Controller):
 
 @contextlib.contextmanager
 def _environment():
-    """Provide an environment on the database that the request names; None where it names none that it may use."""
+    """Provide an environment on the database that the request names, or None if it names no database that it may use."""
     name = request.httprequest.args.get('db')
     if not name or name == request.db:
         yield None if request.env is None else request.env(user=SUPERUSER_ID, su=True, context={})
-    elif name not in http.db_list(force=True):  # as filtered for this host
+    elif name not in http.db_list(force=True):  # the databases that the filter permits for this host
         yield None
     else:
         with Registry(name).cursor() as cr:
@@ -65,7 +66,7 @@ def _environment():
 
 def _is_authorized(token):
     scheme, _space, given = request.httprequest.headers.get('Authorization', '').partition(' ')
-    # Headers are decoded as latin-1. Both sides are bytes: text with accents cannot be compared in constant time.
+    # Both sides are bytes, since `compare_digest` refuses text with accents. Headers come decoded as latin-1.
     is_same = hmac.compare_digest(given.strip().encode('latin-1', 'replace'), token.encode())
     return is_same and scheme.lower() == 'bearer'
 

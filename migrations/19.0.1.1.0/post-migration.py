@@ -1,4 +1,4 @@
-"""Reports get a channel of their own, as in a new database."""
+"""Create the channel of reports, as in a new database."""
 from odoo import SUPERUSER_ID, api
 
 from odoo.addons.ir_async.hooks import CHANNELS

@@ -1,4 +1,4 @@
-"""The column ``database``, the name of the database where a job was enqueued, becomes ``origin``, its identity."""
+"""Replace the column ``database``, the name of the database where a job was enqueued, by ``origin``, its identity."""
 import logging
 import time
 
@@ -9,7 +9,7 @@ from odoo.tools import SQL, sql
 _logger = logging.getLogger(__name__)
 
 WAIT_TIME = 600  # seconds to wait for jobs that use the table
-TRY_TIME = '200ms'  # for which whoever reads the table may have to wait behind us, each time
+TRY_TIME = '200ms'  # maximum time that readers of the table have to wait behind one try to lock it
 ALIVE = """
     SELECT objid::int8
       FROM pg_locks
@@ -22,10 +22,10 @@ def migrate(cr, version):
     if not sql.column_exists(cr, 'ir_async', 'database'):
         return
     lock(cr)
-    # A default fills a column without writing the rows: those of running jobs belong to their workers.
+    # A default fills the column without writing rows. That matters for running jobs, whose rows belong to their workers.
     add_column(cr, 'origin', 'varchar', read_origin(cr))
     add_column(cr, 'starts', 'int4', 0)
-    # A row whose worker is alive runs here, whatever its name says.
+    # A job whose worker is alive runs in this database, whatever name its row has.
     cr.execute(SQL(
         """
         UPDATE ir_async
@@ -35,15 +35,15 @@ def migrate(cr, version):
         """, SQL(ALIVE, int.from_bytes(b'iras', 'big'))))
     if cr.rowcount:
         _logger.warning("%s queued jobs came with a copy of another database, they do not run until they are adopted", cr.rowcount)
-    # Its type has changed; nobody needs what it said.
+    # The type of this column has changed, and its old values are of no use.
     cr.execute("ALTER TABLE ir_async_worker DROP COLUMN IF EXISTS server_start")
-    cr.execute("DROP INDEX IF EXISTS ir_async_after_rel_unmet_idx, ir_async_after_rel_after_idx")  # others take their place
+    cr.execute("DROP INDEX IF EXISTS ir_async_after_rel_unmet_idx, ir_async_after_rel_after_idx")  # new indexes replace them
     cr.execute("ALTER TABLE ir_async DROP COLUMN database, DROP CONSTRAINT IF EXISTS ir_async_parent_id_fkey")
     cr.execute("""
         WITH gone AS (DELETE FROM ir_model_constraint WHERE name = 'ir_async_parent_id_fkey' RETURNING id)
         DELETE FROM ir_model_data WHERE model = 'ir.model.constraint' AND res_id IN (SELECT id FROM gone)
     """)
-    # These records are the user's now.
+    # These records belong to the users now, so updates of the module must not touch them.
     cr.execute("""
         DELETE FROM ir_model_data
          WHERE module = 'ir_async'
@@ -52,7 +52,7 @@ def migrate(cr, version):
 
 
 def lock(cr):
-    """Lock the table as soon as no transaction uses it, without having others wait behind this one meanwhile."""
+    """Lock the table as soon as no transaction uses it. Until then, others hardly have to wait behind this transaction."""
     [[lock_timeout]] = execute_query(cr, "SELECT current_setting('lock_timeout')")
     end = time.monotonic() + WAIT_TIME
     is_logged = False
@@ -60,7 +60,7 @@ def lock(cr):
         try:
             with cr.savepoint(flush=False):
                 cr.execute(SQL("SET LOCAL lock_timeout = %s", TRY_TIME))
-                # Both at once: whoever reads one after the other must not have to wait for us in between.
+                # One statement locks both tables. Otherwise a transaction that reads one after the other could wait in between.
                 cr.execute("LOCK TABLE ir_async, ir_async_after_rel IN ACCESS EXCLUSIVE MODE", log_exceptions=False)
                 cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
         except LockNotAvailable:
