@@ -1,4 +1,4 @@
-"""The browser of the tests, the benchmark and the pictures."""
+"""The browser for system tests, benchmark and screenshots."""
 import contextlib
 import shutil
 
@@ -9,7 +9,7 @@ ARGS = ('--no-sandbox', '--disable-gpu', '--disable-background-networking')
 
 @contextlib.contextmanager
 def chromium(*args):
-    """Provide Chromium, as a browser of Playwright's."""
+    """Provide Chromium as a browser of Playwright."""
     path = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chromium-browser'))), None)
     with (
         sync_playwright() as playwright,

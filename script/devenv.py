@@ -1,4 +1,4 @@
-"""The environment script/lib.sh made, for the scripts in Python."""
+"""The environment that script/lib.sh has prepared, for the scripts in Python."""
 import contextlib
 import hashlib
 import os
@@ -13,23 +13,23 @@ ROOT = Path(__file__).resolve().parent.parent
 STATE = Path(os.environ['IR_ASYNC_STATE'])
 CACHE = STATE.parent
 ODOO = [sys.executable, os.environ['IR_ASYNC_ODOO']]
-ADDON = STATE / 'addons' / 'ir_async'  # a link: its name is the module's
+ADDON = STATE / 'addons' / 'ir_async'  # a link with the name of the module, since the checkout may have another name
 
 BAD_LINE = re.compile(r'^\S+ \S+ \d+ (WARNING|ERROR|CRITICAL) ')
-# What a database is made of: a change elsewhere needs no new installation.
+# The files that an installed database depends on. A change of other files needs no new installation.
 INSTALLED = ('**/*.py', '**/*.xml', '**/*.csv', '**/*.sql', '**/*.po*')
 NOT_INSTALLED = {'benchmarks', 'docs', 'static', 'tests'}
 
 
 @contextlib.contextmanager
 def cluster():
-    """Who started the cluster stops it, unless another script uses it by then."""
+    """Stop the cluster at the end if this script has started it, unless another script uses it by then."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         yield
     finally:
         if os.environ.get('IR_ASYNC_STOP_CLUSTER'):
-            os.close(7)  # our own use of it: see cluster_start in lib.sh
+            os.close(7)  # this script does not use the cluster any more: see cluster_start in lib.sh
             subprocess.run([ROOT / 'script' / 'setup', '--stop'], check=False)
 
 
@@ -55,7 +55,7 @@ def databases():
 def create_database(name, modules, *options, template='template1'):
     """Install modules into a new database.
 
-    :return: the lines of the log that should not be there, empty if all went well
+    :return: warnings and errors in the log; empty if all went well
     """
     log = STATE / f'{name}.log'
     log.unlink(missing_ok=True)

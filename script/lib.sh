@@ -1,4 +1,4 @@
-# Shared by the scripts: where everything is, and the database cluster.
+# Shared by the scripts: paths, environment, and the database cluster.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -8,9 +8,9 @@ mkdir -p "$cache"
 cache=$(realpath "$cache")
 key=$(printf '%s\n' "$root" "$cache" "$UID" | sha256sum | cut -c-10)
 
-state=$cache/$key  # of this checkout: the addons link, odoo.conf, the filestore
+state=$cache/$key  # the folder of this checkout: addons link, odoo.conf, filestore
 venv=$cache/venv
-sockets=/tmp/ir_async-$key  # short: the path of a socket has at most 107 bytes
+sockets=/tmp/ir_async-$key  # a short path, since the path of a socket has at most 107 bytes
 PATH=$venv/bin:$PATH:/usr/sbin
 
 if [[ ${ODOO_SOURCE:-} ]]; then
@@ -37,7 +37,7 @@ if [[ ! $pg_bin ]] && command -v initdb >/dev/null; then
     pg_bin=$(dirname "$(realpath "$(command -v initdb)")")
 fi
 
-# PostgreSQL refuses to run as root, and user postgres does not get into root's home.
+# PostgreSQL refuses to run as root, and the user postgres has no access to root's home.
 if (( UID )); then
     cluster=$state/pg
     as_pg() { (cd / && "$@"); }
@@ -49,7 +49,7 @@ fi
 
 cluster_running() { as_pg "$pg_bin/pg_ctl" -D "$cluster" status >/dev/null; }
 
-# Everybody who uses the cluster holds file 7 for as long as they live: the lock passes through `exec`.
+# Each script that uses the cluster holds a lock on file 7 as long as it runs. The lock survives `exec`.
 cluster_start() {
     exec 7>"$state/users"
     flock -s 7
@@ -60,7 +60,7 @@ cluster_start() {
             # The server must not inherit the locks.
             as_pg "$pg_bin/pg_ctl" -D "$cluster" -l "$cluster/log" -w -s start </dev/null 7>&- 8>&- \
                 || { tail -5 "$cluster/log" >&2; die "PostgreSQL does not start, see $cluster/log"; }
-            export IR_ASYNC_STOP_CLUSTER=1  # for those who clean up
+            export IR_ASYNC_STOP_CLUSTER=1  # the script that started the cluster stops it in the end
         fi
     } 8>"$state/lock"
 }
@@ -78,12 +78,12 @@ cluster_stop() {
     } 7>"$state/users" 8>"$state/lock"
 }
 
-# What the scripts need to run Odoo; `exec` it, so that signals reach it.
+# Set the environment in which the scripts run Odoo. Start Odoo by `exec`, so that signals reach it.
 odoo_env() {
     export IR_ASYNC_STATE=$state IR_ASYNC_ODOO=$odoo_bin
     export PYTHONPATH=$odoo_path ODOO_RC=$state/odoo.conf PGHOST=$sockets PGUSER=odoo
-    # Not left to the file: commands of addons are looked up before it is read.
+    # Not in odoo.conf, since Odoo looks up commands of addons before it reads that file.
     export ODOO_ADDONS_PATH=$core_addons,$state/addons${IR_ASYNC_EXTRA_ADDONS:+,$IR_ASYNC_EXTRA_ADDONS}
-    export PYTHONPYCACHEPREFIX=$cache/pycache  # not in the checkout: Odoo's linters read it
-    unset PYTHONDONTWRITEBYTECODE  # each server would compile all of Odoo
+    export PYTHONPYCACHEPREFIX=$cache/pycache  # outside the checkout, since Odoo's linters read all of its files
+    unset PYTHONDONTWRITEBYTECODE  # with it, each server would compile all of Odoo
 }

@@ -10,14 +10,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDON = ['engine', 'service', 'models', 'tools', 'controllers', 'cli', 'exceptions.py', 'hooks.py', 'static/src']
-# The kernel is what runs jobs. These files use it, for downloads.
+# The kernel is the code that runs jobs. DOWNLOADS are files in its folders that only use it.
 KERNEL = ('engine', 'service', 'models')
 DOWNLOADS = {'models/base.py', 'models/ir_actions_report.py', 'models/ir_async_download.py', 'models/ir_attachment.py'}
 
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
 WITH_DOCSTRING = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
-# In strings and regular expressions, what looks like a comment is none.
+# Text that looks like a comment inside a string or regular expression is none.
 JAVASCRIPT = re.compile(r"""
     (?P<comment> //[^\n]* | /\*.*?\*/ )
   | `(?:\\.|[^`\\])*` | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*'

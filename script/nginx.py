@@ -1,15 +1,15 @@
-"""One site of the two ports of a prefork server, as in production."""
+"""nginx before a prefork server, as in production: one site for its two ports."""
 import shutil
 import subprocess
 
 
 class Nginx:
-    """nginx, until :meth:`stop` or the end of this process.
+    """nginx, from :meth:`start` until :meth:`stop` or the end of this process.
 
-    :param pathlib.Path folder: for its files
-    :param int port: where it listens
-    :param int http_port: Odoo's
-    :param int gevent_port: that of Odoo's websockets
+    :param pathlib.Path folder: the folder for its files
+    :param int port: the port on which it listens
+    :param int http_port: the port of Odoo's HTTP workers
+    :param int gevent_port: the port of Odoo's websockets
     """
 
     CONF = """
@@ -55,6 +55,6 @@ class Nginx:
 
     def stop(self):
         if self.process:
-            self.process.terminate()  # and cut all connections
+            self.process.terminate()  # this also cuts all connections
             self.process.wait()
             self.process = None

@@ -1,6 +1,6 @@
-"""pytest plugin: count the tests, and fail those which log a warning or leave the browser out.
+"""A plugin of pytest that counts the tests. It fails tests that log a warning, and tests that are skipped for lack of a browser.
 
-What a test expects in the log it asserts with ``assertLogs`` or mutes with ``mute_logger``.
+A test that expects a warning asserts it with ``assertLogs`` or mutes it with ``mute_logger``.
 """
 import json
 import logging
@@ -44,7 +44,7 @@ def pytest_configure(config):
 
 
 def needs_browser_or_http(item):
-    from odoo.tests import HttpCase  # noqa: PLC0415 - not there for the system tests
+    from odoo.tests import HttpCase  # noqa: PLC0415 -- system tests run without Odoo
 
     return getattr(item, 'cls', None) and issubclass(item.cls, HttpCase)
 

@@ -24,7 +24,7 @@ LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%odo
 
 
 class Problem(Exception):
-    """Something to tell, without a traceback."""
+    """A problem to print without a traceback."""
 
 
 def say(*text):
@@ -62,7 +62,7 @@ def check_port(port):
 
 
 class Server:
-    """Odoo in threads, so that the websocket is on the port too; the jobs run in processes of their own."""
+    """A threaded Odoo server, so that the websocket is on the same port. The jobs run in processes of their own."""
 
     def __init__(self, port):
         self.url = f'http://localhost:{port}'
@@ -89,7 +89,7 @@ class Server:
         raise Problem(msg)
 
     def close(self):
-        """End it with all its children: it leads a process group."""
+        """End the server and all its children, which are in its process group."""
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(15)
@@ -102,7 +102,7 @@ class Server:
 
 
 class Client:
-    """A browser, as far as jobs go."""
+    """The part of a browser that deals with jobs."""
 
     def __init__(self, server):
         self.server = server
@@ -126,7 +126,7 @@ class Client:
         return self.rpc('/web/dataset/call_kw', model=model, method=method, args=args, kwargs={})
 
     def changes(self, job_id):
-        """The messages on a job, as they arrive."""
+        """Yield the messages on a job as they arrive."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self.server.check()
@@ -159,9 +159,9 @@ def check_file(path, records):
 
 
 def export(client):
-    """Run the export and tell what becomes of it.
+    """Run the export and print its progress.
 
-    :return: the outcome, and whether it is right
+    :return: the outcome, and whether the file is correct
     """
     job = client.call('res.partner', 'enqueue_export')
     committed = job['committed']

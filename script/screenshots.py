@@ -1,4 +1,4 @@
-"""The pictures of the documentation: see script/screenshots."""
+"""Take the screenshots of the documentation: see script/screenshots."""
 import contextlib
 import json
 import os
@@ -16,7 +16,7 @@ from run import DATABASE, default_port, prepare_database
 IMAGES, DESCRIPTION = ROOT / 'docs' / 'images', ROOT / 'static' / 'description'
 COPY = 'ir_async_screenshots'
 
-# what is on the pictures
+# the jobs on the screenshots
 ACTION = {'result': {'type': 'ir.actions.act_window', 'res_model': 'res.partner', 'view_mode': 'list'}}
 FILE = {'result': {'type': 'ir.actions.act_url', 'url': '/web/content/1?download=true'}}
 TRACEBACK = """\
@@ -37,7 +37,7 @@ ERROR = {'error': {'code': 0, 'message': "Odoo Server Error", 'data': {
     'name': 'odoo.exceptions.UserError', 'message': "Line 118: there is no product CHAIR-7.",
     'arguments': ["Line 118: there is no product CHAIR-7."], 'context': {}, 'debug': TRACEBACK,
 }}}
-# name, model, method, state, payload, seconds since its creation, seconds it waited, seconds it ran
+# (name, model, method, state, payload, seconds since its creation, seconds waited, seconds run)
 JOBS = [
     ("Newsletter to 5,000 subscribers", 'mailing.mailing', '_send_mail', 'done', None, 3600, 0.004, 312),
     ("Stock valuation", 'stock.quant', '_valuation', 'succeeded', ACTION, 1500, 0.003, 47),
@@ -83,7 +83,7 @@ def quote(value):
 
 @contextlib.contextmanager
 def server(port):
-    """Odoo without any workers and crons: the jobs are to stay as they are."""
+    """Run Odoo without workers and crons, so that the jobs stay as they are."""
     process = subprocess.Popen(
         [*ODOO, '-d', COPY, '--workers=0', '--max-cron-threads=0', '--http-interface=localhost', f'--http-port={port}',
          f'--logfile={STATE / "screenshots.log"}'],
@@ -134,7 +134,7 @@ class Camera:
 
 
 def compress(path):
-    """Keep 256 colours: there are no photos."""
+    """Reduce an image to 256 colours, which is enough without photos."""
     with Image.open(path) as image:
         image.convert('RGB').quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
@@ -187,7 +187,7 @@ def main(wanted):
         shoot(Camera(browser, url, wanted))
     subprocess.run(['dropdb', '--force', COPY], check=True)
     for name in ('systray_light', 'systray_dark', 'systray_mobile', 'list_light', 'form_light'):
-        shutil.copy(IMAGES / f'{name}.png', DESCRIPTION)  # what index.html shows
+        shutil.copy(IMAGES / f'{name}.png', DESCRIPTION)  # the images that index.html shows
 
 
 if __name__ == '__main__':

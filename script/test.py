@@ -66,7 +66,7 @@ class Runner:
     # Odoo's database
 
     def prepare_database(self):
-        """Install afresh what changed; the addon alone takes a few seconds on a copy of the rest."""
+        """Install the test databases again if their files have changed. One is a copy of the other, which saves time."""
         stamp = STATE / 'test_databases'
         have = json.loads(stamp.read_text(encoding='utf-8')) if stamp.exists() else {}
         existing = databases()
@@ -121,11 +121,11 @@ class Runner:
     def system(self, paths=(), options=()):
         system = ROOT / 'tests' / 'system'
         if system.exists():
-            # Each process of pytest has a cluster of its own. What has bounds of time runs by itself, afterwards.
+            # Each process of pytest has a cluster of its own. Tests with limits of time run alone afterwards.
             runs = [('', options)] if paths or options else [
                 ('', ['-n', '3', '--dist', 'loadfile', '-m', 'not alone']), (', alone', ['-m', 'alone'])]
             for how, choice in runs:
-                # Cut there: the packages above can be imported in Odoo alone.
+                # pytest must not look for conftest.py above this folder: those packages can only be imported in Odoo.
                 self.pytest(
                     f'system tests{how}', *(paths or [system]), '-p', 'no:odoo', '-o', 'python_files=*_test.py',
                     '--rootdir', system, '--confcutdir', system, *choice, may_be_empty=bool(options),
@@ -148,7 +148,7 @@ def main():
             relative = path.relative_to(ROOT)
             if relative.is_relative_to('tests/system'):
                 system.append(f'{path}{sep}{selector}')
-            else:  # the module's name is that of the link
+            else:  # the path through the link has the name of the module
                 unit.append(f'{ADDON / relative}{sep}{selector}')
 
     if not (parts or unit or system):

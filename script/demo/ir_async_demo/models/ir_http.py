@@ -6,5 +6,5 @@ class IrHttp(models.AbstractModel):
     _inherit = 'ir.http'
 
     def color_scheme(self):
-        # The dark one is there, but only Enterprise has a switch.
+        # Community has the dark scheme, too, but only Enterprise has a switch for it.
         return 'dark' if request.httprequest.cookies.get('color_scheme') == 'dark' else super().color_scheme()

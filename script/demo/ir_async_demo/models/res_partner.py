@@ -14,9 +14,9 @@ class ResPartner(models.Model):
 
     @api.model
     def enqueue_export(self):
-        """Start the export of all partners; also tell when the job was committed."""
+        """Start the export of all partners. Also return when the job was committed."""
         committed = []
-        # A transaction of its own, to see when it ends: before anybody is notified.
+        # The job has a transaction of its own, to note when that commits: before any worker is notified.
         with self.env.registry.cursor() as cr:
             partners = self.with_env(self.env(cr=cr))
             cr.postcommit.add(lambda: committed.append(time.time()))
