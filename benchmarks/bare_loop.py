@@ -1,7 +1,7 @@
-"""The least that a queue on PostgreSQL can do from Python: claim 50, then one transaction per job. No Odoo.
+"""The least that a queue on PostgreSQL can do from Python, without Odoo: claim 50 jobs, then one transaction per job.
 
-One such process is one worker. It is the ceiling to compare with, not something to use: it loses the jobs of a
-process that dies.
+One such process is one worker. It is the ceiling of the comparison and not fit for use: the jobs of a process that dies
+are lost.
 """
 import json
 import os
@@ -56,5 +56,5 @@ def work(batch):
 
 
 if __name__ == '__main__':
-    os.nice(10)  # as our workers are
+    os.nice(10)  # as for the workers of ir_async
     work(int(sys.argv[1]))

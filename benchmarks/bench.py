@@ -1,4 +1,4 @@
-"""Measure: see script/bench."""
+"""The command of the benchmark: see script/bench."""
 import argparse
 import contextlib
 import os
@@ -24,7 +24,7 @@ def main():
     if unknown := set(args.scenarios) - SCENARIOS.keys():
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
 
-    import pg  # noqa: PLC0415 -- they need the environment of script/bench
+    import pg  # noqa: PLC0415 -- both modules need the environment of script/bench
     import report  # noqa: PLC0415
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     pg.prepare_roles()

@@ -1,4 +1,4 @@
-"""From a click to the top bar, in Chromium."""
+"""The time from a click to the job's end in the top bar, in Chromium."""
 import contextlib
 import sys
 import tempfile
@@ -10,7 +10,7 @@ from systems import ROOT, free_ports
 sys.path.append(str(ROOT / 'script'))
 from nginx import Nginx  # noqa: E402
 
-# The button is clicked by the script: a real click would close the menu.
+# JavaScript clicks the button, since a real click would close the menu.
 CLICK = """() => new Promise((resolve) => {
     const ended = () => [...document.querySelectorAll(".o_ir_async_job[data-state=done]")].map((row) => row.dataset.id);
     const before = new Set(ended());
@@ -30,9 +30,9 @@ def click_latencies(system, count):
     """Return the milliseconds from each click to the frame in which the top bar shows the job as done.
 
     :param system: a prefork server
-    :param int count: how many clicks
+    :param int count: the number of clicks
     :rtype: list[float]
-    :raises Unavailable: when there is no browser, or it does not get on
+    :raises Unavailable: when there is no browser, or when it fails
     """
     from chromium import chromium, login  # noqa: PLC0415
     from playwright.sync_api import Error  # noqa: PLC0415
@@ -45,7 +45,7 @@ def click_latencies(system, count):
             page = stack.enter_context(chromium()).new_page()
             login(page, f'http://localhost:{port}')
             page.goto(f'http://localhost:{port}/odoo/bench/1')
-            page.click('button[name=action_notify]')  # there is no menu before
+            page.click('button[name=action_notify]')  # the menu only appears after the first job
             page.click('.o_ir_async_systray')
             page.wait_for_selector('.o_ir_async_job[data-state=done]')
             for _i in range(5):

@@ -1,4 +1,4 @@
-"""A process with Odoo's environment that enqueues: reads commands, one JSON array a line, answers with JSON."""
+"""A process with Odoo's environment that enqueues jobs. It reads commands, one JSON array a line, and answers with JSON."""
 import functools
 import json
 import os
@@ -22,7 +22,7 @@ class Client:
         self.registry = registry
         self.delay = getattr(self, f'delay_{system}')
 
-    # what a developer writes
+    # the code that a developer would write
 
     @staticmethod
     def delay_ir_async(records, method, args, priority=None):
@@ -52,14 +52,14 @@ class Client:
     # commands
 
     def enqueue(self, method, args, count, with_record=False, priority=None, chunk_size=None):
-        """Enqueue in one transaction.
+        """Enqueue jobs in one transaction.
 
-        :return: seconds it took, and when its COMMIT had returned
+        :return: the seconds that it took, and when its COMMIT returned
         """
         with self.registry.cursor() as cr:
             env = api.Environment(cr, ADMIN, CONTEXT)
             committed = []
-            cr.postcommit.add(lambda: committed.append(time.time()))  # the first of the hooks
+            cr.postcommit.add(lambda: committed.append(time.time()))  # before all other hooks
             records = env['bench.job'].browse(self.record_ids(env, count) if with_record or chunk_size else ())
             start = time.perf_counter()
             if chunk_size:
@@ -82,7 +82,7 @@ class Client:
         return ids
 
     def latency(self, path, count, pause, priority=None):
-        """Enqueue one job after the other, when nothing else is running.
+        """Enqueue one job after the other while nothing else is running.
 
         :return: milliseconds from the return of COMMIT to the first line of the method
         """
@@ -95,7 +95,7 @@ class Client:
                 label = 'cron' if self.delay == self.delay_cron else f'{os.getpid()}-{i}'
                 self.delay(env['bench.job'], 'stamp', [path, label], priority)
                 cr.commit()
-                # that of an earlier commit, which the cron's creation may need, does not count
+                # After the creation of a cron, which commits first, this time is too early. Only the warm-up creates one.
             started = self.wait_for(path, label, committed[0])
             latencies.append((started - committed[0]) * 1000)
             time.sleep(random.uniform(0.5, 1.5) * pause)
@@ -117,7 +117,7 @@ class Client:
 
 
 def main(system, *args):
-    # what others print must not get between the answers
+    # Output of other code must not get between the answers.
     answers = os.fdopen(os.dup(1), 'w', encoding='utf-8')
     os.dup2(2, 1)
     config.parse_config(list(args), setup_logging=True)
@@ -127,7 +127,7 @@ def main(system, *args):
         command, params = json.loads(line)
         try:
             answer = {'result': functools.partial(getattr(client, command), **params)()}
-        except Exception as exc:  # noqa: BLE001 -- the other end tells
+        except Exception as exc:  # noqa: BLE001 -- the benchmark reports it
             answer = {'error': f'{type(exc).__name__}: {exc}'}
         print(json.dumps(answer), file=answers, flush=True)
 

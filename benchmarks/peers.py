@@ -1,4 +1,4 @@
-"""The others, from where Python packages come from; nothing of them is in this repository."""
+"""The other systems, downloaded as Python packages. This repository has no code of theirs."""
 import os
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ PGQUEUER = 'pgqueuer[asyncpg]==1.6.0'
 
 
 class Unavailable(Exception):
-    """Why a system cannot be measured here."""
+    """A system cannot be measured here; the text says why."""
 
 
 def _pip(*args):
@@ -36,7 +36,7 @@ def _fetched(name, fetch):
 
 
 def queue_job():
-    """Return the folder of its addon, and that of the packages it needs."""
+    """Return the folder of queue_job, and the folder of the packages that it needs."""
     def fetch(folder):
         _pip('download', '--no-deps', '-d', folder, QUEUE_JOB)
         for wheel in folder.glob('*.whl'):
@@ -47,5 +47,5 @@ def queue_job():
 
 
 def pgqueuer():
-    """Return the folder of its packages."""
+    """Return the folder of pgqueuer and the packages that it needs."""
     return _fetched(PGQUEUER, lambda folder: _pip('install', '--target', folder, PGQUEUER))

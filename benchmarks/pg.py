@@ -1,4 +1,4 @@
-"""The cluster of the benchmark, seen by its superuser: statements, CPU, sizes."""
+"""The cluster of the benchmark, as its superuser sees it: statements, CPU, sizes."""
 import contextlib
 import os
 import subprocess
@@ -29,7 +29,7 @@ def prepare_roles():
     for role in ROLES:
         if role not in existing:
             query(sql.SQL("CREATE ROLE {} LOGIN CREATEDB").format(sql.Identifier(role)))
-    # Each server has a role of its own, so that its statements can be told from others'; all use the same tables.
+    # Each server has a role of its own, to distinguish its statements. The grants let the roles share tables.
     query("GRANT bench_async TO bench_cron, bench_idle, bench_client")
     query("GRANT bench_queue_job TO bench_client")
     query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
@@ -45,7 +45,7 @@ def databases():
 
 
 def statements(role):
-    """Return how many statements a role executed so far."""
+    """Return how many statements a role has executed."""
     [[calls]] = query("""
         SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
          WHERE rolname = %s
@@ -54,7 +54,7 @@ def statements(role):
 
 
 def evictions():
-    """Return how often pg_stat_statements had to throw statements out; counts from before are not to be relied on then."""
+    """Return how often pg_stat_statements has evicted statements. After an eviction, earlier counts are not reliable."""
     if version() < 140000:
         return 0
     [[dealloc]] = query("SELECT dealloc FROM pg_stat_statements_info")
@@ -62,7 +62,7 @@ def evictions():
 
 
 def statement_times(role, pattern):
-    """Return calls, rows and milliseconds of the statements like a pattern, since :func:`reset_role`."""
+    """Return calls, rows and milliseconds of the statements that match a pattern, since :func:`reset_role`."""
     [row] = query("""
         SELECT coalesce(sum(calls), 0)::int8, coalesce(sum(rows), 0)::int8, coalesce(sum(total_exec_time), 0)
           FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
@@ -93,7 +93,7 @@ def postmaster():
 
 
 def process_cpu(pid):
-    """Return the CPU seconds of a process and all its descendants, also of those that ended."""
+    """Return the CPU seconds of a process and all its descendants, including ended ones."""
     total = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)

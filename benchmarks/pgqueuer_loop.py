@@ -1,4 +1,4 @@
-"""pgqueuer beside us, with its own defaults on asyncpg. No Odoo; it is a package of PyPI, see peers.py."""
+"""The workers and the client of pgqueuer, with its defaults on asyncpg and without Odoo. See peers.py for the package."""
 import asyncio
 import json
 import os
@@ -36,7 +36,7 @@ async def work(batch, mode):
     pgq = PgQueuer(AsyncpgDriver(connection))
 
     @pgq.entrypoint('noop')
-    async def noop(job):  # noqa: RUF029 -- pgqueuer wants it so
+    async def noop(job):  # noqa: RUF029 -- pgqueuer requires a coroutine
         pass
 
     @pgq.entrypoint('stamp')
@@ -72,7 +72,7 @@ async def latency(path, count, pause):
 
 
 if __name__ == '__main__':
-    os.nice(10)  # as our workers are
+    os.nice(10)  # as for the workers of ir_async
     match sys.argv[1:]:
         case ['install']:
             asyncio.run(install())

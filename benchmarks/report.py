@@ -1,4 +1,4 @@
-"""Figures in, Markdown out."""
+"""The report of the benchmark: rows of figures, as Markdown and JSON."""
 import json
 import os
 import platform
@@ -10,7 +10,7 @@ import pg
 
 
 class Row:
-    """What one system achieved in one scenario."""
+    """The figures of one system in one scenario."""
 
     def __init__(self, scenario, system, unit, digits=0):
         self.scenario = scenario
@@ -18,7 +18,7 @@ class Row:
         self.unit = unit
         self.digits = digits
         self.values = []
-        self.samples = []  # of all runs, for percentiles
+        self.samples = []  # samples of all runs, for percentiles
         self.drains = []
         self.note = ''
         self.targets = []  # (text, whether it is met)
@@ -78,7 +78,7 @@ def cpu_model():
 
 
 def fsync_time():
-    """Return the milliseconds that writing 8 kB to the disk takes, median of 50."""
+    """Return the milliseconds to write 8 kB to the disk: the median of 50."""
     path = Path(os.environ['IR_ASYNC_BENCH']) / 'fsync'
     times = []
     with path.open('wb') as file:
@@ -109,10 +109,10 @@ SYSTEMS = ('ir_async', 'queue_job', 'ir.cron', 'pgqueuer', 'bare loop')
 
 
 def summary(rows):
-    """Return the table of the README: the medians, a column a system."""
+    """Return the table of the README: the medians, with a column for each system."""
     lines = {}
     for row in rows:
-        # a variant of a system, or of what it does, has a line of its own
+        # A variant of a system or of its work has a line of its own.
         system = next((system for system in SYSTEMS if row.system.startswith(system)), SYSTEMS[0])
         variant = row.system.removeprefix(system).removeprefix(', ')
         line = lines.setdefault(f'{row.scenario}: {variant}' if variant else row.scenario, dict.fromkeys(SYSTEMS, ''))

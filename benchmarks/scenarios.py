@@ -1,4 +1,4 @@
-"""What is measured, one function a scenario; its first line is what script/bench --list tells."""
+"""The scenarios of the benchmark. Each is a function, and script/bench --list prints the first line of its docstring."""
 from __future__ import annotations
 
 import contextlib
@@ -31,7 +31,7 @@ def scenario(name, *, large=False):
 
 
 class Bench:
-    """The systems that run, and what was measured so far."""
+    """The running systems, and the figures measured so far."""
 
     def __init__(self, quick):
         self.quick = quick
@@ -49,7 +49,7 @@ class Bench:
         self.idle_statements = 0
 
     def start(self, names):
-        """Install, start and warm up; what does not work out is told in its rows."""
+        """Install, start and warm up the systems. A system that fails has the reason in its rows."""
         for system in (self.ours, self.queue_job, self.pgqueuer, self.bare, self.napping):
             self.attempt(system, system.install)
         if self.ours in self.problems:
@@ -79,7 +79,8 @@ class Bench:
 
     def run(self, name):
         SCENARIOS[name](self)
-        # Others' savepoints, each with a name of its own, fill it: what is thrown out would not be counted.
+        # Reset pg_stat_statements, since it would not count statements that it evicts. Savepoints of other systems fill it, as
+        # each has a name of its own.
         if self.idle_before:
             self.idle_statements += pg.statements(self.idle.role)
         pg.reset()
@@ -87,7 +88,7 @@ class Bench:
             watch_idle(self)
 
     def finish(self):
-        """End what was measured beside the other scenarios."""
+        """End the measurement that ran beside the other scenarios."""
         if self.idle_start:
             finish_idle(self)
 
@@ -99,7 +100,7 @@ class Bench:
     def compare(self, title, runs, plan, unit='/s', digits=0):
         """Measure systems in turns.
 
-        :param dict plan: what measures once, by system: a function of the row
+        :param dict plan: by system, a function of the row that measures once
         :return: the rows, by system
         :rtype: dict
         """
@@ -109,7 +110,7 @@ class Bench:
                 row = rows[system]
                 if system in self.problems:
                     row.note = self.problems[system]
-                elif not (row.note and not row.values):  # what failed once is not tried again
+                elif not (row.note and not row.values):  # a system that failed in its first turn is not tried again
                     try:
                         measure(row)
                     except (Unavailable, OSError, pg.psycopg2.Error) as exc:
@@ -124,7 +125,7 @@ class Bench:
 
 def judge_ratio(rows, ours, other, factor, text):
     if rows[ours].values and rows[other].values:
-        # of each turn, as the machine may be busy with something else for a while
+        # Ratios are per turn, since the machine may be busy with something else for a while.
         ratio = statistics.median(one / another for one, another in zip(rows[ours].values, rows[other].values))
         rows[ours].judge(f'{text}: ' + (f'{ratio:.1f} ×' if factor > 1 else f'{ratio:.0%}'), ratio >= factor)
 
@@ -164,7 +165,7 @@ def browser(bench):
     from browser import click_latencies  # noqa: PLC0415 -- playwright
 
     def measure(row):
-        bench.ours.enqueue('noop', [], 1, with_record=True)  # there is a record to open
+        bench.ours.enqueue('noop', [], 1, with_record=True)  # creates a record to open
         row.samples = click_latencies(bench.ours, 20 if bench.quick else 100)
         row.values.append(statistics.median(row.samples))
         row.add_note(f'p95 {percentile(row.samples, 0.95):.0f}, max {max(row.samples):.0f} ms of {len(row.samples)}')
@@ -288,7 +289,7 @@ def enqueue(bench):
         }
         for system in (bench.ours, bench.queue_job):
             if system not in bench.problems:
-                plan[system](Row('', '', ''))  # the first time takes longer
+                plan[system](Row('', '', ''))  # a warm-up: the first time takes longer
         rows = bench.compare(title, runs, plan)
         rows[bench.bare].add_note("one INSERT … SELECT")
         rows[bench.ours].judge('≥ 4,000/s', rows[bench.ours].values and rows[bench.ours].value >= 4000)
@@ -333,7 +334,7 @@ def scaling(bench):
 
 
 def note_wake_ups(system, row):
-    """Note what a single job causes when all workers are idle."""
+    """Note how many claims and wake-ups a single job causes when all workers are idle."""
     count = 10
     system.latency(1, 0.05)
     calls, switches = pg.statement_times(system.role, CLAIM)[0], context_switches(system)
@@ -353,7 +354,7 @@ def context_switches(system):
 
 
 # --------------------------------------------------------------
-# What must not wait
+# Web pages and urgent jobs while workers are busy
 # --------------------------------------------------------------
 
 @scenario('web')
@@ -428,7 +429,7 @@ def urgent(bench):
         row.note = f'max {max(row.samples):.0f} ms of {len(row.samples)}; {left:,} of the others were left'
 
     def queue_job(row):
-        # Not with its own method, that takes half a minute: copies of one row.
+        # The backlog is copies of one row, since queue_job's own method would take half a minute.
         if not bench.queue_job.server:
             bench.queue_job.start()
         client, database = bench.queue_job.client, bench.queue_job.database
@@ -443,7 +444,7 @@ def urgent(bench):
             row.values += client('latency', path=str(STAMPS), count=1, pause=0, priority=1)
         finally:
             STAMPS.unlink(missing_ok=True)
-            bench.queue_job.stop_server()  # it keeps its backlog in memory
+            bench.queue_job.stop_server()  # the server keeps the backlog in memory
             bench.queue_job.clean()
     rows = bench.compare(
         f"{count:,} no-op jobs queued, then an urgent one: return of its COMMIT → first line, p50", 1,
@@ -457,7 +458,7 @@ def urgent(bench):
 # --------------------------------------------------------------
 
 def fill(bench, count):
-    """Queue no-op jobs, as copies of one row, and let them be claimed once they are all there."""
+    """Queue no-op jobs as copies of one row. Workers can only claim them once all are there."""
     database = bench.ours.database
     columns = ', '.join(name for name, in pg.query(
         "SELECT column_name FROM information_schema.columns WHERE table_name = 'ir_async' AND column_name != 'id'",
@@ -467,7 +468,7 @@ def fill(bench, count):
     bench.ours.enqueue('noop', [], 1)
     pg.query(f"INSERT INTO ir_async ({columns}) SELECT {columns} FROM (SELECT * FROM ir_async LIMIT 1) job, generate_series(2, {count})",
              database=database)
-    pg.query("ANALYZE ir_async", database=database)  # as autovacuum does, a little later
+    pg.query("ANALYZE ir_async", database=database)  # autovacuum would do that a little later
     pg.reset_role(bench.ours.role)
     set_paused(bench, False)
     pg.query("SELECT pg_notify('odoo_async', %s)", [database])
@@ -519,7 +520,7 @@ def million(bench):
 
 
 def measure_size(bench, count):
-    """Note what the table takes on the disk, now that all these jobs have ended, and once it is written anew."""
+    """Note the size of the table on disk after the end of all these jobs, and after it is written anew."""
     def size():
         [row] = pg.query(
             "SELECT pg_total_relation_size(relid), autovacuum_count"
@@ -549,7 +550,7 @@ def snapshot(bench):
                 bench.ours.enqueue('noop', [], block)
                 pg.reset_role(bench.ours.role)
                 seconds = bench.ours.wait_empty(time.time())
-                if number >= count // block - 3:  # the last ones, one by one
+                if number >= count // block - 3:  # only the last three blocks count, each by itself
                     per_claim, per_job, _jobs = claim_cost(bench)
                     row.values.append(per_job)
                     row.note = f'{per_claim:.2f} ms per claim, {block / seconds:.0f} jobs/s'

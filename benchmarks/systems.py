@@ -1,4 +1,4 @@
-"""Who is measured: each knows how to start its workers, enqueue, and tell when its queue is empty."""
+"""The measured systems. Each can start its workers, enqueue jobs, and find out when its queue is empty."""
 from __future__ import annotations
 
 import contextlib
@@ -60,7 +60,7 @@ class Process:
         return []
 
     def stop(self, patience=15):
-        """End it with all its descendants: it leads a session."""
+        """End the process and all its descendants, which are in its session."""
         if self.popen.stdin:
             with contextlib.suppress(BrokenPipeError):
                 self.popen.stdin.close()
@@ -74,7 +74,7 @@ class Process:
 
 
 class Client(Process):
-    """A process that enqueues: see odoo_client.py."""
+    """A process that enqueues jobs: see odoo_client.py."""
 
     def __init__(self, system, database, conf, env):
         super().__init__(
@@ -94,13 +94,13 @@ class Client(Process):
 
 
 class System:
-    """One of those that are measured."""
+    """A measured system."""
     name = ''
     role = ''
     has_web = False
 
     def start(self):
-        """Have the workers ready.
+        """Start the workers, and wait until they are ready.
 
         :raises Unavailable: when that is not possible here
         """
@@ -109,7 +109,7 @@ class System:
         pass
 
     def enqueue(self, method='noop', args=(), count=1, **options):
-        """Return the seconds it took, and when COMMIT had returned."""
+        """Enqueue jobs. Return the seconds that it took, and when COMMIT returned."""
         raise NotImplementedError
 
     def latency(self, count, pause):
@@ -122,7 +122,7 @@ class System:
     def wait_empty(self, since, patience=PATIENCE):
         """Wait until no job is left.
 
-        :return: the seconds since then
+        :return: the seconds from ``since`` until then
         """
         with contextlib.closing(pg.connect(self.database)) as connection, connection.cursor() as cr:
             while not self.is_empty(cr):
@@ -138,13 +138,13 @@ class System:
         return sum(process.cpu() for process in self.processes())
 
     def drain(self, method='noop', args=(), count=1, **options):
-        """Enqueue in one transaction, wait until all is done.
+        """Enqueue jobs in one transaction, and wait until all are done.
 
-        :return: the seconds from the return of COMMIT on, CPU seconds of the workers and of PostgreSQL, statements
+        :return: the seconds since the return of COMMIT, CPU seconds of the workers and of PostgreSQL, statements
         :rtype: dict
         """
         committed = self.enqueue(method, args, count, **options)['committed']
-        # From here on, not to count what enqueuing takes: a millisecond is missing of seconds.
+        # CPU and statements count from here on, without those of enqueuing. About a millisecond of the jobs' is missing.
         postmaster = pg.postmaster()
         before = self.cpu(), pg.statements(self.role)
         evictions = pg.evictions()
@@ -174,7 +174,7 @@ class OdooSystem(System):
     addons = ()
     packages = ()
     server_wide = 'base,rpc,web'
-    copies = ()  # databases that its server does not look at
+    copies = ()  # copies of its database, which its server does not visit
 
     def __init__(self):
         self.server = self.client = self.url = self.ports = None
@@ -208,7 +208,7 @@ limit_request = 10000000
         return path
 
     def install(self):
-        """Create the database and its copies, if they are not there as they should be."""
+        """Create the database and its copies, unless they exist and are up to date."""
         made_of, stamp = self.fingerprint(), BENCH / f'{self.database}.stamp'
         if self.database in pg.databases() and stamp.exists() and stamp.read_text(encoding='utf-8') == made_of:
             return
@@ -222,7 +222,7 @@ limit_request = 10000000
             env=os.environ | self.env(), check=False, capture_output=True, text=True)
         if done.returncode or CRITICAL.search(done.stderr):
             raise Unavailable(f'cannot be installed: {(done.stderr.strip().splitlines() or ["?"])[-1]}')
-        # Nothing but the jobs is to run.
+        # Only jobs must run, no scheduled actions.
         with contextlib.closing(pg.connect(self.database)) as connection, connection.cursor() as cr:
             cr.execute("UPDATE ir_cron SET active = false")
             cr.execute("VACUUM ANALYZE")
@@ -288,7 +288,7 @@ limit_request = 10000000
             self.clean()
 
     def warm_up(self):
-        """Have each worker load its registry, and do what it does the first time."""
+        """Run jobs until each worker has loaded its registry and filled its caches."""
         for _i in range(3):
             self.drain('sleep', [0.05], WORKERS * 3)
         self.drain('noop', [], 100)
@@ -306,7 +306,7 @@ class IrAsync(OdooSystem):
     EMPTY = """
         SELECT NOT EXISTS (SELECT FROM ir_async WHERE state = 'created' AND date_scheduled IS NULL AND NOT limited)
            AND NOT EXISTS (SELECT FROM ir_async WHERE state = 'processing')
-    """  # one partial index each
+    """  # each condition has a partial index
     CLEAN = "TRUNCATE ir_async CASCADE"
 
     def start(self, workers=WORKERS, http_workers=2):
@@ -340,7 +340,7 @@ class IrAsync(OdooSystem):
 
 
 class IdleIrAsync(IrAsync):
-    """Workers alone, in a copy of the database where nothing happens."""
+    """Workers alone, in a copy of the database without jobs."""
     role = 'bench_idle'
     database = 'bench_idle'
 
@@ -351,7 +351,7 @@ class ScaleIrAsync(IrAsync):
 
 
 class EnqueueIrAsync(IrAsync):
-    """Nobody runs what is enqueued."""
+    """A database without workers, in which to measure enqueuing."""
     database = 'bench_async_enqueue'
 
     def start(self):
@@ -359,7 +359,7 @@ class EnqueueIrAsync(IrAsync):
 
 
 class QueueJob(OdooSystem):
-    """OCA's queue_job, as its documentation says: as many HTTP workers as its channel has, and two for the users."""
+    """OCA's queue_job as in its documentation: as many HTTP workers as its channel has slots, and two for the users."""
     name = 'queue_job'
     kind = 'queue_job'
     role = 'bench_queue_job'
@@ -384,7 +384,7 @@ class QueueJob(OdooSystem):
 
 
 class CrowdedQueueJob(QueueJob):
-    """With as many HTTP workers as its channel has, and none for the users."""
+    """queue_job with as many HTTP workers as its channel has slots, and none for the users."""
     name = 'queue_job, no HTTP workers in reserve'
 
     def start(self, workers=WORKERS, http_workers=0):
@@ -392,7 +392,7 @@ class CrowdedQueueJob(QueueJob):
 
 
 class EnqueueQueueJob(QueueJob):
-    """Nobody runs what is enqueued."""
+    """A database without workers, in which to measure enqueuing."""
     database = 'bench_queue_job_enqueue'
 
     def start(self):
@@ -424,7 +424,7 @@ class Cron(OdooSystem):
 # --------------------------------------------------------------
 
 class BareLoop(System):
-    """The ceiling: bare_loop.py."""
+    """The ceiling of the comparison: see bare_loop.py."""
     name = 'bare loop'
     role = 'bench_peer'
     database = 'bench_peer'
@@ -432,7 +432,7 @@ class BareLoop(System):
     EMPTY = """
         SELECT NOT EXISTS (SELECT FROM bare_job WHERE state = 'created')
            AND NOT EXISTS (SELECT FROM bare_job WHERE state != 'done')
-    """  # there is an index for the first
+    """  # the first condition has an index
     CLEAN = "TRUNCATE bare_job"
 
     def __init__(self):
@@ -462,7 +462,7 @@ class BareLoop(System):
             return {'seconds': time.perf_counter() - start, 'committed': time.time()}
 
     def drain(self, method='noop', args=(), count=1, **options):
-        # The processes live for one run: they wait, connected, until all is enqueued.
+        # The processes live for one run. They connect, and then wait until all jobs are enqueued.
         self.enqueue(method, args, count)
         self.loops = [
             Process(self.command(), self.env(), log=BENCH / 'peers.log', stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -480,7 +480,7 @@ class BareLoop(System):
             seconds = self.wait_empty(start)
             return {
                 'count': count, 'seconds': seconds,
-                'cpu': self.cpu() - before[0],  # of zombies, too
+                'cpu': self.cpu() - before[0],  # includes zombies
                 'postgres_cpu': pg.process_cpu(postmaster) - before[2],
                 'statements': pg.statements(self.role) - before[1] if pg.evictions() == evictions else None,
             }
@@ -495,7 +495,7 @@ class BareLoop(System):
 
 
 class PgQueuer(BareLoop):
-    """pgqueuer, with its defaults on asyncpg: pgqueuer_loop.py."""
+    """pgqueuer, with its defaults on asyncpg: see pgqueuer_loop.py."""
     name = 'pgqueuer'
     EMPTY = "SELECT NOT EXISTS (SELECT FROM pgqueuer)"
     CLEAN = "TRUNCATE pgqueuer, pgqueuer_log"

@@ -5,7 +5,7 @@ from odoo import api, fields, models
 
 
 class BenchJob(models.Model):
-    """What the jobs do, whoever runs them."""
+    """The work of the jobs, the same for all systems."""
     _name = 'bench.job'
     _description = "Workload of the benchmark"
 
@@ -34,7 +34,7 @@ class BenchJob(models.Model):
 
     @api.model
     def stamp(self, path, label):
-        """Note when the first line of the method is reached, outside of the transaction."""
+        """Note outside of the transaction when the first line of the method is reached."""
         now = time.time()
         line = f'{label} {now:.6f}\n'
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
