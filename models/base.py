@@ -1,3 +1,4 @@
+"""Exports of any model in the background."""
 import json
 import logging
 
@@ -8,14 +9,14 @@ from odoo.http import request
 from odoo.addons.ir_async.tools.export import BATCH_SIZE, FORMATS, Export
 from odoo.addons.ir_async.tools.extension import find_extension
 
-# Readers of the log find exports under the name that Odoo's have.
+# The name under which Odoo logs its own exports, so that readers of the log find these there as well.
 _logger = logging.getLogger('odoo.addons.web.controllers.export')
 
 
 class Base(models.AbstractModel):
     _inherit = 'base'
 
-    # A model whose exports or reports need the request of the user sets them to False.
+    # A model sets these to False if its exports or reports need the user's request.
     _async_export = True
     _async_report = True
 
@@ -23,11 +24,10 @@ class Base(models.AbstractModel):
     def has_async_export(self, format, data=None):  # noqa: A002
         """Return whether the web client exports the records of this model by :meth:`async_export`.
 
-        It does not when an addon makes exports of that format in its own way, in place of Odoo's, nor when a short
-        export would have to wait.
+        False if an addon replaces Odoo's way to make exports of this format, or if a short export would have to wait.
 
         :param str format: ``csv`` or ``xlsx``
-        :param str data: what the route ``/web/export/<format>`` takes, if it is known
+        :param str data: the parameter of the route ``/web/export/<format>``, if it is known
         :rtype: bool
         """
         return (
@@ -39,7 +39,7 @@ class Base(models.AbstractModel):
 
     @api.model
     def _is_short_export(self, params):
-        """Return whether an export has so few records that it is made in a moment."""
+        """Return whether an export is small enough to be ready in a moment."""
         if params['ids']:
             return len(params['ids']) <= BATCH_SIZE
         records = self.with_context(**params.get('context', {}))
@@ -59,17 +59,17 @@ class Base(models.AbstractModel):
         """Export records of this model in the background, as ``/web/export/<format>`` does at once.
 
         :param str format: ``csv`` or ``xlsx``
-        :param str data: what that route takes
-        :return: the job, as ``asyncRpc`` in the web client takes it
+        :param str data: the parameter of that route
+        :return: the answer that ``asyncRpc`` in the web client expects
         :rtype: dict
-        :raises odoo.exceptions.AccessError: when the user is a portal or public user
-        :raises odoo.exceptions.UserError: when they may not export, or the format is unknown
+        :raises odoo.exceptions.AccessError: if the user is a portal or public user
+        :raises odoo.exceptions.UserError: if they may not export, or the format is unknown
         """
         self.env['ir.async']._check_download()
         if format not in FORMATS:
             raise UserError(self.env._(
                 "Unknown export format %(format)s: choose one of %(formats)s.", format=format, formats=", ".join(FORMATS)))
-        self.browse().export_data([])  # users without the right to export get the error now
+        self.browse().export_data([])  # raises now if the user may not export
         params = json.loads(data)
         description = self.env._(
             "%(model)s (%(format)s)", model=self.env['ir.model']._get(self._name).name, format=format.upper())
@@ -79,7 +79,7 @@ class Base(models.AbstractModel):
             is_short=self._is_short_export(params), identity=[format, params])
 
     def _export_file(self, format_, data, address):
-        """Export records of this model: the job of :meth:`async_export`."""
+        """Export records of this model, as the job of :meth:`async_export`."""
         self.env['ir.async']._check_download()
         export = Export(self, format_, json.loads(data))
         result = self.env['ir.async']._download(export.filename, export.content(), export.format.content_type)

@@ -1,3 +1,4 @@
+"""PDF reports in the background."""
 import contextlib
 import json
 from contextvars import ContextVar
@@ -11,10 +12,10 @@ from odoo.addons.ir_async.tools.extension import find_extension
 from odoo.addons.ir_async.tools.sessions import cookie_jar
 from odoo.addons.web.controllers.report import ReportController
 
-# The file with the cookie of the report that is being printed. Not in the context: clients set that.
+# The cookie file of the report that is being printed. Not in Odoo's context, which clients can set.
 _cookie_jar: ContextVar[str | None] = ContextVar('cookie_jar', default=None)
 
-SHORT_COUNT = 10  # documents that are printed in a moment
+SHORT_COUNT = 10  # so many documents are printed in a moment
 
 
 class IrActionsReport(models.Model):
@@ -24,8 +25,8 @@ class IrActionsReport(models.Model):
     def has_async_pdf(self, report_name, docids=None):
         """Return whether the web client prints a report by :meth:`async_pdf`.
 
-        It does not when an addon makes the PDF files of that report in its own way, in place of Odoo's, when Odoo has a
-        message about wkhtmltopdf, nor when a short report would have to wait.
+        False if an addon replaces Odoo's way to make the PDF files of this report, if Odoo has a message about wkhtmltopdf,
+        or if a short report would have to wait.
 
         :param str report_name: the name of the report's template
         :param list docids: the ids of the records to print, if they are known
@@ -54,12 +55,12 @@ class IrActionsReport(models.Model):
         """Print a report in the background, as ``/report/download`` does at once.
 
         :param str report_name: the name of the report's template
-        :param list docids: the ids of the records to print; a report that is made of ``data`` has none
+        :param list docids: the ids of the records to print; none for a report made from ``data`` alone
         :param dict data: the options of the report, from a wizard
-        :return: the job, as ``asyncRpc`` in the web client takes it
+        :return: the answer that ``asyncRpc`` in the web client expects
         :rtype: dict
-        :raises odoo.exceptions.AccessError: when the user is a portal or public user
-        :raises odoo.exceptions.UserError: when there is no such report
+        :raises odoo.exceptions.AccessError: if the user is a portal or public user
+        :raises odoo.exceptions.UserError: if there is no such report
         """
         self.env['ir.async']._check_download()
         report = self._get_report_from_name(report_name)
@@ -70,7 +71,7 @@ class IrActionsReport(models.Model):
             is_short=0 < len(docids or ()) <= SHORT_COUNT, identity=[report_name, docids, data or {}])
 
     def _describe_print(self, report, docids):
-        """Return what users see in their list: what is printed, and of which record or how many."""
+        """Return the job's name in the list of the user: the report, with its record or the number of records."""
         if not docids:
             return report.name
         name = None
@@ -82,10 +83,10 @@ class IrActionsReport(models.Model):
         return self.env._("%(report)s (%(count)s)", report=report.name, count=len(docids))
 
     def _print_file(self, report_name, docids, data):
-        """Print a report: the job of :meth:`async_pdf`."""
+        """Print a report, as the job of :meth:`async_pdf`."""
         self.env['ir.async']._check_download()
         report = self._get_report_from_name(report_name)
-        # The template gets the context among its data, as from the route.
+        # As the route does, pass the context to the template among its data.
         context = {key: value for key, value in self.env.context.items() if key != 'async_job_id'}
         content, _type = self._render_qweb_pdf(report_name, docids or None, data={**(data or {}), 'context': context})
         name = report.name
@@ -96,7 +97,7 @@ class IrActionsReport(models.Model):
 
     @api.model
     def _run_wkhtmltopdf(self, *args, **kwargs):
-        # It fetches style sheets and images by HTTP. In a job there is no request whose session it could have.
+        # wkhtmltopdf fetches style sheets and images by HTTP. A job has no request whose session it could use.
         if request or not self.env['ir.async'].current():
             return super()._run_wkhtmltopdf(*args, **kwargs)
         with cookie_jar(self.env, self._get_report_url()) as path:

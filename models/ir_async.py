@@ -1,4 +1,4 @@
-"""The row of a job: what is to be run, how, and what became of it so far."""
+"""The row of a job: its call, its options, and its state."""
 from odoo import api, fields, models
 from odoo.exceptions import AccessError, MissingError
 from odoo.tools import SQL, sql
@@ -7,27 +7,27 @@ from ..engine.fence import create_functions
 from ..engine.job import UNMET_OF_CHILD, UNMET_OF_PARENT
 
 LIVE = ('waiting', 'created', 'processing')
-MAX_LABELS = 20  # jobs that an error names
-# Which jobs have their key to themselves, and among whose. As in the index, or it would not be used.
+MAX_LABELS = 20  # jobs named in one error
+# The scope in which a key is unique, and the jobs that hold their key. PostgreSQL uses the index only for its exact expressions.
 KEY_OWNER = SQL("(CASE WHEN notify THEN user_id ELSE 0 END)")
 TAKES_KEY = SQL(
     "key IS NOT NULL AND state IN ('waiting', 'created', 'processing') AND (key_until IS DISTINCT FROM 'start' OR claims = 0)")
 ENDED = ('succeeded', 'done', 'failed', 'cancelled')
-BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; a larger payload is read on demand
+BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; clients read a larger payload on demand
 
 
 class Payload(fields.Json):
-    """JSON kept as the text it is: jsonb refuses ``\\u0000`` and rewrites numbers."""
+    """JSON that keeps its text: jsonb refuses ``\\u0000`` and rewrites numbers."""
     _column_type = ('json', 'json')
 
     def convert_to_record(self, value, record):
-        # Managers also see who enqueued the job that failed, and from which job: that may be somebody else's code.
+        # Only managers see where a failed job was enqueued: it may have been in another user's job.
         payload = super().convert_to_record(value, record)
         return record._add_chain(payload) if payload and record.id and record._is_manager() else payload
 
 
 class WeakMany2one(fields.Many2one):
-    """A reference without a foreign key: PostgreSQL does not write the row when what it refers to is deleted."""
+    """A reference without a foreign key: when its target is deleted, PostgreSQL does not write the row."""
 
     def update_db_foreign_key(self, model, column):
         pass
@@ -36,7 +36,7 @@ class WeakMany2one(fields.Many2one):
         return super().convert_to_record(value, record).exists()
 
 
-# What `_add_rows` leaves out, it leaves to the database.
+# An insertion leaves these columns to the database.
 DEFAULTS = {
     'revision': "int4 DEFAULT 1",
     'starts': "int4 DEFAULT 0",
@@ -45,12 +45,12 @@ DEFAULTS = {
     'claims': "int4 DEFAULT 0",
     'create_date': "timestamp DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')",
 }
-# Each job leaves two dead rows. By default, they would be cleaned up once they are a fifth of all that have ended.
+# Each job leaves two dead rows. By default, autovacuum would wait until they are a fifth of the table.
 STORAGE = {'autovacuum_vacuum_scale_factor': '0.02', 'autovacuum_vacuum_threshold': '1000'}
 
 
 class IrAsync(models.Model):
-    """A call of a model's method that is run by a worker process, soon, with the same user, context and records."""
+    """A call of a method, which a worker process runs soon, with the same user, context and records."""
     _name = 'ir.async'
     _description = "Background Job"
     _order = 'id DESC'
@@ -76,7 +76,7 @@ class IrAsync(models.Model):
     revision = fields.Integer(
         required=True, readonly=True, default=1, aggregator=None, help="Grows with every change of state")
 
-    # What is to be run: written once, never changed.
+    # The call. A queued job's call can change only as a whole, by `on_duplicate='replace'`.
     res_model = fields.Char("Model", required=True, readonly=True)
     res_ids = fields.Text("Records", required=True, readonly=True, help="JSON")
     method = fields.Char(required=True, readonly=True)
@@ -92,11 +92,11 @@ class IrAsync(models.Model):
     stack = fields.Text(
         readonly=True, prefetch=False, groups='ir_async.ir_async_group_manager',
         help="Where it was enqueued: JSON, innermost frame last")
-    # A foreign key would have whoever deletes the parent write this row, also while a worker runs the job.
+    # With a foreign key, deleting the parent would write this row, even while a worker runs the job.
     parent_id = WeakMany2one(
         'ir.async', "Enqueued by", readonly=True, index='btree_not_null', groups='ir_async.ir_async_group_manager')
 
-    # How: see `with_options`.
+    # The options: see `with_options`.
     priority = fields.Integer(required=True, readonly=True, default=10, aggregator=None, help="Lower runs first")
     date_scheduled = fields.Datetime("Not before", readonly=True)
     max_attempts = fields.Integer(readonly=True, default=1, aggregator=None)
@@ -111,13 +111,13 @@ class IrAsync(models.Model):
         'ir.async', 'ir_async_after_rel', 'job_id', 'after_id', "After", readonly=True,
         help="The jobs that must have ended well first")
 
-    # What became of it so far.
+    # The state.
     starts = fields.Integer(
         readonly=True, default=0, aggregator=None, help="How many times the method was begun: also after lost races")
     attempts = fields.Integer(readonly=True, default=0, aggregator=None, help="How many times the method ended")
     deaths = fields.Integer(
         readonly=True, default=0, aggregator=None, help="How many times a worker died while it ran the method")
-    # (session, claims) is the fence: the pair is new with every claim, and every outcome must match it.
+    # (session, claims) is the fencing token: each claim makes a new pair, and each outcome must match it.
     claims = fields.Integer(readonly=True, default=0, aggregator=None, help="How many times a worker took it")
     session = fields.Integer(readonly=True, aggregator=None, help="The worker that has it, while processing")
     origin = fields.Char(
@@ -127,7 +127,8 @@ class IrAsync(models.Model):
     date_start = fields.Datetime("Started on", readonly=True)
     date_done = fields.Datetime("Ended on", readonly=True)
 
-    # What workers look for, each in its own database: the jobs that came with a copy do not slow it down. Finished jobs, of which there are weeks, are in none of these but the last ones.
+    # Workers search these by origin, so that jobs which came with a copy of a database do not slow them down. Of these
+    # indexes, only `_limited_start_idx` and `_notified_idx` hold finished jobs, of which the table keeps weeks.
     _claim_idx = models.Index("(origin, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND NOT limited")
     _limited_claim_idx = models.Index(
         "(origin, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited")
@@ -141,7 +142,7 @@ class IrAsync(models.Model):
     _live_key_uniq = models.UniqueIndex(f"(key, {KEY_OWNER.code}, origin) WHERE {TAKES_KEY.code}", "There is already a job of that key.")
 
     def init(self):
-        # Only what differs: each ALTER waits for the jobs that use the table, and everybody else waits behind it.
+        # Alter only what differs: ALTER waits for the jobs that use the table, and all others wait behind it.
         cr = self.env.cr
         changes = [
             SQL("ALTER %s SET %s", SQL.identifier(column), SQL(DEFAULTS[column][DEFAULTS[column].index('DEFAULT'):]))
@@ -152,7 +153,7 @@ class IrAsync(models.Model):
         if changes:
             cr.execute(SQL("ALTER TABLE %s %s", SQL.identifier(self._table), SQL(', ').join(changes)))
         create_functions(cr)
-        # A dependency stays for information once it is met; until then it is in these indexes.
+        # A dependency that is met stays, for information. These indexes hold only the unmet ones.
         if not sql.column_exists(cr, 'ir_async_after_rel', 'unmet'):
             cr.execute("ALTER TABLE ir_async_after_rel ADD COLUMN unmet boolean NOT NULL DEFAULT true")
         for index, column, predicate in (
@@ -161,14 +162,14 @@ class IrAsync(models.Model):
             if not sql.index_exists(cr, index):
                 cr.execute(SQL(
                     "CREATE INDEX %s ON ir_async_after_rel (%s) WHERE %s", SQL.identifier(index), SQL.identifier(column), SQL(predicate)))
-        # Jobs to wait for that the transaction which enqueued it could not refer to, as they were committed after it began.
+        # The parents that were committed after the enqueuing transaction had begun: it cannot refer to them by a foreign key.
         if not sql.column_exists(cr, 'ir_async', 'late_parent_ids'):
             cr.execute("ALTER TABLE ir_async ADD COLUMN late_parent_ids int4[]")
         if not sql.index_exists(cr, 'ir_async_late_parents_idx'):
             cr.execute("CREATE INDEX ir_async_late_parents_idx ON ir_async (id) WHERE late_parent_ids IS NOT NULL")
 
     def _changed_defaults(self):
-        """Return the columns whose default in the database is not that of ``DEFAULTS``, as PostgreSQL understands it."""
+        """Return the columns whose default in the database differs from ``DEFAULTS``, once PostgreSQL has parsed both."""
         cr = self.env.cr
         cr.execute(SQL("CREATE TEMPORARY TABLE ir_async_defaults (%s)", SQL(', '.join(map(' '.join, DEFAULTS.items())))))
         cr.execute(
@@ -188,7 +189,7 @@ class IrAsync(models.Model):
         return changed
 
     def _compute_progress(self):
-        # What an earlier attempt had reported is not the progress of this one.
+        # Leave out the progress that an earlier attempt reported.
         self.env.cr.execute(SQL(
             """
             SELECT job.id, progress.done, progress.total, progress.message
@@ -205,8 +206,8 @@ class IrAsync(models.Model):
     # Access
     # ------------------------------------------------------------
 
-    # A job's row decides what code runs as whom. So nobody writes one but the methods of this class, by SQL:
-    # neither a form, an import, nor the superuser over RPC.
+    # A job's row decides which code runs, and as which user. So only the methods of this class write it, by SQL:
+    # no form, no import, and not even the superuser over RPC.
 
     @api.model_create_multi
     def create(self, vals_list):
@@ -222,9 +223,9 @@ class IrAsync(models.Model):
         raise AccessError(self.env._("Jobs cannot be duplicated."))
 
     def _add_chain(self, payload):
-        """Say in the error of a job, for managers, who enqueued it and from which job.
+        """Add to the error of a job, for managers, where the job was enqueued.
 
-        :param dict payload: the payload, which is changed
+        :param dict payload: the payload, changed in place
         :rtype: dict
         """
         if data := (payload.get('error') or {}).get('data'):
@@ -235,10 +236,10 @@ class IrAsync(models.Model):
         return self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')
 
     def _lock(self):
-        """Lock the rows, for the user who owns them or a manager.
+        """Lock the rows, if the user owns them or is a manager.
 
         :return: the records in sudo
-        :raises odoo.exceptions.AccessError: when one of them is somebody else's
+        :raises odoo.exceptions.AccessError: if one of them is another user's
         """
         self.browse().check_access('read')
         jobs = self.sudo()
@@ -262,10 +263,10 @@ class IrAsync(models.Model):
         return ", ".join(labels)
 
     def _update(self, wakes=False, **values):
-        """Set columns of rows that :meth:`_lock` has locked, and notify their users with the commit.
+        """Set columns of rows locked by :meth:`_lock`, and notify their users with the commit.
 
-        :param bool wakes: whether there is something for the workers then
-        :param values: the columns
+        :param bool wakes: whether to wake the workers after the commit
+        :param values: the new values, by column
         """
         if not self:
             return
@@ -280,8 +281,8 @@ class IrAsync(models.Model):
         self.invalidate_recordset()
 
     def _send(self, job_id, user_id, name, state, revision, **more):
-        """Tell a user about a change, once the transaction is committed."""
-        # sudo - res.users: the owner may be told, whoever made the change
+        """Notify a user of a change, once the transaction is committed."""
+        # sudo - res.users: the owner is notified even of changes by others
         self.env['res.users'].sudo().browse(user_id)._bus_send(
             'ir.async', {'id': job_id, 'name': name or False, 'state': state, 'revision': revision, **more})
 

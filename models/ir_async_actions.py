@@ -1,4 +1,4 @@
-"""What the user does with a job: complete, cancel, retry, dismiss."""
+"""The actions of users on jobs: complete, cancel, retry, dismiss."""
 import psycopg2.errors
 
 from odoo import fields, models
@@ -14,11 +14,11 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     def complete(self):
-        """Say that the result of these jobs was used: they are ``done``. Nothing happens to those that are already.
+        """Mark these jobs as ``done``: their results were used. Jobs that are ``done`` already stay as they are.
 
         :return: True
-        :raises odoo.exceptions.AccessError: when one of them is not the user's, who is no manager either
-        :raises odoo.exceptions.UserError: when one of them did not succeed (yet); none is changed then
+        :raises odoo.exceptions.AccessError: if one of them is another user's, and the user is no manager
+        :raises odoo.exceptions.UserError: if one of them has not succeeded; then none is changed
         """
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state not in ('succeeded', 'done')):
@@ -27,11 +27,11 @@ class IrAsync(models.Model):
         return True
 
     def cancel(self):
-        """Cancel these jobs: the queued ones at once, the running ones within a second. What they did is rolled back.
+        """Cancel these jobs: queued ones at once, running ones within a second. The work of running ones is rolled back.
 
         :return: True
-        :raises odoo.exceptions.AccessError: when one of them is not the user's, who is no manager either
-        :raises odoo.exceptions.UserError: when one of them has ended; none is changed then
+        :raises odoo.exceptions.AccessError: if one of them is another user's, and the user is no manager
+        :raises odoo.exceptions.UserError: if one of them has ended; then none is changed
         """
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state in ENDED):
@@ -39,7 +39,8 @@ class IrAsync(models.Model):
         running = jobs.filtered(lambda job: job.state == 'processing' and not job.is_elsewhere)
         (jobs - running)._update(wakes=True, state='cancelled', date_done=fields.Datetime.now())  # for the children
         for job in running:
-            # Not in its row, that belongs to its worker. Within the transaction: the worker must see it then.
+            # The job's row belongs to its worker, so the request has a row of its own. The NOTIFY comes with the commit: the
+            # worker must see that row then.
             self.env.cr.execute(SQL(
                 "INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, 'cancel')"
                 " ON CONFLICT (job_id) DO UPDATE SET reason = 'cancel'", job.id))
@@ -47,14 +48,14 @@ class IrAsync(models.Model):
         return True
 
     def retry(self):
-        """Run these jobs, that failed or were cancelled, again. Their attempts and deaths start from zero.
+        """Run failed or cancelled jobs again. Their attempts and deaths start from zero.
 
-        A job stays as it is while there is a live job of the same key. The others are run again.
+        A job whose key is held by a live job stays as it is. The others are run again.
 
-        :return: True; when some stay as they are, an action that notifies the user which ones
-        :raises odoo.exceptions.AccessError: when one of them is not the user's, who is no manager either
-        :raises odoo.exceptions.UserError: when one of them did not fail and is not cancelled, or waits for a cancelled
-            job; none is changed then. Also when there is a live job of the key of each of them
+        :return: True; or, if some stay as they are, an action that names them to the user
+        :raises odoo.exceptions.AccessError: if one of them is another user's, and the user is no manager
+        :raises odoo.exceptions.UserError: if one of them is neither failed nor cancelled, or waits for a cancelled job; then
+            none is changed. Also if live jobs hold the keys of all of them
         """
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state not in ('failed', 'cancelled')):
@@ -86,9 +87,9 @@ class IrAsync(models.Model):
         }
 
     def _find_live_jobs(self):
-        """Return the live job of the same key, of those that have one; of several jobs of one key, the first is retried.
+        """Return, for each job whose key is taken, the job that holds it. Of several jobs with one key, the first gets it.
 
-        :return: ids by ids
+        :return: the ids of the holders, by the ids of these jobs
         :rtype: dict[int, int]
         """
         keyed = self.filtered('key')
@@ -107,10 +108,10 @@ class IrAsync(models.Model):
     def _restart(self):
         """Put ended jobs back into the queue.
 
-        :raises KeyTaken: when another transaction has enqueued a job of one of their keys meanwhile
-        :raises odoo.exceptions.UserError: when another transaction is about to do so, and does not end
+        :raises KeyTaken: if another transaction has enqueued a job with one of their keys meanwhile
+        :raises odoo.exceptions.UserError: if another transaction is about to do so and does not end in time
         """
-        # Those that a manager let run without waiting go on as they are.
+        # A job that a manager let run anyway has no unmet dependency, so it does not wait again.
         waiting = self.browse(id_ for id_, in self.env.execute_query(SQL(
             """
             SELECT DISTINCT job_id FROM ir_async_after_rel JOIN ir_async parent ON parent.id = after_id
@@ -136,14 +137,14 @@ class IrAsync(models.Model):
         except psycopg2.errors.LockNotAvailable:
             raise self._key_busy(keys) from None
         self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
-        self._pending()  # the flush of the savepoint has forgotten its hook
+        self._pending()  # the savepoint's flush has dropped the precommit hook: add it again
 
     def dismiss(self):
-        """Take these ended jobs off their owner's list, in all tabs. They stay in the job views.
+        """Remove ended jobs from the list of their owner, in all tabs. They stay in the job views.
 
         :return: True
-        :raises odoo.exceptions.AccessError: when one of them is not the user's, who is no manager either
-        :raises odoo.exceptions.UserError: when one of them did not end yet; none is changed then
+        :raises odoo.exceptions.AccessError: if one of them is another user's, and the user is no manager
+        :raises odoo.exceptions.UserError: if one of them has not ended; then none is changed
         """
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state not in ENDED):

@@ -1,4 +1,4 @@
-"""Enqueue: the public methods, and what they check."""
+"""The public methods that enqueue jobs, and their checks."""
 from __future__ import annotations
 
 import json
@@ -18,36 +18,36 @@ _logger = logging.getLogger(__name__)
 
 OPTIONS = 'ir_async_options'  # key in the context of `ir.async` itself
 
-# Entries of a context that a job does not get. What says how or for whom something is done stays: `lang`, `tz`,
-# `allowed_company_ids`, `active_ids`, `default_…`, `tracking_disable`, and also `cron_id`, without which Odoo's
-# own cleanup refuses to run.
+# Entries of the context that a job does not get, as they describe this process, request or transaction. Entries that
+# describe the work stay: `lang`, `tz`, `allowed_company_ids`, `active_ids`, `default_…`, `tracking_disable`. So does
+# `cron_id`, as Odoo's own cleanup refuses to run without it.
 PROCESS_CONTEXT = frozenset({
-    'async_job_id',  # the job that enqueues; the new one has an id of its own
+    'async_job_id',  # the id of the enqueuing job
     OPTIONS,  # the options of this very call
     # a run of a scheduled action
-    'cron_end_time',  # a reading of this process's clock
+    'cron_end_time',  # by the clock of this process
     'ir_cron_progress_id',  # the run's own progress, which a job must not write
     # a module that is being installed, upgraded or uninstalled
     'install_mode',  # checks are left to the end of the installation
     'install_module', 'install_filename', 'install_xmlid',  # the record of a data file that is being loaded
     'noupdate',  # the flag of that data file
     'module',  # the module whose data or translations are being loaded
-    '_force_unlink',  # a module is being uninstalled: what must not be deleted may be
+    '_force_unlink',  # lifts a ban on deletion while a module is uninstalled
     # an import
-    'import_file',  # what is created comes from a file, so notifications are left out
-    'import_flush', 'import_cache',  # functions and caches of the import that is running
+    'import_file',  # the new records come from a file, so notifications are left out
+    'import_flush', 'import_cache',  # functions and caches of the running import
     'import_skip_records', 'import_set_empty_fields', 'name_create_enabled_fields', 'import_options',  # how cells are read
     '_import_current_module',  # the module of the external IDs in the file
     # a form that is being edited
-    'onchange_self', 'recursive_onchanges', 'foreign_record_to_create',  # the record that is being made up
-    # how the answer to this request is to look
-    'bin_size',  # files are read as their sizes
-    'check_translations', 'edit_translations', 'inherit_branding', 'inherit_branding_auto',  # pages are marked for the website's editor
+    'onchange_self', 'recursive_onchanges', 'foreign_record_to_create',  # the unsaved record
+    # the form of the answer to this request
+    'bin_size',  # files read as their sizes
+    'check_translations', 'edit_translations', 'inherit_branding', 'inherit_branding_auto',  # marks for the website's editor
     '_qweb_error_path_xml',  # the template that is being rendered
 })
 PROCESS_CONTEXT_PREFIXES = (
-    'bin_size_',  # one file field is read as its size
-    '__',  # what Odoo is in the middle of: a copy, a sort, a template
+    'bin_size_',  # one file field read as its size
+    '__',  # an unfinished operation of Odoo: a copy, a sort, a template
 )
 
 
@@ -56,28 +56,27 @@ class IrAsync(models.Model):
 
     @api.private
     def with_options(self, **options):
-        """Return this model with options for the jobs that are called with it.
+        """Return this model with options for the jobs that it enqueues.
 
         :param int priority: lower runs first, ties in the order of creation; 10 by default
-        :param datetime.datetime at: not before that date, in UTC
-        :param delay: not before that many seconds, a number or a ``timedelta``, from now
-        :param int max_attempts: how many times the method is tried when it raises; 1 by default
-        :param retry_delay: seconds between two tries, or a list of them, the last of which is for all further ones;
+        :param datetime.datetime at: the job does not start before this date, in UTC
+        :param delay: the job does not start before so many seconds from now: a number or a ``timedelta``
+        :param int max_attempts: how many times the method may raise before the job fails; 1 by default
+        :param retry_delay: seconds between two attempts, or a list of them, whose last entry is for all further ones;
             by default 10 seconds to an hour, doubled each time, with jitter
         :param float timeout: seconds that the method may run, at most the server's ``limit_time_real``
-        :param str channel: the channel, whose limits apply, see ``ir.async.channel``
-        :param str key: while a job of this key is waiting, created or processing, ``call`` returns that one; keys of
-            ``call`` are global in the database, those of ``call_notify`` are per user
-        :param str key_until: ``'end'``: the job has its key until it has ended, which is the default; ``'start'``: until
-            it begins, so that a call meanwhile makes a second job
-        :param str on_duplicate: when ``call`` finds a queued job of its key: ``'keep'`` leaves it as it is, which is the
-            default; ``'replace'`` gives it the target, arguments, priority and date of the new call. A job that waits
-            for others or runs is never replaced.
-            No queued job is replaced by a call with ``after``: that is an error.
-        :param after: jobs, records of ``ir.async``, that must have ended well first: of this transaction, or saved
-        :param int chunk_size: one job for so many records of the target each, all of which are returned
+        :param str channel: the channel whose limits apply, see ``ir.async.channel``
+        :param str key: while a job of this key is waiting, created or processing, ``call`` returns it; keys of ``call`` are
+            global in the database, those of ``call_notify`` are per user
+        :param str key_until: ``'end'``, the default: the job has its key until it has ended; ``'start'``: until it begins, so
+            that a call meanwhile makes a second job
+        :param str on_duplicate: if ``call`` finds a queued job of its key, ``'keep'``, the default, leaves it as it is;
+            ``'replace'`` gives it the target, arguments, priority and date of the new call. A job that waits for others
+            or runs is never replaced. A call with ``after`` that would replace a queued job is an error.
+        :param after: jobs that must have ended well first: records of ``ir.async``, of this transaction or saved
+        :param int chunk_size: enqueue one job for each so many records of the target, and return them all
         :return: the model ``ir.async``
-        :raises TypeError: when an option is unknown, or its value is not what it takes
+        :raises TypeError: if an option is unknown, or does not accept its value
         """
         return self.with_context(**{OPTIONS: self._options().update(options)})
 
@@ -87,34 +86,34 @@ class IrAsync(models.Model):
 
     @api.private
     def call(self, target, /, *args, **kwargs):
-        """Have a worker process call ``target(*args, **kwargs)``, once this transaction is committed.
+        """Enqueue a call of ``target(*args, **kwargs)``, which a worker process runs once this transaction is committed.
 
-        The method runs in a new transaction with the recordset, user, superuser mode and context of ``target``,
-        which also decides whose job it is. If this transaction is rolled back, there is no job.
+        The method runs in a new transaction with the recordset, user, superuser mode and context of ``target``. The job
+        belongs to the user of ``target``. If this transaction is rolled back, there is no job.
 
-        ``call(target, args=[…], kwargs={…})`` works too, as it does for :class:`threading.Thread`, where ``target``
-        has no parameters of these names.
+        As for :class:`threading.Thread`, ``call(target, args=[…], kwargs={…})`` works too, unless ``target`` has parameters
+        of these names.
 
-        :param target: a method bound to a recordset, private or empty ones included
+        :param target: a method bound to a recordset; the method may be private, the recordset empty
         :param args: positional arguments: JSON types, recordsets, datetime, date, Decimal, bytes, tuples and sets
         :param kwargs: keyword arguments, of the same types
         :return: the job, a record of ``ir.async`` (not sudo); with the option ``chunk_size``, the jobs
-        :raises TypeError: when ``target`` is no such method, does not take these arguments, or one of them
-            cannot be stored; the message names it by its path, as in ``args[1]['when']``
-        :raises odoo.exceptions.UserError: when the records of ``target`` are not saved yet
+        :raises TypeError: if ``target`` is no such method or does not take these arguments, or if an argument
+            cannot be stored; the message names its path, as in ``args[1]['when']``
+        :raises odoo.exceptions.UserError: if the records of ``target`` are not saved yet
         """
         return self._enqueue(target, args, kwargs)
 
     @api.private
     def call_notify(self, description, target, /, *args, **kwargs):
-        """Do as :meth:`call` does, and notify the user of ``target`` of every change of the job's state.
+        """Do as :meth:`call`, and notify the user of ``target`` of every change of the job's state.
 
-        :param str description: what the user sees in the list of their jobs; falsy: they are notified, but see nothing
+        :param str description: the job's name in the list of the user; falsy: the job is not listed, but its changes are sent
         :param target: as for :meth:`call`
         :param args: as for :meth:`call`
         :param kwargs: as for :meth:`call`
         :return: the job, a record of ``ir.async`` (not sudo); with the option ``chunk_size``, the jobs
-        :raises TypeError: as :meth:`call`, and when ``description`` is not a text
+        :raises TypeError: as :meth:`call`, and if ``description`` is not a text
         :raises odoo.exceptions.UserError: as :meth:`call`
         """
         if callable(description):
@@ -136,15 +135,15 @@ class IrAsync(models.Model):
 
     @api.private
     def report_progress(self, done, total=None, message=None):
-        """Tell how far the running job is. The user sees it at once, although the transaction of the job is open.
+        """Report the progress of the running job. The user sees it at once, although the transaction of the job is open.
 
-        It costs next to nothing: what is shown is the last of what was reported, a few times a second.
+        Reports cost next to nothing: only the last one is shown, a few times a second.
         Outside of a job, nothing happens.
 
         :param float done: how much is done
-        :param float total: of how much, if that is known
-        :param str message: what it is about
-        :raises TypeError: when ``done`` or ``total`` is not a number
+        :param float total: how much there is to do, if known
+        :param str message: a text for the user, such as the current step
+        :raises TypeError: if ``done`` or ``total`` is not a number
         """
         for name, value in (('done', done), ('total', 0 if total is None else total)):
             if not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:  # nor NaN
@@ -155,7 +154,7 @@ class IrAsync(models.Model):
                 float(done), None if total is None else float(total), message and clean_text(str(message)))
 
     def _plain(self):
-        """Return this model as the caller may have it: neither in sudo, nor with options for the next call."""
+        """Return this model without sudo and without options, for the caller."""
         context = {key: value for key, value in self.env.context.items() if key != OPTIONS}
         return self.sudo(False).with_context(context)
 
@@ -165,7 +164,7 @@ class IrAsync(models.Model):
             raise UserError(self.env._(
                 "Save %(records)s first: what is not saved cannot be worked on in the background.", records=records))
         env = records.env
-        # The job comes to exist in the transaction of the target, whatever this one is.
+        # Enqueue the job in the transaction of the target, even if this model has another one.
         model = self if self.env.cr is env.cr else env[self._name].with_context(**{OPTIONS: self._options()})
         options = model._options()
         options.check_partners()
@@ -199,7 +198,7 @@ class IrAsync(models.Model):
 
 
 def _encode_context(context):
-    """Return the context as JSON text, without what only means something to this process, request or transaction."""
+    """Return the context as JSON text, without the entries that only this process, request or transaction understands."""
     context = {
         key: value for key, value in context.items()
         if key not in PROCESS_CONTEXT and not str(key).startswith(PROCESS_CONTEXT_PREFIXES)

@@ -1,15 +1,16 @@
+"""Channels: limits for groups of jobs."""
 from odoo import api, fields, models
 from odoo.exceptions import ValidationError
 from odoo.tools import ormcache
 
-EVERYTHING = '*'  # the channel that all jobs are in: pausing it pauses them all
+EVERYTHING = '*'  # the channel of all jobs; it can only be paused
 
 
 class IrAsyncChannel(models.Model):
-    """How many jobs of a kind may run at once, and how fast one after the other, over all workers of all servers.
+    """Limits of a group of jobs, over all workers of all servers: how many run at once, and how far apart they start.
 
-    The jobs of a channel ``name/anything`` have the limits of ``name``, but count for themselves.
-    A channel that has no record has no limits.
+    A channel ``name/anything`` has the limits of ``name``, but its jobs are counted separately.
+    A channel without a record has no limits.
     """
     _name = 'ir.async.channel'
     _description = "Background Job Channel"
@@ -51,7 +52,7 @@ class IrAsyncChannel(models.Model):
         return result
 
     def action_pause(self):
-        """Start no more jobs of these channels. What runs goes on."""
+        """Start no more jobs of these channels. Running jobs go on."""
         self.write({'paused': True})
 
     def action_resume(self):
@@ -72,10 +73,10 @@ class IrAsyncChannel(models.Model):
             lambda channel: channel.capacity or channel.interval or channel.paused).mapped('name'))
 
     def _apply(self):
-        """Have those who enqueue and the workers follow a change.
+        """Make calls and workers follow a change.
 
-        Whether a job is in a limited channel is noted in its row, so that the other jobs pay nothing for channels. The
-        rows of jobs that are queued already are left to the workers, which are about to write them, too.
+        The row of a job notes whether its channel is limited, so that other jobs pay nothing for channels. Workers correct
+        the rows of queued jobs: a second writer would only get in their way.
         """
         self.flush_model()
         self.env.registry.clear_cache()

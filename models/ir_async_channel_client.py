@@ -1,10 +1,10 @@
+"""Numbers and buttons of channels, for the views."""
 from odoo import api, fields, models
 
 from .ir_async_channel import EVERYTHING
 
 
 class IrAsyncChannel(models.Model):
-    """What the views need."""
     _inherit = 'ir.async.channel'
 
     running_count = fields.Integer("Running", compute='_compute_counts')
@@ -39,12 +39,12 @@ class IrAsyncChannel(models.Model):
 
     @api.model
     def action_pause_everything(self):
-        """Start no more jobs, of whatever channel. What runs goes on."""
+        """Start no more jobs of any channel. Running jobs go on."""
         self._pause_everything(True)
 
     @api.model
     def action_resume_everything(self):
-        """Start jobs again. Channels that are paused by themselves stay paused."""
+        """Start jobs again, except in channels that are paused themselves."""
         self._pause_everything(False)
 
     def _pause_everything(self, paused):

@@ -1,3 +1,4 @@
+"""Fields and methods for the web client: the list in the top bar, and the views."""
 import json
 
 from odoo import api, fields, models
@@ -6,12 +7,11 @@ from odoo.tools import SQL
 from ..tools.options import MAX_INT
 from .ir_async import BUS_PAYLOAD_MAX_SIZE, LIVE
 
-LISTED_MAX = 100  # jobs in the list of a user: the others are in the views
-ACTION_MAX_SIZE = 1024 * 1024  # characters of JSON; whatever is larger is data, no action
+LISTED_MAX = 100  # jobs in the list of a user; the views have the others
+ACTION_MAX_SIZE = 1024 * 1024  # characters of JSON; a larger result is data, not an action
 
 
 class IrAsync(models.Model):
-    """What the web client needs: the list in the top bar, and the views."""
     _inherit = 'ir.async'
 
     duration = fields.Float(
@@ -27,17 +27,17 @@ class IrAsync(models.Model):
 
     @api.depends('state', 'create_date', 'date_start', 'date_done')
     def _compute_duration(self):
-        # The dates are those of the database's clock.
+        # By the database's clock, like the dates.
         [[now]] = self.env.execute_query(SQL("SELECT clock_timestamp() AT TIME ZONE 'UTC'"))
         for job in self:
-            # A job that is tried again later is over for now. Nobody knows when: its last end is not kept.
+            # For a job that waits for its next attempt, the end of the last one is not known.
             end = now if job.state == 'processing' else job.date_done
             job.duration = job.date_start and end and max(0, (end - job.date_start).total_seconds())
             job.wait_duration = job.date_start and max(0, (job.date_start - job.create_date).total_seconds())
 
     @api.depends('state', 'attempts', 'payload')
     def _compute_error_message(self):
-        # Results may be large: only the payloads of those that can have an error are read.
+        # Results may be large, so read only payloads that can be errors.
         with_error = self.filtered(lambda job: job.state == 'failed' or (job.state in LIVE and job.attempts))
         payloads = dict(self.env.execute_query(SQL("SELECT id, payload FROM ir_async WHERE id IN %s", with_error._ids or (0,))))
         for job in self:
@@ -45,7 +45,7 @@ class IrAsync(models.Model):
             job.error_message = error.get('data', {}).get('message') or error.get('message')
 
     def _field_to_sql(self, alias, field_expr, query=None):
-        # They are not columns, but can be measured and sorted as if they were.
+        # Makes the durations usable in groups, totals and orders although they are not columns.
         if field_expr == 'duration':
             return SQL(
                 "extract(epoch FROM CASE WHEN %s = 'processing' THEN clock_timestamp() AT TIME ZONE 'UTC' ELSE %s END - %s)",
@@ -65,17 +65,17 @@ class IrAsync(models.Model):
     @api.model
     @api.readonly
     def get_user_jobs(self, job_ids=()):
-        """Return the jobs that the web client shows to the user, as the messages of the bus describe them.
+        """Return the jobs that the web client lists for the user, in the form of the bus messages.
 
-        Running jobs come first, then those with a result or an error, then queued ones, the latest of each first. The
-        running ones are always listed.
+        If there are too many, running jobs take precedence, then jobs with a result or an error, then queued ones, the
+        latest of each first. Running jobs are always included.
 
         :param list job_ids: more jobs of the user, which the client knows or waits for
-        :return: ``{id, name, state, revision, payload, …}`` of each, by id. All times are in seconds from now or
-            between two dates, so that the clock of the browser does not matter: ``elapsed`` is how long the job has
-            run, up to now or to the end, None while it is queued; ``ended_ago`` and ``scheduled_in`` are there for
-            jobs that ended or are dated. Large payloads are left out, as in the messages of the bus; then
-            ``result_type`` is the type of the action, or False. ``is_stuck``: a job that it waits for has failed.
+        :return: ``{id, name, state, revision, payload, …}`` of each job, in the order of their ids. Times are durations in
+            seconds, so that the browser's clock does not matter. ``elapsed``: how long the job has run, up to now or to its
+            end; None while it is queued. ``ended_ago``, ``scheduled_in``: only for jobs that have ended or are dated. Large
+            payloads are left out, as in bus messages; then ``result_type`` is the type of the action, or False.
+            ``is_stuck``: a job that it waits for has failed.
         :rtype: list[dict]
         """
         self.browse().check_access('read')
@@ -121,7 +121,7 @@ class IrAsync(models.Model):
           ORDER BY id
             """,
             uid=self.env.uid, limit=LISTED_MAX, max_size=BUS_PAYLOAD_MAX_SIZE,
-            job_ids=[id_ for id_ in map(int, job_ids or ()) if 0 < id_ <= MAX_INT]))  # the others do not exist
+            job_ids=[id_ for id_ in map(int, job_ids or ()) if 0 < id_ <= MAX_INT]))  # no job has another id
         for row in rows:
             row['name'] = row['name'] or False
             for key in ('ended_ago', 'scheduled_in', 'is_stuck'):
@@ -138,7 +138,7 @@ class IrAsync(models.Model):
         return rows
 
     def _read_result_type(self):
-        """Return the type of the action that a large result is, or False."""
+        """Return the type of a large result if it is an action, or False."""
         [[payload]] = self.env.execute_query(SQL("SELECT payload::text FROM ir_async WHERE id = %s", self.id))
         result = json.loads(payload).get('result')
         return isinstance(result, dict) and isinstance(result.get('type'), str) and result['type']

@@ -1,4 +1,4 @@
-"""Have the commit of a transaction insert its jobs, in its last moment."""
+"""The commit of a transaction inserts its jobs, in its last moment."""
 from odoo import models
 
 from ..tools.pending import PENDING, Pending
@@ -8,14 +8,14 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     def _pending(self):
-        """Return the pending work of this transaction. Its commit, and each flush before, will do it."""
+        """Return the pending work of this transaction, which its commit and each flush before carry out."""
         cr = self.env.cr
         pending = vars(cr).get(PENDING)
         if not pending:
             pending = vars(cr)[PENDING] = Pending()
             self._wrap_commit(pending)
         if PENDING not in cr.precommit.data:
-            # A flush shows the jobs to whoever looks by SQL, and forgets its hooks.
+            # After a flush, plain SQL must find the jobs. Each flush drops the hooks that it has run.
             cr.precommit.data[PENDING] = True
             cr.precommit.add(self.sudo(False)._on_flush)
         return pending
@@ -34,9 +34,9 @@ class IrAsync(models.Model):
         self._signal_changes()
 
     def _wrap_commit(self, pending):
-        """Have the commit of this transaction insert the pending rows in its last moment, and signal changed caches.
+        """Make the commit of this transaction insert the pending rows and signal changed caches, in its last moment.
 
-        A hook does the same at each flush, where Odoo's `retrying` catches errors. The flush forgets its hooks.
+        A hook does the same at each flush, where Odoo's ``retrying`` catches errors. But a flush drops its hooks.
         """
         cr = self.env.cr
         model, commit = self.sudo(False), cr.commit

@@ -1,4 +1,4 @@
-"""The jobs that a call waits for: check that each is saved or of this transaction, and insert the dependencies."""
+"""The jobs that a call waits for: checked to be saved or of this transaction, then inserted as dependencies."""
 from psycopg2 import errors
 
 from odoo import models
@@ -8,23 +8,23 @@ from odoo.tools import SQL
 from ..tools.options import MAX_INT
 from .ir_async_savepoint import IDS_LOCK_CLASS, LAST_ID
 
-# The state of a parent that another transaction has enqueued, as this transaction knows it.
-SEEN = 'seen'
-LATE = 'late'  # saved since this transaction began, and no row for it
+# States of a parent that another transaction has enqueued, from the view of this one.
+SEEN = 'seen'  # its row is in the snapshot
+LATE = 'late'  # committed since this transaction began, so not in its snapshot
 GONE = 'gone'  # deleted
-PARENT_PROBE = '100ms'  # how long to wait for a transaction that has inserted the parent and is not over
+PARENT_PROBE = '100ms'  # how long to wait for an open transaction that has inserted the parent
 
 
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     def _find_parents(self, pending, ids):
-        """Check the jobs that a call waits for. To a worker, a dependency that is missing is met.
+        """Check the jobs that a call waits for. A missing one must be an error: workers take a missing dependency for a met one.
 
-        :param Pending pending: what the transaction does; its marks are up to date
+        :param Pending pending: the pending work of the transaction, with current marks
         :param ids: the ids of the jobs
-        :return: the ids of those that this transaction sees, and of those that were saved since it began
-        :raises odoo.exceptions.UserError: when one of them is not saved yet, was rolled back, or never existed
+        :return: the ids that this transaction sees, and those committed since it began
+        :raises odoo.exceptions.UserError: if one of them is not saved yet, was rolled back, or never existed
         """
         ids = dict.fromkeys(ids)
         calls = {id_: pending.calls[id_] for id_ in ids if id_ in pending.calls}
@@ -49,7 +49,7 @@ class IrAsync(models.Model):
             "SELECT id FROM unnest(%s) AS parent (id) WHERE NOT EXISTS (SELECT FROM ir_async WHERE id = parent.id)", ids))]
         late = []
         if unseen:
-            # The ids of an open transaction are larger than the one that it has locked. Some have no rows yet.
+            # An open transaction has locked the last id before its own. The rows of its larger ids may not be inserted yet.
             [[last_id, open_id]] = self.env.execute_query(SQL(
                 """
                 SELECT %s, (
@@ -68,11 +68,11 @@ class IrAsync(models.Model):
         return dict.fromkeys(ids, SEEN) | dict.fromkeys(unseen, GONE) | dict.fromkeys(late, LATE)
 
     def _probe_parents(self, ids):
-        """Return those of the ids that have rows although this transaction does not see them.
+        """Return the ids of rows that exist although this transaction does not see them.
 
-        To find out, it inserts another row of the same id: PostgreSQL answers whatever the snapshot is.
+        The probe inserts a row of the same id: unique violations do not depend on the snapshot.
 
-        :raises odoo.exceptions.UserError: when another transaction has inserted such a row, and is not over
+        :raises odoo.exceptions.UserError: if an open transaction has inserted such a row
         """
         try:
             with self.env.cr.savepoint(flush=False) as savepoint:
@@ -108,7 +108,7 @@ class IrAsync(models.Model):
     def _insert_dependencies(self, calls):
         dependencies = [(job_id, parent_id) for call in calls for job_id in call.ids for parent_id in call.parent_ids]
         if dependencies:
-            # The call has checked the parents: one that is gone was deleted by this very transaction.
+            # The call has checked the parents. If one is missing now, this transaction has deleted it.
             self.env.cr.execute(
                 "INSERT INTO ir_async_after_rel (job_id, after_id)"
                 " SELECT job_id, after_id FROM unnest(%s, %s) AS rel (job_id, after_id)"
@@ -116,6 +116,6 @@ class IrAsync(models.Model):
                 [list(ids) for ids in zip(*dependencies)])
         for call in calls:
             if call.late_parent_ids:
-                # A foreign key accepts only rows of the snapshot: a worker inserts these dependencies.
+                # The foreign key refuses parents outside the snapshot, so a worker inserts these dependencies.
                 self.env.cr.execute(SQL(
                     "UPDATE ir_async SET late_parent_ids = %s WHERE id = ANY(%s)", call.late_parent_ids, list(call.ids)))

@@ -1,4 +1,4 @@
-"""Files that jobs make for users who wait for them: exports and reports."""
+"""Exports and reports that jobs make for waiting users."""
 import hashlib
 import json
 import logging
@@ -15,7 +15,7 @@ from ..engine.claim import IS_PAUSED
 _logger = logging.getLogger(__name__)
 
 KINDS = ('export', 'report')
-SHORT_PRIORITY = 5  # what is made in a moment does not wait for what takes minutes
+SHORT_PRIORITY = 5  # files that take a moment do not wait for files that take minutes
 
 
 class IrAsync(models.Model):
@@ -23,7 +23,7 @@ class IrAsync(models.Model):
 
     @api.model
     def _get_download_settings(self):
-        """Return which kinds of files jobs make, if they can.
+        """Return which kinds of files jobs make, according to the settings.
 
         :rtype: dict[str, bool]
         """
@@ -33,19 +33,19 @@ class IrAsync(models.Model):
 
     @api.model
     def _can_download(self, kind, is_short=lambda: True):
-        """Return whether a job is the way to make a file now.
+        """Return whether a job should make a file now.
 
-        It is when the setting says so and a live worker serves the channel. A short file does not wait in the queue:
-        it is made in the foreground when no worker is free. A long one waits.
+        True if the setting says so and a live worker serves the channel. But a short file does not wait in the queue: if no
+        worker is free, it is made in the foreground. A long file waits.
 
         :param str kind: ``export`` or ``report``, which is also the channel
-        :param is_short: function that returns whether the file is made in a moment, or nobody knows how long it takes
+        :param is_short: function that returns whether the file takes a moment, or an unknown time
         :rtype: bool
         """
         return (
             self.env.user._is_internal()
             and self._get_download_settings()[kind]
-            and not module.current_test  # jobs do not run by themselves then
+            and not module.current_test  # no worker runs jobs during tests
             and not self._why_unserved(kind)
             and (self._is_worker_free(kind) or not is_short())
         )
@@ -76,32 +76,32 @@ class IrAsync(models.Model):
               FROM candidate
          LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
             """, channel=channel, origin=self._origin_sql(), serving=self._serving()))
-        workers = max(workers, 1)  # the channel is served, whether we see by whom or not
+        workers = max(workers, 1)  # the channel is served, even if the worker is not visible here
         has_slot = delay == 0 and not (capacity and running + queued >= capacity) and not (interval and queued)
         return has_slot and busy < workers
 
     @api.model
     def _check_download(self):
-        """Check that the user may have files made in the background.
+        """Check that the user may make files in the background.
 
-        :raises odoo.exceptions.AccessError: when they are a portal or public user
+        :raises odoo.exceptions.AccessError: if they are a portal or public user
         """
         if not self.env.user._is_internal():
             raise AccessError(self.env._("Only internal users can export and print in the background."))
 
     @api.model
     def _call_download(self, kind, description, target, *args, is_short=False, identity=None):
-        """Have a job make a file, and return what ``asyncRpc`` in the web client takes.
+        """Enqueue a job that makes a file, and return the answer that ``asyncRpc`` in the web client expects.
 
-        While a job of the same user for the same file is queued, there is no second one. Once it has begun, it may have
-        read what has been changed since.
+        While a job of the same user for the same file is queued, there is no second one. A job that has begun does not
+        count: it may have read data that was changed since.
 
         :param str kind: ``export`` or ``report``
-        :param str description: what users see in their list
+        :param str description: the job's name in the list of the user
         :param target: the method that makes the file
         :param args: its arguments
-        :param bool is_short: whether the file is made in a moment
-        :param identity: what distinguishes the file, beside the user and the context; JSON
+        :param bool is_short: whether the file takes a moment
+        :param identity: JSON that, with the user and the context, identifies the file
         :rtype: dict
         """
         context = {name: value for name, value in target.__self__.env.context.items() if name != 'async_job_id'}
@@ -119,10 +119,10 @@ class IrAsync(models.Model):
 
     @api.model
     def _log_extension(self, extension, what):
-        """Log, once, that an addon keeps a kind of download in the foreground.
+        """Log that an addon keeps a kind of download in the foreground, once per process.
 
-        :param str | None extension: what :func:`find_extension` returned
-        :param str what: what is downloaded
+        :param str | None extension: the result of :func:`find_extension`
+        :param str what: the kind of download, for the log
         :return: the extension
         :rtype: str | None
         """
@@ -135,14 +135,14 @@ class IrAsync(models.Model):
     def _download(self, name, content, mimetype):
         """Return the result of a job that makes a file: an action that downloads it.
 
-        The file is the user's, nobody else can read it. It is deleted together with the job.
+        Only the user can read the file. It is deleted with the job.
 
-        :param str name: the file's name, as the user gets it
-        :param bytes content: what is in it
-        :param str mimetype: what it is
+        :param str name: the name of the downloaded file
+        :param bytes content: its content
+        :param str mimetype: its type
         :rtype: dict
         """
-        # sudo - ir.attachment: users may not write on jobs, nor attach anything to them
+        # sudo - ir.attachment: users may neither write jobs nor attach anything to them
         attachment = self.env['ir.attachment'].sudo().with_context(clean_context(self.env.context)).create({
             'name': name,
             'raw': content,

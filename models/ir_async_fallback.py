@@ -1,4 +1,4 @@
-"""Where there are no workers of ours, as on Odoo.sh, jobs run on the cron workers."""
+"""The fallback without workers, as on Odoo.sh: jobs run on the cron workers."""
 import logging
 from datetime import timedelta
 
@@ -9,37 +9,37 @@ from odoo.tools import SQL
 
 _logger = logging.getLogger(__name__)
 
-RETRY_DELAY = 5  # seconds before it is tried again when PostgreSQL cut a connection
-RUN_TIME = 30  # seconds for which one run of the cron begins new jobs
+RETRY_DELAY = 5  # seconds until the next try, after PostgreSQL has cut a connection
+RUN_TIME = 30  # seconds during which one run of the scheduled action begins new jobs
 
 
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     def _run_jobs(self):
-        """Run what is queued and served by no worker, on a cron worker."""
-        # Not at the top: the model is loaded where no worker will ever be.
+        """Run the queued jobs that no worker serves, on this cron worker."""
+        # Imported here: the model is also loaded by processes that never run jobs.
         from ..service.inline import run_for  # noqa: PLC0415
         if not self._has_unserved():
             return
         dbname = self.env.cr.dbname
-        # The cron's transaction is not to be open while jobs run. With progress, since Odoo takes a cron that its process did not
-        # survive three times for one that always takes too long, and does not run it: but it is the job that ends the process.
+        # End the transaction of the scheduled action, which must not stay open while jobs run. Report progress as well: when a
+        # process dies three times in an action without progress, Odoo stops running the action. But here a job kills the process.
         self.env['ir.cron']._commit_progress(1)
         try:
             delay = run_for(dbname, RUN_TIME)
-        except psycopg2.Error as exc:  # no failure of the scheduled action: five of these would switch it off
+        except psycopg2.Error as exc:  # not raised: after five failures Odoo would switch the scheduled action off
             _logger.info("Jobs of %s run again in %s s: %s", dbname, RETRY_DELAY, exc)
             delay = RETRY_DELAY
         if delay is not None:
             self._trigger_fallback(delay)
 
     def _trigger_fallback(self, delay=0):
-        """Have the cron workers run what is queued, once this transaction is committed."""
-        # sudo - ir.cron: whoever enqueues a job may have it run
+        """Make the cron workers run the queued jobs, once this transaction is committed."""
+        # sudo - ir.cron: any user who enqueues a job may trigger its run
         cron = self.sudo().env.ref('ir_async.ir_cron_run_jobs', raise_if_not_found=False)
         if cron and not cron.active and self.sudo().env['ir.config_parameter'].get_param('database.is_neutralized'):
-            # To neutralize a copy switches off all scheduled actions. The jobs that production had are cancelled there.
+            # Neutralization has switched off all scheduled actions, and cancelled the jobs of production. New jobs may run.
             self.env.cr.execute(SQL("UPDATE ir_cron SET active = true WHERE id = %s", cron.id))
             cron.invalidate_recordset(['active'])
         if cron:

@@ -1,4 +1,4 @@
-"""Whether the queue of a database is well, and if not, why."""
+"""The health of a database's queue, with the reasons if it is bad."""
 from odoo import api, models
 from odoo.tools import SQL
 
@@ -6,9 +6,9 @@ from .ir_async import LIVE
 from .ir_async_channel import EVERYTHING
 from .ir_async_statistics import CHANNELS_MAX, index_conditions
 
-HEADS_MAX = 1000  # channels and priorities that are looked at for the oldest job
+HEADS_MAX = 1000  # channels and priorities among which the oldest job is looked for
 OVERDUE_SECONDS = 300  # by default
-ID_LIMIT = 0.9  # share of its sequence
+ID_LIMIT = 0.9  # share of a sequence
 
 
 class IrAsync(models.Model):
@@ -16,11 +16,11 @@ class IrAsync(models.Model):
 
     @api.model
     def _health(self):
-        """Return whether the queue of this database is well, and if not, why.
+        """Return the health of this database's queue, with the reasons if it is bad.
 
         :return: ``status``: ``'ok'`` or ``'unhealthy'``; ``reasons``: a list of ``{code, message}``, whose codes are
             ``no_worker``, ``overdue``, ``paused``, ``upgrading``, ``ids`` and ``copied``; ``workers``: how many are alive;
-            ``oldest_due_seconds``: for how long the oldest job is due that could start
+            ``oldest_due_seconds``: for how long the oldest job that could start has been due
         :rtype: dict
         """
         with self._cheaply():
@@ -57,9 +57,10 @@ class IrAsync(models.Model):
             {name: (capacity or 0, interval or 0) for name, capacity, interval, _paused in rows})
 
     def _due_heads(self):
-        """Return the jobs that come first: one of each priority, channel with limits, and date that has passed.
+        """Return the first due job of each priority, of each limited channel and priority, and all dated jobs that are due.
 
-        The oldest one is among them. An index leads from one to the next, however many there are behind each.
+        The oldest due job is among them. The query jumps in an index from one to the next, so the number of jobs behind each
+        does not matter.
         """
         columns = SQL("channel, priority, id, create_date AS since")
         here = SQL("origin = %s AND", self._origin_sql())
@@ -96,7 +97,7 @@ class IrAsync(models.Model):
             """, columns=columns, here=here, ready=ready, limit=HEADS_MAX))
 
     def _oldest_startable(self, heads, paused, limits):
-        """Return how long the oldest due job that could start now has waited for a worker, in seconds, and its channel."""
+        """Return for how many seconds the oldest job that could start has waited for a worker, and its channel."""
         running = dict(self.env.execute_query(SQL(
             "SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")))
         moved = self._moved_since({
@@ -107,7 +108,7 @@ class IrAsync(models.Model):
             capacity, interval = limits.get(root, (0, 0))
             is_full = capacity and running.get(head['channel'], 0) >= capacity
             if not (root in paused or EVERYTHING in paused or is_full):
-                # In a channel with limits, a job cannot start before the one ahead of it made room.
+                # In a channel with limits, a job could not start before the one ahead of it had made room.
                 age = max(0.0, min(head['age'], moved.get(head['channel'], head['age']) - interval))
                 oldest = max(oldest, (age, head['channel']), key=lambda item: item[0])
         return oldest
@@ -155,7 +156,7 @@ class IrAsync(models.Model):
             return OVERDUE_SECONDS
 
     def _used_ids(self):
-        """Return the share of its ids that each table has used up: of jobs, reports of progress, requests to stop."""
+        """Return how much of its sequence of ids each table has used up: jobs, progress, stop requests."""
         return {table: float(used) for table, used in self.env.execute_query(SQL(
             """
             SELECT owner.relname, coalesce(pg_sequence_last_value(sequence.seqrelid), 0) / CASE
@@ -170,7 +171,7 @@ class IrAsync(models.Model):
 
     def _has_copied(self):
         """Return whether queued jobs came with a copy of a database."""
-        # Each is a range of an index, however many jobs there are.
+        # Each condition is a range of an index, so the number of jobs does not matter.
         conditions = [SQL("state = %s%s", state, condition) for state in LIVE for condition in index_conditions(state)]
         others = [SQL("%s %s", SQL(operator), self._origin_sql()) for operator in ('<', '>')] + [SQL("IS NULL")]
         [[has_copied]] = self.env.execute_query(SQL("SELECT %s", SQL(" OR ").join(

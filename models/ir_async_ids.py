@@ -1,4 +1,4 @@
-"""The ids of a call's jobs: taken when somebody looks at the record that the call returned, or at the insertion."""
+"""The ids of a call's jobs: taken when code first reads the returned record, or at the insertion."""
 import itertools
 
 from odoo import models
@@ -11,7 +11,7 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     def _of_call(self, call):
-        """Return the jobs of a call; their ids are those that it will have."""
+        """Return the jobs of a call, whose ids may not be taken yet."""
         if call.ids is not None:
             return self.browse(call.ids)
         jobs = object.__new__(type(self))
@@ -19,10 +19,10 @@ class IrAsync(models.Model):
         return jobs
 
     def __getattr__(self, name):
-        # Called when an attribute is missing: `_ids`, of a call whose ids were not looked at yet.
+        # Python calls this for a missing attribute, such as `_ids` of a call whose ids are not taken yet.
         if name == '_ids' and isinstance(call := self._prefetch_ids, PendingCall):
             if call.ids is None and self.env.cr._closed:
-                call.ids = ()  # the transaction was rolled back before anybody looked: there is no job
+                call.ids = ()  # rolled back before the ids were taken: there is no job
             if call.ids is None:
                 self._reserve_ids(self._pending(), [call])
             self._ids = self._prefetch_ids = call.ids
@@ -30,7 +30,7 @@ class IrAsync(models.Model):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")  # noqa: EM102, TRY003
 
     def _reserve_ids(self, pending, calls):
-        """Take as many ids of the sequence as there are jobs without one, in the order of their calls."""
+        """Take ids from the sequence for all open calls without ids, in the order of the calls."""
         calls = [item for item in pending.open if isinstance(item, PendingCall) and item.ids is None] or calls
         is_current = pending.is_current(self.env.cr)
         ids = iter([id_ for id_, in self.env.execute_query(SQL(

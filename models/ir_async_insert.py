@@ -1,4 +1,4 @@
-"""Insert the rows of a transaction's jobs: all together at its commit, or as soon as somebody looks for them."""
+"""The bulk insert of a transaction's jobs: at its commit, or earlier when code looks for them."""
 import contextlib
 import functools
 import io
@@ -11,7 +11,7 @@ from ..tools.pending import COLUMNS, PENDING, Insertion, PendingCall, PendingKey
 from .ir_async_savepoint import MARKS, add_mark, insertion_mark
 from .ir_async_signal import SIGNALED
 
-COPY_MIN = 50  # rows from which on COPY is faster: it takes two round trips, but half of the work
+COPY_MIN = 50  # from so many rows on, COPY is faster: it takes two round trips, but half of the work
 COPY_ESCAPES = str.maketrans({'\\': r'\\', '\t': r'\t', '\n': r'\n', '\r': r'\r'})
 
 
@@ -19,11 +19,11 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     def _add_call(self, values, chunks, options):
-        """Add the jobs of one call to what the transaction inserts.
+        """Add the jobs of one call to the pending work of the transaction.
 
         :param dict values: the columns that all jobs of the call have in common
         :param list chunks: the record ids of each job, JSON
-        :param Options options: those of the call
+        :param Options options: the options of the call
         :return: the jobs, or the live job of the same key
         """
         pending = self._pending()
@@ -45,7 +45,7 @@ class IrAsync(models.Model):
 
     @ormcache()
     def _is_referenced(self):
-        """Return whether another table may refer to a job: then its row must be there at once."""
+        """Return whether other models have references to jobs. If so, rows must be inserted at once."""
         return any(
             field.store and field.comodel_name == self._name
             and not field.model_name.startswith(self._name)
@@ -55,9 +55,9 @@ class IrAsync(models.Model):
         )
 
     def _insert_pending(self, is_flush=False):
-        """Insert the pending rows, and again those that were rolled back though their calls were not.
+        """Insert the pending rows. Insert rows again that were rolled back while their calls were not.
 
-        :param bool is_flush: whether to do all that a commit needs, since it may come next
+        :param bool is_flush: whether the commit may come next, so that all its work must be done
         """
         cr = self.env.cr
         pending = vars(cr).get(PENDING)
@@ -76,7 +76,7 @@ class IrAsync(models.Model):
                 return
             self._check_marks(pending, marks := set(marks.split(',')))
             if pending.reopen(marks):
-                cr.postcommit.data.pop(SIGNALED, None)  # that was rolled back, too
+                cr.postcommit.data.pop(SIGNALED, None)  # the signals were rolled back, too
             if pending.is_due(is_flush):
                 if not is_due:
                     self.env.execute_query(SQL("SELECT %s", add_mark(mark)))
@@ -88,7 +88,7 @@ class IrAsync(models.Model):
             pending.query = cr.query
 
     def _insert(self, pending, is_flush, mark, marks, lock_timeout):
-        # In the order of their calls, including those that are inserted again.
+        # Sort in the order of the calls: some are inserted again.
         items = sorted(pending.open, key=lambda item: int(item.mark))
         insertion = Insertion(mark, items)
         calls = [item for item in items if isinstance(item, PendingCall)]
@@ -97,10 +97,10 @@ class IrAsync(models.Model):
         keyed = [call for call in calls if call.values['key']]
         relied = pending.relied[:] if is_flush else []
         held = {item.job_id: item for item in (*relied, *items) if isinstance(item, PendingKey)}
-        # This may fail and the transaction go on: either all of it is there then or nothing.
+        # A savepoint makes this all or nothing: keys can fail, and the transaction may go on.
         with self.env.cr.savepoint(flush=False) if keyed or held else contextlib.nullcontext():
             self._insert_rows([row for call in calls if not call.values['key'] for row in call.rows()])
-            # As late as possible: others wait for whoever inserts a key, and no worker begins a job that is locked.
+            # As late as possible: other transactions wait for the one that inserts a key, and workers pass over locked jobs.
             if keyed:
                 self._insert_keyed(keyed, lock_timeout)
             self._insert_dependencies(calls)
@@ -114,7 +114,7 @@ class IrAsync(models.Model):
         if is_flush:
             pending.relied, pending.notices = [], []
         if held:
-            self._wake_workers(is_certain=False)  # they passed over rows that were locked
+            self._wake_workers(is_certain=False)  # they passed over the locked rows
         if notices:
             self._announce(notices)
         self._merge_marks(pending, marks)
@@ -122,7 +122,7 @@ class IrAsync(models.Model):
     def _insert_rows(self, rows):
         columns = ', '.join(COLUMNS)
         if len(rows) >= COPY_MIN:
-            # Jobs that are enqueued together often differ in nothing but their ids, or in little more.
+            # Jobs enqueued together often differ in little more than their ids, so their texts are cached.
             text = functools.lru_cache(typed=True)(_copy_text)
             rest = functools.lru_cache(lambda values: '\t'.join(map(text, values)))
             lines = '\n'.join(f'{row[0]}\t{row[1]}\t{rest(row[2:])}' for row in rows)
@@ -130,7 +130,7 @@ class IrAsync(models.Model):
         elif rows:
             self.env.cr.execute_values(f'INSERT INTO ir_async ({columns}) VALUES %s', rows)
 
-    # Whoever looks finds the pending rows as well.
+    # Readers find the pending rows as well.
 
     def _search(self, *args, **kwargs):
         self._insert_pending()

@@ -1,4 +1,4 @@
-"""Jobs with keys: find the live job of a key, insert a new one or replace a queued one, and keep others away from it."""
+"""Unique keys: find the live job of a key, insert a new one, replace or hold a queued one."""
 from datetime import timedelta
 
 from psycopg2 import errors
@@ -12,22 +12,22 @@ from ..tools.pending import COLUMNS, PendingChange, PendingKey, key_identity
 from .ir_async import KEY_OWNER, TAKES_KEY
 from .ir_async_savepoint import MARKS
 
-# The call as a whole. Arguments of one call must not meet the method, the records or the rights of another one.
+# A call is replaced as a whole: its arguments must not meet the method, records or rights of another call.
 REPLACED = (
     'res_ids', 'name', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context', 'parent_id', 'stack',
     'priority', 'date_scheduled',
 )
-KEY_WAIT = '3s'  # how long to wait for a transaction that is about to enqueue a job of the same key
-KEY_PROBE = '100ms'  # how long to wait for each key to find out which one that transaction holds
+KEY_WAIT = '3s'  # how long to wait for an open transaction that holds a key
+KEY_PROBE = '100ms'  # how long to wait for each key, to find out which one that transaction holds
 
 
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     def _find_keyed(self, pending, values, chunks, options):
-        """Return the live job that has the key of a call, committed or of this transaction; None if there is none.
+        """Return the live job with the key of a call, committed or of this transaction; None if there is none.
 
-        It is looked for in the snapshot. A lock would keep workers from beginning the job.
+        The search is in the snapshot and takes no lock, which would keep workers from beginning the job.
         """
         identity = key_identity(values)
         calls = pending.keyed.get(identity, ())
@@ -41,7 +41,7 @@ class IrAsync(models.Model):
              LEFT JOIN ir_async ON key = %s AND %s = %s AND %s AND origin = %s
                 """, MARKS, identity[0], KEY_OWNER, identity[1], TAKES_KEY, self._origin_sql()))
             marks = set(marks.split(','))
-            # The others are in the database, or rolled back with a savepoint: then an earlier one may count again.
+            # The last call that counts and has no row yet. A savepoint may have taken back later ones.
             own = next((call for call in reversed(calls) if call.is_called(marks) and not call.is_done(marks)), None)
         if not job_id and not own:
             return None
@@ -61,7 +61,7 @@ class IrAsync(models.Model):
                 own.values.update(replaced)
                 own.chunks = [chunks[0]]
             else:
-                pending.is_inserting = True  # it need not be there to be invalidated
+                pending.is_inserting = True  # invalidation does not need the row, so nothing is inserted
                 job.invalidate_recordset(flush=False)
                 pending.is_inserting = False
                 pending.open.append(PendingKey(pending.mark, job.id, claims, replaced))
@@ -73,10 +73,10 @@ class IrAsync(models.Model):
     def _insert_keyed(self, calls, lock_timeout):
         """Insert the rows of jobs that have keys.
 
-        :raises KeyTaken: when another transaction has enqueued a job of one of the keys meanwhile
-        :raises odoo.exceptions.UserError: when another transaction is about to do so, and does not end
+        :raises KeyTaken: if another transaction has enqueued a job with one of the keys meanwhile
+        :raises odoo.exceptions.UserError: if another transaction is about to do so and does not end in time
         """
-        calls = sorted(calls, key=lambda call: key_identity(call.values))  # always in the same order: no two wait for each other
+        calls = sorted(calls, key=lambda call: key_identity(call.values))  # one order for all: no two wait for each other
         try:
             self._insert_free_keys(calls, KEY_WAIT)
         except errors.LockNotAvailable:
@@ -99,13 +99,13 @@ class IrAsync(models.Model):
             SQL(', ').join(SQL("%s", row) for call in calls for row in call.rows()), KEY_OWNER, TAKES_KEY,
         ), [call.values['key'] for call in calls], wait, savepoint)}
         if taken := [call.values['key'] for call in calls if call.ids[0] not in inserted]:
-            raise KeyTaken(*taken)  # at READ COMMITTED, the other transaction's job is not an error but a conflict
+            raise KeyTaken(*taken)  # at READ COMMITTED, a conflict raises no error: its row is left out
 
     def _execute_keyed(self, statement, names, wait=KEY_WAIT, savepoint='ir_async_key'):
-        """Execute a statement that may have to wait for another transaction, and leave its savepoint to the caller.
+        """Execute a statement that may have to wait for another transaction. Leave its savepoint to the caller.
 
         :return: the rows
-        :raises KeyTaken: with these names, when the other transaction was committed
+        :raises KeyTaken: with these names, if the other transaction was committed
         """
         try:
             self.env.cr.execute(SQL(
@@ -121,12 +121,12 @@ class IrAsync(models.Model):
     def _hold_keyed(self, pending, held, lock_timeout):
         """Change queued jobs, or keep them from beginning, until this transaction is committed.
 
-        Workers pass over locked rows: this is the last thing before the commit.
+        This comes last before the commit, as workers pass over locked rows.
 
-        :param Pending pending: what the transaction does
-        :param dict[int, PendingKey] held: what to do, by the ids of the jobs
-        :raises KeyTaken: when one of them has begun meanwhile
-        :raises odoo.exceptions.UserError: when another transaction is about to change one of them, and does not end
+        :param Pending pending: the pending work of the transaction
+        :param dict[int, PendingKey] held: the changes or holds, by the ids of the jobs
+        :raises KeyTaken: if one of them has begun meanwhile
+        :raises odoo.exceptions.UserError: if another transaction is about to change one of them and does not end in time
         """
         changed_ids = {item.job_id for item in (*pending.notices, *pending.items()) if isinstance(item, PendingChange)}
         for job_id, item in sorted(held.items()):
@@ -146,7 +146,7 @@ class IrAsync(models.Model):
             except errors.LockNotAvailable:
                 self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
                 raise self._key_busy(job.sudo().key) from None
-            # A job that this transaction has changed itself, to whatever state, does not begin before its commit.
+            # If this transaction has changed the job itself, the row is locked already: the job cannot begin before the commit.
             if not rows and (item.values is not None or job_id not in changed_ids):
                 raise KeyTaken(f"job {job_id}")
             self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s; RELEASE SAVEPOINT ir_async_key", lock_timeout))

@@ -1,4 +1,4 @@
-"""The figures of the queue in the text format of Prometheus."""
+"""The metrics of the queue, in the text format of Prometheus."""
 from odoo import api, models
 
 from .ir_async_channel import EVERYTHING
@@ -12,7 +12,7 @@ class IrAsync(models.Model):
 
     @api.model
     def _metrics(self):
-        """Return the figures of the queue of this database in the text format of Prometheus.
+        """Return the metrics of this database's queue, in the text format of Prometheus.
 
         :rtype: str
         """

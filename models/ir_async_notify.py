@@ -1,4 +1,4 @@
-"""Wake the workers after the commit, and notify users of their new and changed jobs."""
+"""Notifications with the commit: wake the workers, and send users their new and changed jobs."""
 from odoo import models
 from odoo.modules import module
 from odoo.tools import SQL
@@ -6,14 +6,14 @@ from odoo.tools import SQL
 from ..engine.notifier import notifier
 from ..tools.pending import PendingChange, PendingNotice
 
-WOKEN = 'ir_async.notified'  # key in the data of the postcommit hooks: whether there is certainly something for the workers
+WOKEN = 'ir_async.notified'  # key in the data of the postcommit hooks: whether the workers certainly have something to do
 
 
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     def _announce(self, notices):
-        """Have workers or cron workers run the jobs once they are committed, and notify the users of new and changed jobs."""
+        """Wake workers or cron workers once the jobs are committed. Notify users of their new and changed jobs."""
         calls = [notice.call for notice in notices if isinstance(notice, PendingNotice)]
         if calls:
             self._wake_workers(is_certain=False)
@@ -25,7 +25,7 @@ class IrAsync(models.Model):
         self._announce_changes(notices)
 
     def _announce_changes(self, notices):
-        """Do the same for jobs that were changed, as they are now: a change may have been rolled back with a savepoint."""
+        """Do the same for changed jobs. Read their current rows, as a savepoint may have taken a change back."""
         changes = [notice for notice in notices if isinstance(notice, PendingChange)]
         if not changes:
             return
@@ -46,29 +46,29 @@ class IrAsync(models.Model):
     def _wake_workers(self, is_certain=True):
         """Wake the workers after the commit, once.
 
-        :param bool is_certain: whether there is something for them, or only if no savepoint is rolled back
+        :param bool is_certain: whether they have something to do even if savepoints are rolled back
         """
-        self._pending()  # for the signals: jobs must not begin with old values
+        self._pending()  # its commit also sends signals: jobs must not begin with old cached values
         data = self.env.cr.postcommit.data
         if WOKEN not in data:
             self.env.cr.postcommit.add(self._notify_workers)
         data[WOKEN] = is_certain or data.get(WOKEN, False)
 
     def _wake_nobody(self, pending):
-        """Do not wake the workers when all the jobs for them were rolled back."""
+        """Do not wake the workers if all their jobs were rolled back."""
         data = self.env.cr.postcommit.data
         if data.get(WOKEN) is False and not pending.items():
             data[WOKEN] = None
 
     def _ensure_served(self, channels):
-        """Have the cron workers run jobs of channels that no live worker serves, in this transaction."""
+        """Trigger the cron workers, with this transaction, if no live worker serves one of the channels."""
         if not module.current_test and any(
                 self._why_unserved(channel) == 'no_worker' for channel in channels):
             self._trigger_fallback()
 
     def _notify_workers(self):
         """Wake the workers now."""
-        # Another hook may enqueue more, and commit, or change cached values.
+        # Another postcommit hook may have committed more jobs and woken the workers. It may also have changed cached values.
         if self.env.cr.postcommit.data.pop(WOKEN, None) is None:
             return
         if self.env.registry.ready:

@@ -1,4 +1,4 @@
-"""Jobs that came with a copy of another database: they do not run, unless a manager adopts them."""
+"""Jobs that came with a copy of another database. They run only once a manager adopts them."""
 import logging
 
 import psycopg2.errors
@@ -46,7 +46,7 @@ class IrAsync(models.Model):
 
     @api.model
     def _origin_sql(self):
-        """Return the expression of the identity of this database. It is evaluated by the transaction that uses it.
+        """Return the SQL expression of this database's identity, evaluated by the transaction that uses it.
 
         :rtype: SQL
         """
@@ -57,17 +57,17 @@ class IrAsync(models.Model):
         return origin_expression(self.env.cr)
 
     def adopt(self):
-        """Have these jobs, which came with a copy of another database, run in this one. The others stay as they are.
+        """Let jobs that came with a copy of another database run in this one. Other jobs stay as they are.
 
         :return: True
-        :raises odoo.exceptions.AccessError: when the user is no manager of jobs
-        :raises odoo.exceptions.UserError: when a job of the same key is queued or running here; none is changed then
+        :raises odoo.exceptions.AccessError: if the user is no manager of jobs
+        :raises odoo.exceptions.UserError: if a job of the same key is queued or running here; then none is changed
         """
         if not (self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')):
             raise AccessError(self.env._("Only managers of jobs can have jobs of another database run in this one."))
         jobs = self._lock().filtered('is_elsewhere')
         here = self._origin_sql()
-        running = jobs.filtered(lambda job: job.state == 'processing')  # there, when the copy was made
+        running = jobs.filtered(lambda job: job.state == 'processing')  # in the original, when the copy was made
         try:
             with self.env.cr.savepoint():
                 running._update(wakes=True, origin=here, state='created', session=None)
@@ -77,6 +77,6 @@ class IrAsync(models.Model):
                 "There is already a queued or running job of the same key: %(detail)s",
                 detail=exc.diag.message_detail)) from None
         if jobs:
-            self._pending()  # the flush of the savepoint has forgotten its hook
+            self._pending()  # the savepoint's flush has dropped the precommit hook: add it again
             _logger.info("User %s has %s jobs of another database run in this one: %s", self.env.uid, len(jobs), jobs.ids)
         return True

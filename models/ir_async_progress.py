@@ -1,8 +1,9 @@
+"""Progress of running jobs."""
 from odoo import fields, models
 
 
 class IrAsyncProgress(models.Model):
-    """How far a job is. Not in the job's row: nobody may write that one while the job runs, or its end would fail."""
+    """The progress of a job. It has a row of its own: if others wrote the job's row while the job runs, its end would fail."""
     _name = 'ir.async.progress'
     _description = "Background Job Progress"
     _log_access = False

@@ -1,4 +1,4 @@
-"""Delete jobs that ended long ago, with their files."""
+"""Retention: jobs that ended long ago are deleted, with their files."""
 from odoo import api, models
 from odoo.tools import SQL
 from odoo.tools.constants import GC_UNLINK_LIMIT
@@ -33,9 +33,9 @@ class IrAsync(models.Model):
                 job=SQL.identifier(alias), live=LIVE, days=days)
 
         self._insert_pending()
-        # A job stays as long as one that waits for it, directly or through others, or that it has enqueued and that did
-        # not end. So a chain that was cancelled goes as a whole. The last ones go first: what is left is still a chain.
-        # One that ended well stays as well, until its children have ended: they may read its result.
+        # A job stays while a job that waits for it stays, directly or through others, so a cancelled chain goes as a whole.
+        # Its last jobs go first: if the limit cuts it, the rest is still a chain. A job also stays until its children have
+        # ended, as they may read its result, and until the jobs that it has enqueued have ended.
         jobs = self.sudo().browse(job_id for job_id, in self.env.execute_query(SQL(
             """
             WITH RECURSIVE kept AS (
@@ -71,7 +71,7 @@ class IrAsync(models.Model):
         """Delete jobs and the files that belong to them."""
         for ids in split_every(self.env.cr.IN_MAX, self._ids):
             self.env['ir.attachment'].sudo().search([('res_model', '=', self._name), ('res_id', 'in', ids)]).unlink()
-            # There is no foreign key: the row of a running job belongs to its worker.
+            # There is no foreign key to do this. Running jobs are left out, as their rows belong to their workers.
             self.env.cr.execute(SQL(
                 """
                 UPDATE ir_async

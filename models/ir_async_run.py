@@ -1,4 +1,4 @@
-"""Run a job's method and decide how it ended: called by the worker, and by the tests' run_jobs()."""
+"""The run of a job's method and the decision on its outcome, for workers and for run_jobs() of tests."""
 from __future__ import annotations
 
 import json
@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3
 FIRST_RETRY_DELAY, LAST_RETRY_DELAY = 10, 3600  # seconds
-CHAIN_DEPTH = 20  # jobs that enqueued each other, to explain a failure
+CHAIN_DEPTH = 20  # length of a chain of jobs that enqueued each other, in an error
 
 
 class IrAsync(models.Model):
@@ -33,7 +33,7 @@ class IrAsync(models.Model):
         """Call the method of a job, in its own environment.
 
         :param Execution execution: the job
-        :return: how it ended
+        :return: the outcome
         :rtype: Outcome
         """
         job = execution.job
@@ -47,7 +47,7 @@ class IrAsync(models.Model):
         records = env[job.res_model].browse(json.loads(job.res_ids))
         execution.dbname = env.cr.dbname
         token = Execution.current.set(execution)
-        # Odoo recomputes and flushes with the user of the transaction: not root's, as long as the method runs.
+        # Odoo recomputes and flushes as the user of the transaction. While the method runs, this is the job's user, not root.
         root_env, env.transaction.default_env = env.transaction.default_env, env
         try:
             result = getattr(records, job.method)(*decode(job.args, env), **decode(job.kwargs, env))
@@ -59,12 +59,12 @@ class IrAsync(models.Model):
         return Outcome('done' if payload is None else 'succeeded', payload)
 
     def _finish(self, job, outcome, starts=1):
-        """Write how a job ended, in the current transaction, and notify its user once that is committed.
+        """Write the outcome of a job in the current transaction, and notify its user with the commit.
 
         :param Job job: the job
-        :param Outcome outcome: how it ended
-        :param int starts: how often its method was begun since it was claimed
-        :raises ClaimLost: when the job is not this worker's any more
+        :param Outcome outcome: the outcome
+        :param int starts: how often its method was begun since the claim
+        :raises ClaimLost: if the claim does not hold any more
         """
         revision = self.env.cr.finish(job, outcome, starts)
         if job.stop:
@@ -87,15 +87,15 @@ class IrAsync(models.Model):
                     record._on_failed()
             except Exception as exc:
                 if kind_of(exc) is not Kind.METHOD:
-                    raise  # a lost race, for example: all of this is tried again
+                    raise  # such as a lost race: the end of the job is tried again
                 _logger.exception("_on_failed() of job %s", job.id)
 
     def _outcome_of_error(self, job, exc, debug=None):
-        """Decide what becomes of a job whose method raised: it failed, or is tried again.
+        """Decide the outcome of a job whose method raised: it has failed, or is tried again.
 
         :param Job job: the job
-        :param BaseException exc: what it raised
-        :param str debug: where it was raised, if the exception does not know
+        :param BaseException exc: the exception
+        :param str debug: the traceback, if the exception has none
         :rtype: Outcome
         """
         payload = self._encode_error(job, exc, debug)
@@ -107,10 +107,10 @@ class IrAsync(models.Model):
         return Outcome('failed', payload)
 
     def _on_failed(self):
-        """Hook: called in sudo when a job has ended ``failed``, in the transaction that says so."""
+        """Hook: called in sudo when a job ends ``failed``, in the transaction that writes it."""
 
     def _encode_error(self, job, exc, debug=None):
-        """Return the payload of a job that ended with an exception, shaped as the error of an RPC.
+        """Return the payload for a job that ended with an exception, in the form of an RPC error.
 
         :rtype: str
         """
@@ -125,7 +125,7 @@ class IrAsync(models.Model):
         return clean_text(text)
 
     def _format_chain(self):
-        """Return who enqueued the job, from which job, and so on: the outermost first."""
+        """Return the users and jobs that enqueued this job, with their stacks, the outermost first."""
         chain, job = [], self
         while job.exists() and len(chain) < CHAIN_DEPTH:
             who = f"job {job.parent_id.id}" if job.parent_id else job.user_id.login
@@ -136,7 +136,7 @@ class IrAsync(models.Model):
         return ''.join(reversed(chain))
 
     def _save_progress(self, job, progress):
-        """Write and tell how far a job is, in a transaction that is not the job's."""
+        """Write and publish the progress of a job, in another transaction than the job's."""
         done, total, message = progress
         self.env.cr.execute(SQL(
             """
@@ -149,7 +149,7 @@ class IrAsync(models.Model):
 
 
 def _retry_delay(job):
-    """Return how many seconds to wait before the next attempt."""
+    """Return the seconds until the next attempt."""
     delay = json.loads(job.retry_delay or 'null')
     if isinstance(delay, list):
         return delay[min(job.attempts, len(delay) - 1)]

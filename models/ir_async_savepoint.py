@@ -1,4 +1,4 @@
-"""Marks of calls and insertions: PostgreSQL takes them back with the savepoint that is rolled back."""
+"""Marks of calls and insertions, which PostgreSQL takes back when it rolls a savepoint back."""
 import itertools
 import time
 
@@ -10,12 +10,12 @@ from odoo.tools import SQL
 
 from ..tools.pending import Insertion, PendingCall
 
-# A LOCAL setting is rolled back with a savepoint, whoever made the savepoint and however. So a mark that is still there
-# proves that the calls and insertions made with it still count.
+# The rollback of a savepoint takes back LOCAL settings, no matter which code made the savepoint. So a mark that is still
+# there proves that its calls and insertions count.
 MARKS = SQL("coalesce(current_setting('ir_async.marks', true), '')")
-MAX_MARKS = 200  # from which on rows are inserted before the end: the list of marks is sent with each new one
-MARK_LOCK_CLASS = int.from_bytes(b'iram', 'big')  # of the advisory lock that goes with the first mark
-# Of the advisory lock on the last id of the sequence before the first mark: the ids of this transaction are larger.
+MAX_MARKS = 200  # each new mark sends the whole list: from so many on, rows are inserted before the commit
+MARK_LOCK_CLASS = int.from_bytes(b'iram', 'big')  # of the advisory lock taken with the first mark
+# Of the advisory lock on the last id before the first mark. It shows others that this transaction's ids are larger.
 IDS_LOCK_CLASS = int.from_bytes(b'irai', 'big')
 LAST_ID = SQL("last_value - (NOT is_called)::int")  # of the sequence
 _marks = itertools.count(1)
@@ -25,10 +25,10 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     def _mark(self, pending, count):
-        """Make sure that the mark of the next call goes if the call is rolled back.
+        """Give the next call a mark that is taken back if the call is rolled back.
 
-        :param int count: how many jobs the call has
-        :return: their ids, if the database was asked anyway; else None
+        :param int count: the number of jobs of the call
+        :return: the ids of the jobs, if a statement was needed; else None
         """
         cr = self.env.cr
         if pending.mark and pending.is_current(cr) and cr._cnx.get_transaction_status() == TRANSACTION_STATUS_INTRANS:
@@ -37,7 +37,7 @@ class IrAsync(models.Model):
             self._insert_pending()
         mark = str(next(_marks))
         is_locked = not pending.first
-        # The locks come before the ids.
+        # Lock before taking ids: others conclude from the lock which ids are this transaction's.
         [[marks, began, now, origin, last_id, _locked, ids]] = self.env.execute_query(SQL(
             """
             SELECT %s, now(), clock_timestamp() AT TIME ZONE 'UTC', %s, %s, %s,
@@ -58,9 +58,9 @@ class IrAsync(models.Model):
         return tuple(ids)
 
     def _merge_marks(self, pending, marks):
-        """Have one mark stand for all insertions, when there are too many marks.
+        """Replace the marks of all insertions by one, if there are too many marks.
 
-        The rollback of a savepoint brings the others back.
+        The rollback of a savepoint brings the replaced marks back.
         """
         if len(marks) <= MAX_MARKS:
             return
@@ -71,9 +71,9 @@ class IrAsync(models.Model):
         pending.mark = None
 
     def _check_marks(self, pending, marks):
-        """Refuse to lose jobs whose marks are gone for another reason than the rollback of a savepoint.
+        """Raise if marks have gone for another reason than the rollback of a savepoint: their jobs would be lost.
 
-        :raises odoo.exceptions.UserError: when the lock of a mark is there and the mark is not
+        :raises odoo.exceptions.UserError: if the lock of the first mark is held but the mark is gone
         """
         if pending.first and pending.first not in marks and self.env.execute_query(SQL(
             """
@@ -83,9 +83,9 @@ class IrAsync(models.Model):
             raise UserError(self.env._("RESET ALL in a transaction that has enqueued jobs would lose them. Reset single settings."))
 
     def _leave_transaction(self, pending):
-        """Begin anew, since the transaction was ended below the cursor.
+        """Begin anew after the transaction was ended below the cursor.
 
-        :raises odoo.exceptions.UserError: when jobs were lost
+        :raises odoo.exceptions.UserError: if jobs were lost
         """
         job_ids = {id_ for item in pending.items() if isinstance(item, PendingCall) for id_ in item.ids}
         [[count]] = self.env.execute_query(SQL("SELECT count(*) FROM ir_async WHERE id = ANY(%s)", list(job_ids)))
@@ -103,7 +103,7 @@ def insertion_mark():
 
 
 def add_mark(mark):
-    """Return the SQL that sets a mark, and gives all that are there."""
+    """Return SQL that adds a mark, and evaluates to all marks."""
     return SQL("set_config('ir_async.marks', %s || %s, true)", MARKS, f'{mark},')
 
 

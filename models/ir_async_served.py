@@ -1,4 +1,4 @@
-"""Who will run a job: the one question that exports, reports, the fallback, health and the interface ask."""
+"""Which workers serve a channel: the one question of exports, reports, the fallback, health and the interface."""
 from odoo import api, models
 from odoo.tools import SQL
 
@@ -23,7 +23,7 @@ class IrAsync(models.Model):
 
     @api.model
     def _serving(self):
-        """Return the query of the live worker processes that serve this database: ``id``, ``process_key``, ``channels``.
+        """Return a query for the live workers that serve this database: ``id``, ``process_key``, ``channels``.
 
         :rtype: SQL
         """
@@ -31,11 +31,11 @@ class IrAsync(models.Model):
 
     @api.model
     def _why_unserved(self, channel='default'):
-        """Return why no live worker would start a job of a channel of this database now.
+        """Return why no live worker would start a job of a channel now.
 
         :param str channel: the channel, as in ``with_options``
-        :return: ``'upgrading'`` while modules are being installed or upgraded, ``'paused'`` when the channel or everything
-            is paused, ``'no_worker'`` when no live worker serves this database and this channel; None when one does
+        :return: ``'upgrading'`` while modules are being installed or upgraded, ``'paused'`` if the channel or everything is
+            paused, ``'no_worker'`` if no live worker serves the channel in this database; None if one would start it
         :rtype: str | None
         """
         [[is_upgrading, is_paused, is_served]] = self.env.execute_query(SQL(

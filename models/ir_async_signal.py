@@ -1,4 +1,4 @@
-"""Signal changed caches and registries within the transaction, so that its jobs do not begin with old values."""
+"""Signals of changed caches and registries, sent within the transaction so that its jobs see the new values."""
 from odoo import models
 from odoo.tools import SQL
 
@@ -9,9 +9,9 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     def _signal_changes(self):
-        """Signal the caches that other processes have to reload, in this transaction.
+        """Signal, in this transaction, the caches that other processes have to reload.
 
-        Odoo signals after the commit. A worker may have begun a job by then, with old values.
+        Odoo signals after the commit. By then, a worker may have begun a job with old values.
         """
         registry = self.env.registry
         if not registry.ready or registry.registry_invalidated:
@@ -29,7 +29,7 @@ class IrAsync(models.Model):
         data[SIGNALED] += names
 
     def _count_signals(self):
-        """Count the signals as seen by this process, so that it does not reload its caches."""
+        """Count the signals as seen by this process: its own caches are up to date."""
         registry = self.env.registry
         for name in self.env.cr.postcommit.data.pop(SIGNALED, ()):
             if name == 'registry':

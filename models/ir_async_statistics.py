@@ -1,4 +1,4 @@
-"""Numbers and durations of jobs: exact where an index helps, else from a sample. They stay cheap on millions of rows."""
+"""Numbers and durations of jobs: exact where an index helps, else from a sample, so cheap with millions of rows."""
 import contextlib
 from collections import defaultdict
 
@@ -9,8 +9,8 @@ from odoo.tools import SQL
 
 from .ir_async import ENDED, LIVE
 
-SAMPLE_PAGES = 4096  # pages of the table, 8 KiB each, up to which all rows are read
-COUNT_MAX = 20_000  # jobs of a state that are counted one by one in a larger table
+SAMPLE_PAGES = 4096  # pages of 8 KiB: a larger table is sampled
+COUNT_MAX = 20_000  # from so many jobs of a state on, the number in a larger table is an estimate
 CHANNELS_MAX = 200  # series of a metric
 STATEMENT_TIMEOUT = '5s'
 STATES = (*LIVE, *ENDED)
@@ -20,19 +20,19 @@ QUANTILES = (0.5, 0.95, 0.99)
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    # Few of all that ended are in it: jobs that were called for their effects are `done`.
+    # Leaves out `done`, the state of most ended jobs.
     _ended_idx = models.Index("(state, channel) WHERE state IN ('succeeded', 'failed', 'cancelled')")
 
     @contextlib.contextmanager
     def _cheaply(self):
-        """Bound the cost of a look at the queue."""
+        """Limit the time of statements that look at the queue."""
         self._insert_pending()
         with self._local_settings(statement_timeout=STATEMENT_TIMEOUT, lock_timeout=STATEMENT_TIMEOUT):
             yield
 
     @contextlib.contextmanager
     def _local_settings(self, **settings):
-        """Change settings of the transaction for a while. After an error of PostgreSQL, the rollback restores them."""
+        """Change settings of the transaction temporarily. After an error of PostgreSQL, the rollback restores them."""
         before = {name: self.env.execute_query(SQL("SELECT current_setting(%s)", name))[0][0] for name in settings}
         self._set_local(settings)
         try:
@@ -47,7 +47,7 @@ class IrAsync(models.Model):
 
     @api.model
     def _count_jobs(self):
-        """Return how many jobs there are. In a large table, numbers that no index gives quickly are estimates from a sample.
+        """Return the numbers of jobs. In a large table, numbers that no index gives quickly are estimates from a sample.
 
         A channel ``name/anything`` counts as ``name``.
 
@@ -63,7 +63,7 @@ class IrAsync(models.Model):
         is_estimated = False
         if share < 100:
             is_estimated = 'done' in counts
-            # All but those that are done are in partial indexes. The planner might think that the table is read faster.
+            # All other states have partial indexes. The planner might wrongly prefer to read the whole table.
             with self._local_settings(enable_seqscan='off'):
                 for state in STATES:
                     if state == 'done':
@@ -76,7 +76,7 @@ class IrAsync(models.Model):
         return {(state, channel): count for state in counts for channel, count in counts[state].items()}, is_estimated
 
     def _count_exactly(self, state):
-        """Return the numbers of jobs in a state by channel, unless there are ``COUNT_MAX`` of them or more."""
+        """Return the numbers of jobs in a state, by channel. A sum of ``COUNT_MAX`` or more means that there may be more."""
         return dict(self.env.execute_query(SQL(
             "SELECT split_part(channel, '/', 1), count(*) FROM (%s) AS job GROUP BY 1",
             SQL(" UNION ALL ").join(
@@ -84,12 +84,12 @@ class IrAsync(models.Model):
                 for condition in index_conditions(state)))))
 
     def _sample_share(self):
-        """Return the percentage of the table that is read where no index helps."""
+        """Return the percentage of the table to read where no index helps."""
         [[pages]] = self.env.execute_query(SQL("SELECT pg_relation_size('ir_async') / current_setting('block_size')::int"))
         return min(100, SAMPLE_PAGES * 100 / max(pages, 1))
 
     def _durations(self):
-        """Return the channel, number, and quantiles of the duration of the jobs that ended in the last hour."""
+        """Return, for the jobs that ended in the last hour, the number and the quantiles of the duration by channel."""
         share = self._sample_share()
         rows = self.env.execute_query(SQL(
             """
@@ -109,7 +109,7 @@ def _sampled(share):
 
 
 def index_conditions(state):
-    """Return conditions on the jobs in a state, each of which leaves the planner one index of the queue."""
+    """Return conditions that divide the jobs in a state, so that each part has one index."""
     if state == 'created':
         return (
             SQL(" AND date_scheduled IS NULL AND NOT limited"), SQL(" AND date_scheduled IS NULL AND limited"),

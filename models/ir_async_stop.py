@@ -1,11 +1,12 @@
+"""Stop requests for running jobs."""
 from odoo import fields, models
 
 
 class IrAsyncStop(models.Model):
-    """Why a running job is to be stopped, until it is. Also not in the job's row, for the same reason.
+    """The request to stop a running job, with the reason. Like progress, it has a row of its own.
 
-    It is written before anything is done about it: if the worker dies of being stopped, whoever finds the job
-    learns from it how the job ends.
+    It is written before the worker acts: if the worker dies while it stops the job, the next worker learns from the
+    request how the job ends.
     """
     _name = 'ir.async.stop'
     _description = "Background Job to Stop"

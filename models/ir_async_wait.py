@@ -1,4 +1,4 @@
-"""Why a queued job waits, and how a manager lets it go on."""
+"""The reasons why queued jobs wait, and the button that runs a job anyway."""
 import logging
 from collections import defaultdict
 
@@ -10,7 +10,7 @@ from .ir_async_channel import EVERYTHING
 
 _logger = logging.getLogger(__name__)
 
-PARENTS_MAX = 10  # jobs that are shown as what another one waits for
+PARENTS_MAX = 10  # unmet parents shown for a job
 
 
 class IrAsync(models.Model):
@@ -44,7 +44,7 @@ class IrAsync(models.Model):
             job.worker_id = job.state == 'processing' and job.session in workers._ids and job.session
 
     def _unmet_parents(self):
-        """Return the states of the jobs that each of these waits for, and those of the jobs that the user may see."""
+        """Return, for each job, the states of its unmet parents, and the parents that the user may read."""
         self.env['ir.async']._insert_pending()
         states, ids = defaultdict(list), defaultdict(list)
         for job_id, parent_id, state in self.env.execute_query(SQL(
@@ -116,11 +116,11 @@ class IrAsync(models.Model):
         return False
 
     def run_anyway(self):
-        """Start these waiting jobs although the jobs they wait for have not ended well. Managers only.
+        """Start waiting jobs although their parents have not ended well. Only managers may do this.
 
         :return: True
-        :raises odoo.exceptions.AccessError: when the user is no manager
-        :raises odoo.exceptions.UserError: when one of them does not wait for other jobs; none is changed then
+        :raises odoo.exceptions.AccessError: if the user is no manager
+        :raises odoo.exceptions.UserError: if one of them does not wait for other jobs; then none is changed
         """
         if not (self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')):
             raise AccessError(self.env._("Only a manager of background jobs can let a job run before the jobs it waits for."))
@@ -137,7 +137,7 @@ class IrAsync(models.Model):
 
 
 class _Queue:
-    """What holds jobs back, read once for many of them."""
+    """The limits and the load of the queue, read once for many jobs."""
 
     def __init__(self, env):
         self.env = env

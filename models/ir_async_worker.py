@@ -1,12 +1,13 @@
+"""The table of workers."""
 from odoo import fields, models
 from odoo.tools import SQL
 
 
 class IrAsyncWorker(models.Model):
-    """The workers that serve this database: one row a session, written by the workers themselves.
+    """The workers that serve this database: one row per session, written by the workers themselves.
 
-    A session is alive while its key is locked in this database, a process while its key is locked on ``postgres``. The row
-    of a session that was closed stays as long as its process lives: it says who serves this database. See
+    A session is alive while its key is locked in this database, and a process while its key is locked on ``postgres``. The
+    row of a closed session stays while its process lives, as the process still serves this database. See
     :mod:`~odoo.addons.ir_async.engine.serving`.
     """
     _name = 'ir.async.worker'
@@ -21,14 +22,14 @@ class IrAsyncWorker(models.Model):
     database = fields.Char(
         readonly=True, help="The database that it found, its name, and the versions of the worker. It counts while they are the same.")
     running_job_id = fields.Integer(readonly=True, aggregator=None, help="The job that a cron worker runs")
-    # Noted with the job: should the process have ended, and its server not, then the job is charged with a death.
+    # Noted with the job. If the process has ended but its server has not, the job is charged with a death.
     process_start = fields.Float(readonly=True, aggregator=None)
     server_pid = fields.Integer("Server Process", readonly=True, aggregator=None)
     server_start = fields.Float(readonly=True, aggregator=None)
     closed = fields.Boolean(readonly=True, help="It keeps no connection while there is nothing to do")
 
     def init(self):
-        # Only what differs: each ALTER waits for the workers, and holds them up until the upgrade has ended.
+        # Alter only what differs: ALTER waits for the workers, then holds them up until the upgrade has ended.
         cr = self.env.cr
         sequence = SQL.identifier(f'{self._table}_id_seq')
         cr.execute(SQL(
@@ -40,9 +41,9 @@ class IrAsyncWorker(models.Model):
         table_persistence, sequence_persistence, is_cycle = cr.fetchone()
         if table_persistence != 'u':
             cr.execute(SQL("ALTER TABLE %s SET UNLOGGED", SQL.identifier(self._table)))
-        # The key of a session is that of an advisory lock, 32 bits: it starts over, where no row is left.
+        # The id is also the key of an advisory lock, 32 bits. So the sequence starts over at its end, where rows are long gone.
         if not is_cycle:
             cr.execute(SQL("ALTER SEQUENCE %s AS integer CYCLE", sequence))
         if cr._cnx.server_version >= 150000 and (table_persistence, sequence_persistence) != ('u', 'p'):
-            # There it follows the table. But after a crash, new sessions must not have the keys of the old ones.
+            # From PostgreSQL 15 on, the sequence follows the table. But new sessions must not get old keys after a crash.
             cr.execute(SQL("ALTER SEQUENCE %s SET LOGGED", sequence))

@@ -1,3 +1,4 @@
+"""Fields and buttons of workers, for the views."""
 from odoo import api, fields, models
 from odoo.fields import Domain
 from odoo.tools import SQL
@@ -6,7 +7,6 @@ from ..engine.connection import LIVE_SESSIONS
 
 
 class IrAsyncWorker(models.Model):
-    """What the views need."""
     _inherit = 'ir.async.worker'
 
     is_alive = fields.Boolean(compute='_compute_is_alive', search='_search_is_alive')
@@ -37,7 +37,7 @@ class IrAsyncWorker(models.Model):
         return Domain('id', 'in', self._alive_ids()) if True in value else Domain('id', 'not in', self._alive_ids())
 
     def _compute_current_job_id(self):
-        # the first one: the others were claimed with it and wait for it to end
+        # the running job is the first of its batch; the others are prefetched
         jobs = self.env['ir.async'].search(
             [('session', 'in', self.ids), ('state', '=', 'processing')], order='priority DESC, id DESC')
         job_by_session = {job.session: job for job in jobs}
@@ -49,7 +49,7 @@ class IrAsyncWorker(models.Model):
     def action_open_job(self):
         """Open the job that the worker runs.
 
-        :return: the action; None when it has ended meanwhile
+        :return: the action; None if the job has ended meanwhile
         :rtype: dict | None
         """
         self.ensure_one()

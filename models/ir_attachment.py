@@ -1,3 +1,4 @@
+"""Files of jobs, kept out of the text index of attachments."""
 from odoo import api, models
 
 
@@ -12,7 +13,7 @@ class IrAttachment(models.Model):
 
     @api.model
     def _index(self, bin_data, file_type, checksum=None):
-        # Nobody searches for the file of a job. Of text, as in a CSV file, a copy would be put into the database.
+        # Nobody searches in the files of jobs. The index would copy their text, such as a whole CSV file, into the database.
         if self.env.context.get('ir_async_no_index'):
             return None
         return super()._index(bin_data, file_type, checksum=checksum)

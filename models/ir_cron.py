@@ -1,3 +1,4 @@
+"""Scheduled actions: lost races for the keys of jobs, and failed notifications, fail none of them."""
 import logging
 
 import psycopg2
@@ -14,16 +15,16 @@ class IrCron(models.Model):
     _inherit = 'ir.cron'
 
     def _notifydb(self):
-        """Notify the cron workers. They look each minute anyway, and whoever has committed is done."""
+        """Notify the cron workers. An error is only logged: the caller has committed, and they look each minute anyway."""
         try:
             super()._notifydb()
         except psycopg2.OperationalError as exc:
             _logger.warning("The cron workers could not be notified: %s", exc)
 
     def _callback(self, cron_name, server_action_id):
-        """Run the action again when it lost the race for the key of a job before it committed anything.
+        """Run the action again if it loses the race for the key of a job before it has committed anything.
 
-        Requests and jobs are run again by Odoo's ``retrying``, which scheduled actions do not have.
+        Odoo's ``retrying`` does this for requests, and workers for jobs, but nothing does it for scheduled actions.
         """
         for tries_left in reversed(range(MAX_TRIES_ON_CONCURRENCY_FAILURE)):
             commits = []

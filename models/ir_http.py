@@ -1,3 +1,4 @@
+"""The jobs and settings that the web client gets with the page."""
 from odoo import api, models
 
 

@@ -1,3 +1,4 @@
+"""Settings of background jobs, and their state at a glance."""
 from odoo import api, fields, models
 
 
@@ -29,7 +30,7 @@ class ResConfigSettings(models.TransientModel):
 
     @api.depends('async_export', 'async_report')
     def _compute_async_foreground_note(self):
-        # Addons make some files in their own way, in place of Odoo's: a job would make others.
+        # Some addons replace Odoo's way to make files. A job would make other files than these addons do.
         partners, reports = self.env['res.partner'], self.env['ir.actions.report']
         for settings in self:
             extensions = {

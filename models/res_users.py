@@ -1,3 +1,4 @@
+"""Deletion of users: their jobs go with them."""
 from odoo import api, models
 
 
@@ -6,8 +7,8 @@ class ResUsers(models.Model):
 
     @api.ondelete(at_uninstall=True)
     def _unlink_async_jobs(self):
-        # The database deletes the rows (ondelete cascade), but not their files.
+        # ON DELETE CASCADE deletes the rows, but not the files.
         jobs = self.env['ir.async'].sudo().search([('user_id', 'in', self.ids)])
         if jobs:
             jobs._delete()
-            jobs._wake_workers()  # jobs of other users may have waited for them
+            jobs._wake_workers()  # jobs of other users may wait for the deleted ones

@@ -1,4 +1,4 @@
-"""What tests of code that enqueues jobs need; the tests of this addon are made of it, too."""
+"""The test case for code that enqueues jobs, which the tests of this addon use as well."""
 import contextlib
 import inspect
 import threading
@@ -19,7 +19,7 @@ from odoo.addons.ir_async.tools.target import check_target
 
 
 class AsyncCase(TransactionCase):
-    """A test case whose jobs run when it says so. ::
+    """A test case that runs its jobs when the test says so. ::
 
         class TestExport(AsyncCase):
             def test_export(self):
@@ -28,7 +28,7 @@ class AsyncCase(TransactionCase):
                 [job] = self.run_jobs()
                 self.assertEqual(job.state, 'succeeded')
 
-    It goes with other test cases, too: ``class TestExport(AsyncCase, HttpCase)``.
+    It combines with other test cases: ``class TestExport(AsyncCase, HttpCase)``.
     """
 
     @classmethod
@@ -38,20 +38,19 @@ class AsyncCase(TransactionCase):
         [cls._last_foreign_job_id] = cls.cr.fetchone()
 
     def run_jobs(self):
-        """Run the jobs that the test enqueued, those that they enqueue, those that wait for them, and so on.
+        """Run the jobs that the test enqueued, the jobs that these enqueue, the jobs that wait for them, and so on.
 
-        They run in the transaction of the test, in the order in which a worker would take them, with the code of
-        the worker. Time flies: delayed jobs run as well, after the others, and failed ones are tried again as
-        often as they may be. Only a job that raises ``RetryJob`` is put aside until the next call. The limits of
-        channels do not matter, as one job runs after the other.
+        They run in the transaction of the test, by the code of the worker and in its order. No date is waited for: delayed
+        jobs run after the others, and failed attempts are repeated at once, up to ``max_attempts``. A job that raises
+        ``RetryJob`` runs again with the next call. Limits of channels have no effect, as jobs run one by one.
 
-        A failure is logged as it would be by a worker: expect it with ``assertLogs``, or use
+        A failure is logged, as by a worker: expect it with ``assertLogs``, or use
         ``mute_logger('odoo.addons.ir_async.service.runner')``.
 
         :return: the jobs that ran, in this order, in sudo
         """
         ids, aside = [], {0}
-        self.env.cr.flush()  # as the commit would
+        self.env.cr.flush()  # as a commit does
         self.env['ir.async']._insert_pending()
         with self._in_place_of_worker() as session:
             while job := session.claim_next(self._last_foreign_job_id, aside):
@@ -68,12 +67,12 @@ class AsyncCase(TransactionCase):
             stack.enter_context(patch.dict(vars(threading.current_thread())))
             if not self._registry_patched:
                 stack.enter_context(self.enter_registry_test_mode())
-            # a WebsocketCase allows the cursors of its requests only
+            # A WebsocketCase allows cursors in its requests only.
             stack.enter_context(patch.object(self, 'assertCanOpenTestCursor'))
             yield _TestSession(self.env.cr)
 
     def queued_jobs(self):
-        """Return the jobs that the test enqueued and that did not run yet.
+        """Return the jobs that the test enqueued and that have not run.
 
         :return: records of ``ir.async``, in sudo
         """
@@ -84,16 +83,16 @@ class AsyncCase(TransactionCase):
     def assertEnqueued(self, target, /, *args, **kwargs):
         """Check that a call of ``target(*args, **kwargs)`` is in the queue.
 
-        What is by position there may be by keyword here, and the other way round, and defaults may be left out.
+        An argument may be positional in one call and by keyword in the other. Defaults may be left out.
 
         :param target: a method bound to a recordset
-        :return: the jobs that call it, in sudo
+        :return: the jobs with this call, in sudo
         """
         return self._assertAmong(self.queued_jobs(), target, args, kwargs)
 
     @contextlib.contextmanager
     def assertEnqueues(self, target, /, *args, **kwargs):
-        """Check that the block enqueues one call of ``target(*args, **kwargs)``; it may enqueue others, too.
+        """Check that the block enqueues exactly one call of ``target(*args, **kwargs)``, among any others.
 
         :param target: a method bound to a recordset
         """
@@ -152,7 +151,7 @@ class _TestSession(Session):
         return self.cr.fetchall() if self.cr.description else self.cr.rowcount
 
     def claim_next(self, after_id, aside):
-        """Return the next job that is later than a given one, and not among others; None if there is none."""
+        """Claim and return the next queued job with an id above ``after_id`` and not in ``aside``; None if there is none."""
         self.unblock()
         self._dependencies.cancel()
         publish(self)
@@ -185,7 +184,7 @@ class _TestRunner(Runner):
 
 
 class _CursorOfJob:
-    """What a cursor of the test takes to be that of a job.
+    """The methods that make a cursor of the test the cursor of a job.
 
     :param odoo.sql_db.BaseCursor cr: the cursor
     """
