@@ -1,4 +1,4 @@
--- what was queued in production does not run in a copy of it
+-- Jobs that were queued in production do not run in a copy of it.
 UPDATE ir_async
    SET state = 'cancelled',
        session = NULL,
@@ -6,7 +6,7 @@ UPDATE ir_async
        revision = revision + 1
  WHERE state IN ('waiting', 'created', 'processing');
 
--- what is queued here later runs also where there are no workers
+-- Jobs that are queued here later run even without workers.
 UPDATE ir_cron
    SET active = true
  WHERE id IN (SELECT res_id FROM ir_model_data WHERE module = 'ir_async' AND name = 'ir_cron_run_jobs');

@@ -1,3 +1,4 @@
+// One job in the menu of the top bar.
 import { Component } from "@odoo/owl";
 import { ConfirmationDialog } from "@web/core/confirmation_dialog/confirmation_dialog";
 import { toLocaleDateTimeString } from "@web/core/l10n/dates";
@@ -27,13 +28,13 @@ const ICONS = {
     cancelled: "fa-ban text-muted",
 };
 
-/** A job in the list of the user: its state, and what can be done about it. */
+/** Shows the state of a job, with buttons for its actions. */
 export class AsyncJobItem extends Component {
     static template = "ir_async.AsyncJobItem";
     static components = { AsyncJobProgress };
     static props = {
         job: Object,
-        now: Number, // to tell the time that has passed
+        now: Number, // for the elapsed time
         onOpen: { type: Function, optional: true },
     };
     static defaultProps = { onOpen: () => {} };
@@ -51,7 +52,7 @@ export class AsyncJobItem extends Component {
         return STATE_LABELS[getShownState(this.props.job)].toString();
     }
 
-    /** Why the job is not running, as far as that is known. */
+    /** The reason why the job is not running, as far as it is known. */
     get reason() {
         const { isStuck, payload, scheduledAt, state } = this.props.job;
         if (state === "waiting") {
@@ -78,7 +79,7 @@ export class AsyncJobItem extends Component {
         return isResultWaiting(this.props.job);
     }
 
-    /** A result that was opened is still there. */
+    /** The result was opened, but is still available. */
     get canOpenAgain() {
         return this.props.job.state === "done" && hasAction(this.props.job);
     }
@@ -113,7 +114,7 @@ export class AsyncJobItem extends Component {
         return this.asyncJob.open(this.props.job.id);
     }
 
-    /** What a running job has done is lost. */
+    /** Ask before a running job is cancelled: its work would be lost. */
     cancel() {
         const { id, name } = this.props.job;
         if (!this.isRunning) {

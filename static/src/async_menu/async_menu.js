@@ -1,3 +1,4 @@
+// The menu *Background jobs* in the top bar.
 import { Component, useEffect, useState } from "@odoo/owl";
 import { browser } from "@web/core/browser/browser";
 import { useCommand } from "@web/core/commands/command_hook";
@@ -16,9 +17,9 @@ import {
 } from "../core/async_job";
 import { AsyncJobItem } from "./async_job_item";
 
-// There are views for more.
+// The views show more.
 export const MAX_ITEMS = 20;
-// A job that is still queued after that is dated, or waits in a line: the server knows.
+// A job still queued after this is dated or waits in line. The server knows which.
 const QUEUED_DELAY = 1000;
 
 /** The jobs of the user, in the top bar. */
@@ -58,11 +59,11 @@ export class AsyncMenu extends Component {
         });
     }
 
-    /** The jobs that have a name: running ones, those with a result or an error, queued ones; the latest first. */
+    /** Named jobs: running ones, then those with a result or an error, then queued ones, the latest of each first. */
     get jobs() {
         return Object.values(this.jobsById)
             .filter((job) => job.name && !this.hiddenIds.has(job.id))
-            .map((job) => [getRank(job), job.id, job]) // once each: there may be hundreds
+            .map((job) => [getRank(job), job.id, job]) // ranked once each, as there may be hundreds
             .sort(([rankA, idA], [rankB, idB]) => rankA - rankB || idB - idA)
             .map(([_rank, _id, job]) => job);
     }
@@ -72,7 +73,7 @@ export class AsyncMenu extends Component {
         return this.jobs.slice(0, Math.max(MAX_ITEMS, running));
     }
 
-    /** How many jobs only the views show, as users write numbers. */
+    /** The number of jobs that only the views show, in the language of the user. */
     get moreCount() {
         const count = this.jobs.length - this.items.length + this.older.count;
         return count && formatInteger(count);
@@ -90,7 +91,7 @@ export class AsyncMenu extends Component {
         return this.jobs.filter((job) => !isLive(job)).length > 1;
     }
 
-    /** How many jobs ask for attention: results that nobody opened yet, and failures. */
+    /** The number of jobs that need attention: unopened results, and failures. */
     get count() {
         return this.jobs.filter(needsAttention).length;
     }

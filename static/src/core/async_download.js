@@ -1,11 +1,12 @@
+// Downloads of files that jobs make.
 /**
- * Call a method of the server that has a job make a file, and download the file, as if there were no job.
+ * Call a method of the server that starts a job to make a file. Download the file as if there were no job.
  *
- * When that takes a while, the user is not kept waiting: the file ends up under *Background jobs*.
+ * If it takes a while, the page is freed, and the file is offered under *Background jobs*.
  *
  * @param {import("../services/async_job_service").AsyncJobService} asyncJob
  * @param {Object} call as for `asyncRpc`
- * @returns {Promise<void>} resolved once the file is there, or the user goes on with something else
+ * @returns {Promise<void>} resolved once the file is there or the page is free
  */
 export function asyncDownload(asyncJob, call) {
     return new Promise((resolve, reject) => {
@@ -21,7 +22,7 @@ export function asyncDownload(asyncJob, call) {
             try {
                 await asyncJob.open(job.id);
             } catch (error) {
-                asyncJob.hidden.delete(job.id); // the file is there still
+                asyncJob.hidden.delete(job.id); // list the job: its file is still there
                 throw error;
             }
             await asyncJob.dismiss(job.id);
@@ -32,7 +33,7 @@ export function asyncDownload(asyncJob, call) {
             .then(onEnd)
             .catch((error) => {
                 if (isInBackground) {
-                    throw error; // nobody waits any more, but the user must learn of it
+                    throw error; // nobody waits any more, but the user must see it
                 }
                 reject(error);
             });

@@ -1,3 +1,4 @@
+// Functions that answer questions about a job.
 import { browser } from "@web/core/browser/browser";
 import { _t } from "@web/core/l10n/translation";
 
@@ -6,15 +7,15 @@ import { _t } from "@web/core/l10n/translation";
  *
  * @typedef {Object} AsyncJob
  * @property {number} id
- * @property {string|false} name what users see; jobs without a name are not listed
+ * @property {string|false} name shown to users; jobs without a name are not listed
  * @property {AsyncJobState} state
  * @property {number} revision grows with every change of state
  * @property {{ result: any }|{ error: Object }|null|undefined} payload undefined: too large for a message
  * @property {string|false} [resultType] the type of an action that is too large for a message
  * @property {{ done: number, total?: number, message?: string }|null} progress
- * @property {number} [startedAt] by the clock of this browser, in milliseconds
+ * @property {number} [startedAt] by this browser's clock, in milliseconds
  * @property {number} [endedAt]
- * @property {number|null} [scheduledAt] not before that time; undefined: the server was not asked yet
+ * @property {number|null} [scheduledAt] the earliest start; undefined: the server was not asked yet
  * @property {boolean} [isStuck] a job that it waits for has failed
  */
 
@@ -32,7 +33,7 @@ export const STATE_LABELS = {
 // Ids are 32 bits in the database.
 const MAX_ID = 2 ** 31 - 1;
 const CLOSE = "ir.actions.act_window_close";
-// There, `download=` has a file saved.
+// Under these addresses, `download=` saves a file.
 const FILE_PATH = /^\/web\/(content|image)(\/|$)/;
 const LIVE_STATES = new Set(["waiting", "created", "processing"]);
 
@@ -52,7 +53,7 @@ function getResultType({ payload, resultType }) {
 }
 
 /**
- * Return whether the result is an action that does something also later.
+ * Return whether the result is an action that is still of use later.
  *
  * @param {Pick<AsyncJob, "payload"|"resultType">} job
  */
@@ -62,7 +63,7 @@ export function hasAction(job) {
 }
 
 /**
- * Return whether the result only closes the dialog in which the method was called, as that of most wizards.
+ * Return whether the result only closes the dialog that called the method, as most wizards do.
  *
  * @param {Pick<AsyncJob, "payload"|"resultType">} job
  */
@@ -88,13 +89,13 @@ export function hasValue(job) {
     return typeof value === "number" || Object.keys(value).length > 0;
 }
 
-/** Return whether users did not open the result yet. */
+/** Return whether users have not opened the result yet. */
 export function isResultWaiting(job) {
     return job.state === "succeeded" && hasAction(job);
 }
 
 /**
- * Return the state that users see: with a result that nobody can use, a job is done.
+ * Return the state to show. A job whose result nobody can use is done.
  *
  * @param {AsyncJob} job
  * @returns {AsyncJobState}
@@ -105,12 +106,12 @@ export function getShownState(job) {
     return isDone ? "done" : job.state;
 }
 
-/** Return whether the job is queued and nobody asked the server when it may start. */
+/** Return whether the job is queued, and its earliest start was not read yet. */
 export function isScheduleUnknown(job) {
     return ["waiting", "created"].includes(job.state) && job.scheduledAt === undefined;
 }
 
-/** Return whether the job asks for attention: its result waits, or it failed. */
+/** Return whether the job needs attention: its result is unopened, or it failed. */
 export function needsAttention(job) {
     return job.state === "failed" || isResultWaiting(job);
 }
@@ -118,8 +119,8 @@ export function needsAttention(job) {
 /**
  * Return the address of a file that an action downloads from this server.
  *
- * Files are not opened in a new window: long after the click, browsers take that for a pop-up. Any other address is
- * opened as Odoo does. It may be a page, or another site, which lets nobody read what it answers.
+ * Files are not opened in a new window: long after the click, browsers block it as a pop-up. Odoo opens all other
+ * addresses. They may be pages, or other sites, whose answers cannot be read.
  *
  * @param {Object} [action]
  * @returns {string|null}
@@ -147,7 +148,7 @@ export function isDownload(action) {
 }
 
 /**
- * As the server does with the action that a button returns, views are optional.
+ * Add the views that an action leaves out, as the server does for the actions of buttons.
  *
  * @param {Object} action
  */
@@ -161,7 +162,7 @@ export function completeAction(action) {
 }
 
 /**
- * Leave out of an action that it closes the dialog in which the method was called: by now, that would be another one.
+ * Return an action that closes no dialog: the one that called the method may be gone, and another one open.
  *
  * @param {Object} action
  */

@@ -1,3 +1,4 @@
+// Errors of awaited jobs, and their dialogs.
 import { _t } from "@web/core/l10n/translation";
 import {
     RPCErrorDialog,
@@ -24,7 +25,7 @@ export class AsyncJobCancelledError extends Error {
 
 /**
  * @param {Pick<AsyncJob, "id"|"name"|"payload">} job a job that failed
- * @param {boolean} [inBackground=false] nobody is kept waiting for it
+ * @param {boolean} [inBackground=false] the user does not wait for it
  * @returns {import("@web/core/network/rpc").RPCError} as if the method had been called directly
  */
 export function makeJobError(job, inBackground = false) {
@@ -45,7 +46,7 @@ export function makeMissingJobError(jobId) {
     return new Error(`Job ${jobId} does not exist (any more).`);
 }
 
-/** What the dialogs about a failed job have in common. */
+/** The part that the dialogs about a failed job share. */
 const withJob = (Dialog) =>
     class extends Dialog {
         static props = { ...standardErrorDialogProps, ...Dialog.props, job: Object };
@@ -73,7 +74,7 @@ export class AsyncJobWarningDialog extends withJob(WarningDialog) {
     static template = "ir_async.AsyncJobWarningDialog";
 }
 
-/** @returns {typeof import("@odoo/owl").Component|undefined} nothing where an addon has a dialog of its own */
+/** @returns {typeof import("@odoo/owl").Component|undefined} nothing if an addon has its own dialog */
 function getErrorDialog({ Component, data, exceptionName }) {
     if (Component || registry.category("error_notifications").contains(exceptionName || "")) {
         return;
@@ -87,7 +88,7 @@ function getErrorDialog({ Component, data, exceptionName }) {
     return dialogs.get(name) === WarningDialog ? AsyncJobWarningDialog : undefined;
 }
 
-/** The standard dialogs, with the name of the job; a toast where a dialog would interrupt the user. */
+/** Show the standard dialog with the name of the job, or a toast if a dialog would interrupt the user. */
 function jobErrorHandler(env, error, originalError) {
     const job = originalError?.asyncJob;
     if (!job || !(error instanceof UncaughtPromiseError)) {
@@ -114,7 +115,7 @@ function jobErrorHandler(env, error, originalError) {
     return true;
 }
 
-/** Whoever cancelled the job knows: there is nothing to show if the caller does not mind. */
+/** Show nothing if no caller handles the cancellation: the user knows of it. */
 function cancelledErrorHandler(env, error, originalError) {
     if (originalError instanceof AsyncJobCancelledError) {
         error.unhandledRejectionEvent?.preventDefault();

@@ -1,8 +1,9 @@
+// Durations as texts.
 import { _t } from "@web/core/l10n/translation";
 
 /**
  * @param {number} milliseconds
- * @returns {string} as on a stopwatch, "0:07", "12:30" or "1:02:03"; "250 ms" for what took less than a second
+ * @returns {string} as on a stopwatch, "0:07", "12:30" or "1:02:03"; "250 ms" below a second
  */
 export function formatElapsed(milliseconds) {
     const seconds = milliseconds / 1000;

@@ -1,12 +1,13 @@
+// The election of one tab.
 import { browser } from "@web/core/browser/browser";
 
 const LOCK = "ir_async.foreground_tab";
 
 /**
- * Of all tabs, elects the one that was shown last: what is to be told once is told there.
+ * Elects the tab that was shown last. It shows the messages that must not appear in all tabs.
  *
- * Odoo's `multi_tab` elects the one that was opened first, where nobody may be looking. It is asked where the
- * browser has no locks, as in pages served without https.
+ * Odoo's `multi_tab` elects the tab that was opened first, which may be hidden. It is the fallback if the browser has
+ * no locks, as for pages served without https.
  */
 export class ForegroundTab {
     /** @param {{ isOnMainTab: () => Promise<boolean> }} multiTab */
@@ -35,7 +36,7 @@ export class ForegroundTab {
     }
 
     /**
-     * Have the lock at once, or when the tab that has it is closed.
+     * Take the lock at once, or when the tab that holds it is closed.
      *
      * @param {boolean} steal
      */

@@ -1,4 +1,4 @@
-// What the error of a request to the server says about the next request.
+// Conclusions from the error of a request to the server for the next request.
 import { ConnectionLostError } from "@web/core/network/rpc";
 
 const SESSION_ERRORS = ["odoo.http.SessionExpiredException", "werkzeug.exceptions.Forbidden"];

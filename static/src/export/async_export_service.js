@@ -1,3 +1,4 @@
+// Exports of lists in the background.
 import { download } from "@web/core/network/download";
 import { registry } from "@web/core/registry";
 import { patch } from "@web/core/utils/patch";
@@ -8,7 +9,7 @@ const EXPORT_URL = /^\/web\/export\/(csv|xlsx)$/;
 
 let exportService;
 
-// List views offer no other way in: all exports come by here, from the dialog or direct.
+// List views have no better extension point: all exports call this, from the dialog or directly.
 patch(download, {
     async _download(options) {
         const format = EXPORT_URL.exec(options.url)?.[1];
@@ -17,7 +18,7 @@ patch(download, {
     },
 });
 
-/** Exports lists in the background, where the server can. */
+/** Exports lists in the background if the server can. */
 export const asyncExportService = {
     dependencies: ["async_job", "orm"],
 
@@ -25,8 +26,8 @@ export const asyncExportService = {
         exportService = {
             /**
              * @param {"csv"|"xlsx"} format
-             * @param {string} data what the client would send to `/web/export/<format>`
-             * @returns {Promise<boolean>} false if it is not to be done in the background
+             * @param {string} data the parameter of the route `/web/export/<format>`
+             * @returns {Promise<boolean>} false: Odoo makes the export in the foreground
              */
             async export(format, data) {
                 const { model } = JSON.parse(data);

@@ -1,9 +1,9 @@
-// The calls of methods that start jobs, until they answer.
+// The open calls of methods that start jobs.
 import { browser } from "@web/core/browser/browser";
 import { isJobId } from "../core/async_job";
 
 const MAX_SHOWN_ANSWER = 200; // characters
-// A call that does not answer holds back no toasts for longer.
+// A call holds back toasts until it answers, but no longer than this.
 const MAX_CALL_DURATION = 5000;
 
 export class AsyncJobCalls {
@@ -13,13 +13,13 @@ export class AsyncJobCalls {
 
     setup(orm) {
         this.orm = orm;
-        /** Nobody knows yet which jobs these promises are about. */
+        /** The promises of calls that have not answered yet, so the ids of their jobs are unknown. */
         this.pending = new Set();
     }
 
     /**
      * @param {{ model: string, method: string, args?: any[], kwargs?: Object }} call
-     * @returns {Promise<number>} the id of the job that the method has started
+     * @returns {Promise<number>} the id of the started job
      */
     async start({ model, method, args = [], kwargs = {} }) {
         const call = this.orm.call(model, method, args, kwargs);
@@ -38,7 +38,7 @@ export class AsyncJobCalls {
         }
     }
 
-    /** Wait for the answers: a job that has just ended may be the one that a caller is about to wait for. */
+    /** Wait for the answers: one may name a job that has just ended, and its caller will wait for that job. */
     async whenAnswered() {
         const calls = [...this.pending];
         if (calls.length) {

@@ -1,4 +1,4 @@
-// What follows from news about jobs: toasts, settled promises, and the event `async_job`.
+// The effects of news about jobs: toasts, settled promises, and the event `async_job`.
 import { browser } from "@web/core/browser/browser";
 import { isLive } from "../core/async_job";
 
@@ -23,7 +23,7 @@ export class AsyncJobNews {
     /**
      * Apply the rows that came with the page.
      *
-     * Jobs that ended before the page was loaded are no news; those that ended while it was loaded are.
+     * A job that ended before the page was loaded is no news. A job that ended during the load is.
      */
     load(rows) {
         const heard = { ...this.store.jobs };
@@ -58,13 +58,13 @@ export class AsyncJobNews {
         this.bus.trigger("async_job", this.store.jobs[job.id] || job);
     }
 
-    /** Return whether a job ended after the page began to load. Of messages, that is always true. */
+    /** Return whether a job ended after the page began to load, as it always did if a message reports it. */
     isRecent({ endedAt }, news) {
         const isRow = "elapsed" in news;
         return !isRow || (typeof news.ended_ago === "number" && endedAt >= this.pageStart);
     }
 
-    /** Say in a toast that a job has ended, unless a caller waits for it. */
+    /** Report the end of a job in a toast, unless a caller waits for it. */
     announce(job) {
         if (job.name && !this.watchers.has(job.id)) {
             this.toasts.add(job);

@@ -30,12 +30,12 @@ function guessPayload({ state, revision }, old) {
         return undefined; // a message was missed
     }
     if (isLive(old)) {
-        return state === "done" ? null : undefined; // done without a result; else too large for the bus
+        return state === "done" ? null : undefined; // `done` without a result, or too large for the bus
     }
     return old.payload;
 }
 
-/** Users see the time pass. It must not jump back when the server says it again. */
+/** The times that users see. A running clock must not jump back when the server reports its time again. */
 function makeTimes(news, old) {
     const now = Date.now();
     if (["waiting", "created"].includes(news.state)) {

@@ -58,10 +58,10 @@ export class AsyncJobService {
     // -------------------------------------------------------------------------
 
     /**
-     * Call a method of the server that starts a job and answers `{ asyncJobId: job.id }`, and open the result if the
-     * user is still kept waiting for it. If not, a toast and *Background jobs* offer it.
+     * Call a method of the server that starts a job and answers `{ asyncJobId: job.id }`. Open the result if the user
+     * is still waiting for it. If not, a toast and *Background jobs* offer it.
      *
-     * A result that was opened is completed. So is plain data, since the caller has it.
+     * A job whose result was opened is completed. So is a job with plain data, as the caller has it.
      *
      * @param {{ model: string, method: string, args?: any[], kwargs?: Object }} call
      * @param {Object} [options] as for `asyncRpc`
@@ -79,21 +79,21 @@ export class AsyncJobService {
     }
 
     /**
-     * Call a method of the server that starts a job and answers `{ asyncJobId: job.id }`, and wait for the end of
-     * the job, however long it takes.
+     * Call a method of the server that starts a job and answers `{ asyncJobId: job.id }`. Wait for the end of the job,
+     * for any time.
      *
-     * The page is blocked meanwhile, for 5 seconds at most. Users can end that earlier. From then on the job runs in
-     * the background, and nothing may happen to the page by itself.
+     * The page is blocked meanwhile, for 5 seconds at most. Users can free it earlier. From then on the job runs in the
+     * background, and the page must not change by itself.
      *
      * @param {{ model: string, method: string, args?: any[], kwargs?: Object }} call
      * @param {Object} [options]
      * @param {boolean} [options.blockUI=true]
-     * @param {() => void} [options.onBackground] called when the page is freed before the job has ended
+     * @param {() => void} [options.onBackground] called if the page is freed before the job has ended
      * @param {boolean} [options.isHidden=false] do not list the job until then, or until an error; the caller must
-     *  dismiss it
-     * @param {boolean} [options.isOffered=blockUI] when the job ends in the background, a toast offers its result
+     *  dismiss the job
+     * @param {boolean} [options.isOffered=blockUI] if the job ends in the background, a toast offers its result
      * @returns {Promise<Pick<AsyncJob, "id"|"name"|"state"|"payload"> & { inBackground: boolean }>} the job, if it
-     *  ended well. `inBackground`: the user is not kept waiting for it (any more).
+     *  ended well. `inBackground`: the user does not wait for it (any more).
      *  The promise is rejected with the RPCError of a failed job, or with an AsyncJobCancelledError.
      */
     async asyncRpc(call, options = {}) {
@@ -147,13 +147,13 @@ export class AsyncJobService {
      * Wait for the end of a job.
      *
      * @param {number} jobId
-     * @param {boolean} [mayBeStale=false] the job was over before, and may have been run again since
-     * @returns {Promise<Pick<AsyncJob, "id"|"name"|"state"|"payload">>} the job, whatever it ended with
+     * @param {boolean} [mayBeStale=false] the known end may be old: the job may have been run again since
+     * @returns {Promise<Pick<AsyncJob, "id"|"name"|"state"|"payload">>} the job, in any final state
      */
     watch(jobId, mayBeStale = false) {
         const job = this.jobs[jobId];
         const isStale = mayBeStale && job && !isLive(job);
-        this.toasts.remove(jobId); // the job ended before the tab knew that it is awaited
+        this.toasts.remove(jobId); // the job ended before the caller waited
         const promise = this.watchers.watch(jobId, isStale);
         if (isStale) {
             this.sync.tryRefresh([jobId]);
@@ -171,7 +171,7 @@ export class AsyncJobService {
     }
 
     /**
-     * Open the result of a job, download it, or show its error. A result that was used is completed.
+     * Open the result of a job, download it, or show its error. A job whose result was used is completed.
      *
      * @param {number} jobId
      */
@@ -237,7 +237,7 @@ export class AsyncJobService {
         return this.callJobs("dismiss", jobIds);
     }
 
-    /** Dismiss all jobs that have ended, also those that are too old to be listed. */
+    /** Dismiss all jobs that have ended, also those too old to be listed. */
     async dismissAll() {
         await this.dismiss(await this.store.findOver());
         if (this.older.count) {
@@ -253,7 +253,7 @@ export class AsyncJobService {
         const ids = [jobIds].flat();
         const result = await this.orm.call("ir.async", method, [ids]);
         if (!this.sync.isConnected) {
-            await this.sync.tryRefresh(ids); // the bus will not say
+            await this.sync.tryRefresh(ids); // the bus sends no message
         }
         return result;
     }

@@ -7,14 +7,14 @@ import { makeJob } from "./async_job_record";
 
 /** @typedef {import("../core/async_job").AsyncJob} AsyncJob */
 
-// Jobs without a name are not listed. The store keeps them for callers that begin to wait a little late.
+// The store keeps jobs without a name, which are not listed, for callers that begin to wait late.
 const NAMELESS_DURATION = 60000;
-// `get_user_jobs` returns that many; users may have more.
+// As many as `get_user_jobs` returns. Users may have more.
 const LISTED_MAX = 100;
-// With fewer, older jobs are fetched.
+// With fewer jobs, older ones are fetched.
 const LISTED_MIN = 20;
 
-/** Every tab has its own copy. Revisions decide which news is the latest, in whatever order it arrives. */
+/** Each tab has its own store. News may arrive in any order: the revision says which is the latest. */
 export class AsyncJobStore {
     constructor(orm) {
         this.setup(orm);
@@ -24,21 +24,21 @@ export class AsyncJobStore {
         this.orm = orm;
         /** @type {Record<number, AsyncJob>} */
         this.jobs = reactive({});
-        /** Jobs that are not listed: a caller waits for them, and they may be over in a moment. */
+        /** Jobs that a caller waits for. They may be over in a moment, so they are not listed yet. */
         this.hidden = reactive(new Set());
         /** How many jobs of the user are too old to be in `jobs`. */
         this.older = reactive({ count: 0 });
-        /** The last revisions of the jobs that left `jobs`: late messages do not bring them back. */
+        /** The last revisions of the jobs that left `jobs`, so that late messages do not bring them back. */
         this.forgotten = new Map();
         this.lastLoadedId = 0;
     }
 
     /**
-     * Apply what the bus or the server says about a job.
+     * Apply news about a job from the bus or the server.
      *
      * @param {AsyncJob & { dismissed?: boolean, elapsed?: number, ended_ago?: number }} news
-     * @param {boolean} isAwaited a forgotten job comes back for its callers
-     * @returns {{ job: AsyncJob, old?: AsyncJob }|null} null: that is old news
+     * @param {boolean} isAwaited callers wait for the job: it is kept even if it had left the store
+     * @returns {{ job: AsyncJob, old?: AsyncJob }|null} null for old news
      */
     update(news, isAwaited) {
         const { id, revision } = news;
@@ -61,7 +61,7 @@ export class AsyncJobStore {
         delete this.jobs[id];
     }
 
-    /** The jobs that users see, except those that may be over in a moment. */
+    /** The jobs to list, without those that may be over in a moment. */
     get listed() {
         return Object.values(this.jobs).filter((job) => job.name && !this.hidden.has(job.id));
     }
@@ -70,7 +70,7 @@ export class AsyncJobStore {
         return Object.values(this.jobs).some(isLive);
     }
 
-    /** Jobs without a name for which no caller has come. */
+    /** Jobs without a name that no caller waits for. */
     get outdated() {
         const limit = Date.now() - NAMELESS_DURATION;
         return Object.values(this.jobs).filter(
@@ -89,7 +89,7 @@ export class AsyncJobStore {
         return new Set([...over.map(({ id }) => id), ...this.forgotten.keys()]);
     }
 
-    /** @returns {Promise<number[]>} the listed jobs that are over, also those that are too old to be in `jobs` */
+    /** @returns {Promise<number[]>} the listed jobs that have ended, also those too old to be in `jobs` */
     async findOver() {
         if (this.older.count) {
             const states = ["succeeded", "done", "failed", "cancelled"];

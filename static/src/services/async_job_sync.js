@@ -1,4 +1,4 @@
-// How the tab learns about jobs: it listens to the bus, polls, and reads what it has missed.
+// The news sources of a tab: it listens to the bus, polls, and reads the changes that it has missed.
 import { WORKER_STATE } from "@bus/workers/websocket_worker";
 import { browser } from "@web/core/browser/browser";
 import { ConnectionLostError, rpcBus } from "@web/core/network/rpc";
@@ -8,7 +8,7 @@ import { makeMissingJobError } from "../core/async_job_error";
 import { nextFrame } from "../core/next_frame";
 import { isSessionError } from "../core/request_error";
 
-// While there is no websocket. Awaited jobs are polled in any case, just to be sure.
+// While there is no websocket. Awaited jobs are always polled, in case a message is lost.
 export const POLL_DELAY = 5000;
 export const SAFETY_POLL_DELAY = 60000;
 
@@ -69,7 +69,7 @@ export class AsyncJobSync {
         this.schedulePoll();
     }
 
-    /** Apply all messages that came since the last frame, so that the page is rendered once for all of them. */
+    /** Apply all messages since the last frame together, so that the page is rendered once. */
     onMessages(messages) {
         for (const message of messages) {
             this.watchers.hear(message.id);
@@ -90,7 +90,7 @@ export class AsyncJobSync {
         }
     }
 
-    /** A tab that sleeps may miss anything. */
+    /** A sleeping tab may have missed any message. */
     onVisibilityChange() {
         if (document.visibilityState === "hidden") {
             this.hiddenSince = Date.now();
@@ -120,7 +120,7 @@ export class AsyncJobSync {
         const rows = await this.orm.silent.call("ir.async", "get_user_jobs", [[...missing]]);
         for (const row of rows) {
             if (watchers.has(row.id)) {
-                watchers.get(row.id).staleRevision = undefined; // it is as the server says now
+                watchers.get(row.id).staleRevision = undefined; // the row is current
             }
             this.news.apply(row);
             missing.delete(row.id);
@@ -131,7 +131,7 @@ export class AsyncJobSync {
         this.store.countOlder(rows).catch((error) => this.onBackgroundError(error));
     }
 
-    /** A job that the tab knows, or waits for, is not there: it was deleted, or it belongs to another user. */
+    /** Forget a job that the server did not return: it was deleted, or it belongs to another user. */
     onMissing(id, revision) {
         const job = this.store.jobs[id];
         if (job && job.revision === revision) {
@@ -141,7 +141,7 @@ export class AsyncJobSync {
     }
 
     /**
-     * Read the jobs in the background, where an error must not interrupt the user.
+     * Read the jobs in the background. An error must not interrupt the user.
      *
      * @param {number[]} [jobIds]
      */
@@ -166,7 +166,7 @@ export class AsyncJobSync {
         this.wasDisconnected = true;
     }
 
-    /** Read what was missed. While the network is down, the poll tries again. */
+    /** Read the changes that were missed. While the network is down, the poll tries again. */
     async repair() {
         this.wasDisconnected = false;
         this.isSessionExpired = false;
@@ -177,7 +177,7 @@ export class AsyncJobSync {
     }
 
     /**
-     * Learn which large results are actions: the bus leaves them out.
+     * Read which large results are actions: the bus leaves results of that size out.
      *
      * @param {number[]} jobIds
      */
@@ -192,7 +192,7 @@ export class AsyncJobSync {
         }
     }
 
-    /** Learn when queued jobs will start: the bus does not say. */
+    /** Read when dated jobs may start: bus messages do not include it. */
     async learnSchedules() {
         if (this.store.listed.some(isScheduleUnknown)) {
             await this.tryRefresh();

@@ -1,4 +1,4 @@
-// Toasts that say which jobs have ended, in one tab of many.
+// Toasts about ended jobs, in one of the tabs.
 import { browser } from "@web/core/browser/browser";
 import { _t } from "@web/core/l10n/translation";
 import { isDownload, isResultWaiting } from "../core/async_job";
@@ -6,13 +6,13 @@ import { ForegroundTab } from "../core/foreground_tab";
 
 /** @typedef {import("../core/async_job").AsyncJob} AsyncJob */
 
-// One toast sums up jobs that end shortly after each other. While it is shown, there is no hurry.
+// Jobs that end shortly after each other share one toast. While it is shown, further ones may wait longer.
 const DELAYS = { quiet: 200, max: 1500 };
 const SUMMARY_DELAYS = { quiet: 1000, max: 3000 };
 const MAX_TOASTS = 3;
 const AUTOCLOSE_DELAY = 8000;
 const SUMMARY = "summary";
-// A toast is read in passing: the dialog has the whole error, the list the whole name.
+// A toast must be short: the dialog has the whole error, the list the whole name.
 const MAX_LENGTH = 150;
 
 export class AsyncJobToasts {
@@ -35,7 +35,7 @@ export class AsyncJobToasts {
         this.timeout = null;
     }
 
-    /** Say that a job has ended, soon. */
+    /** Report the end of a job soon. */
     add(job) {
         const { quiet, max } = this.toasts.has(SUMMARY) ? SUMMARY_DELAYS : DELAYS;
         if (!this.ended.size) {
@@ -47,7 +47,7 @@ export class AsyncJobToasts {
         this.timeout = browser.setTimeout(() => this.show(), delay);
     }
 
-    /** Say that a job has ended, unless a toast says so already. */
+    /** Report the end of a job, unless a toast does so already. */
     offer(job) {
         if (!this.ended.has(job.id) && !this.toasts.has(job.id)) {
             this.add(job);
@@ -55,10 +55,10 @@ export class AsyncJobToasts {
     }
 
     /**
-     * Close the toast of a job, which is not true any more: the job runs again, its result was opened in another tab…
+     * Close the toast of a job once it is out of date: the job runs again, its result was opened in another tab…
      *
      * @param {number} jobId
-     * @param {string} [state] keep a toast that says this
+     * @param {string} [state] keep a toast about this state
      */
     remove(jobId, state) {
         if (this.ended.get(jobId)?.state !== state) {
@@ -70,7 +70,7 @@ export class AsyncJobToasts {
         }
     }
 
-    /** Close all toasts: the user looks at the list, which says the same. */
+    /** Close all toasts, as the open list shows the same. */
     closeAll() {
         [...this.toasts.values()].forEach((toast) => toast.close());
     }
@@ -163,10 +163,10 @@ export class AsyncJobToasts {
     }
 
     /**
-     * Say that the page is not blocked any more.
+     * Report that the page is free again.
      *
      * @param {string|false} [name] of the job
-     * @param {boolean} [byUser=false] the user did not want to wait
+     * @param {boolean} [byUser=false] the user has freed it
      */
     showBackground(name, byUser = false) {
         const message = byUser

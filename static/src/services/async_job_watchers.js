@@ -6,7 +6,7 @@ import { isPassing } from "../core/request_error";
 /**
  * All callers of a job share one promise.
  *
- * isHeard: the bus has said something about the job.
+ * isHeard: the bus has sent a message about the job.
  * staleRevision: the job may have been run again since that revision.
  *
  * @typedef {Deferred & { isHeard?: boolean, staleRevision?: number }} Watcher
@@ -28,7 +28,7 @@ export class AsyncJobWatchers {
         return this.byId.size;
     }
 
-    /** Whether the bus has said nothing yet about an awaited job. */
+    /** Whether there is an awaited job without a message from the bus. */
     get isAnyUnheard() {
         return [...this.byId.values()].some((watcher) => !watcher.isHeard);
     }
@@ -39,8 +39,8 @@ export class AsyncJobWatchers {
 
     /**
      * @param {number} jobId
-     * @param {boolean} isStale the end that is known may be that of an earlier run
-     * @returns {Watcher} resolved with the job, whatever it ended with
+     * @param {boolean} isStale the known end may be that of an earlier run
+     * @returns {Watcher} resolved with the job, in any final state
      */
     watch(jobId, isStale) {
         if (!this.byId.has(jobId)) {
@@ -57,7 +57,7 @@ export class AsyncJobWatchers {
         return watcher;
     }
 
-    /** Note that the bus has said something about a job. */
+    /** Note that the bus has sent a message about a job. */
     hear(jobId) {
         const watcher = this.byId.get(jobId);
         if (watcher) {
@@ -85,7 +85,7 @@ export class AsyncJobWatchers {
                 return;
             }
             if ((this.store.jobs[id]?.revision ?? revision) !== revision) {
-                return; // run again meanwhile: that payload is of another state
+                return; // run again meanwhile: the payload is out of date
             }
         }
         if (this.byId.get(id) === watcher) {

@@ -1,10 +1,11 @@
+// The form of a job.
 import { registry } from "@web/core/registry";
 import { FormController } from "@web/views/form/form_controller";
 import { formView } from "@web/views/form/form_view";
 import { isLive } from "../core/async_job";
 import { useLiveView } from "./live_view";
 
-/** The form follows its job. */
+/** Reloads when the job changes. */
 export class IrAsyncFormController extends FormController {
     setup() {
         super.setup();

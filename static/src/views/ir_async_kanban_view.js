@@ -1,9 +1,10 @@
+// The kanban of jobs.
 import { registry } from "@web/core/registry";
 import { KanbanController } from "@web/views/kanban/kanban_controller";
 import { kanbanView } from "@web/views/kanban/kanban_view";
 import { reloadRows, useLiveView } from "./live_view";
 
-/** The cards follow the jobs. */
+/** Reloads when jobs change. */
 export class IrAsyncKanbanController extends KanbanController {
     setup() {
         super.setup();

@@ -1,9 +1,10 @@
+// The list of jobs.
 import { registry } from "@web/core/registry";
 import { ListController } from "@web/views/list/list_controller";
 import { listView } from "@web/views/list/list_view";
 import { reloadRows, useLiveView } from "./live_view";
 
-/** The rows follow the jobs, as long as none is selected or edited. */
+/** Reloads when jobs change, unless rows are selected or edited. */
 export class IrAsyncListController extends ListController {
     setup() {
         super.setup();

@@ -1,13 +1,14 @@
+// Views that reload when jobs change.
 import { onWillUnmount, useComponent, useEffect } from "@odoo/owl";
 import { browser } from "@web/core/browser/browser";
 import { useBus, useService } from "@web/core/utils/hooks";
 
-// The bus tells about the notified jobs of the user alone.
+// The bus reports only the notified jobs of the user, so other changes need a poll.
 export const REFRESH_DELAY = 10000;
 export const NEWS_DELAY = 500;
 
 /**
- * Load the rows of a list or the cards of a kanban again.
+ * Reload the rows of a list or the cards of a kanban.
  *
  * @param {import("@web/model/relational_model/relational_model").RelationalModel} model
  */
@@ -17,13 +18,13 @@ export async function reloadRows(model) {
         if (!(await model.orm.searchCount(resModel, domain))) {
             return;
         }
-        model.useSampleModel = false; // else the rows would look like examples
+        model.useSampleModel = false; // or the rows would look like samples
     }
     await model.load();
 }
 
 /**
- * Keep a view of jobs up to date, while somebody looks at it and does nothing else there.
+ * Keep a view of jobs up to date while it is visible and the user is not working in it.
  *
  * @param {Object} params
  * @param {() => Promise<void>} params.reload

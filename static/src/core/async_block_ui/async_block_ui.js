@@ -1,3 +1,4 @@
+// The overlay that blocks the page.
 import { Component, useState } from "@odoo/owl";
 import { _t } from "@web/core/l10n/translation";
 import { registry } from "@web/core/registry";
@@ -6,7 +7,7 @@ import { useService } from "@web/core/utils/hooks";
 import { STATE_LABELS } from "../async_job";
 import { AsyncJobProgress } from "../async_job_progress/async_job_progress";
 
-/** Shows what the user is kept waiting for, and lets them go. */
+/** Shows the job that the user waits for, with a button to continue in the background. */
 export class AsyncBlockUI extends Component {
     static template = "ir_async.AsyncBlockUI";
     static components = { AsyncJobProgress };

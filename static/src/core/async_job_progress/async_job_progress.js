@@ -1,13 +1,14 @@
+// The progress of a job.
 import { Component } from "@odoo/owl";
 import { _t } from "@web/core/l10n/translation";
 import { formatFloat } from "@web/core/utils/numbers";
 
-/** The progress that a job reports: a bar where the total is known, and its message. */
+/** Shows a bar, if the total is known, and the message. */
 export class AsyncJobProgress extends Component {
     static template = "ir_async.AsyncJobProgress";
     static props = {
         progress: { type: [Object, { value: null }, Boolean], optional: true },
-        label: { type: String, optional: true }, // what makes the progress, for screen readers
+        label: { type: String, optional: true }, // for screen readers
     };
 
     get label() {
@@ -33,7 +34,7 @@ export class AsyncJobProgress extends Component {
     }
 }
 
-/** As users write numbers: 1,234 or 0.5. */
+/** Format a number in the language of the user: 1,234 or 0.5. */
 function formatNumber(value) {
     return formatFloat(value, { digits: [16, Number.isInteger(value) ? 0 : 2] });
 }

@@ -1,12 +1,13 @@
+// The dialog that shows the result of a job.
 import { Component } from "@odoo/owl";
 import { CopyButton } from "@web/core/copy_button/copy_button";
 import { Dialog } from "@web/core/dialog/dialog";
 import { _t } from "@web/core/l10n/translation";
 
-// More than that would freeze the page; all of it is copied.
+// A longer text would freeze the page. *Copy* copies all of it.
 const MAX_LENGTH = 100_000;
 
-/** The result of a job that is no action: text or data. */
+/** Shows a result that is no action: text or data. */
 export class AsyncJobResultDialog extends Component {
     static template = "ir_async.AsyncJobResultDialog";
     static components = { CopyButton, Dialog };

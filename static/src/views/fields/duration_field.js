@@ -1,3 +1,4 @@
+// The field that shows a duration.
 import { Component, useEffect, useState, xml } from "@odoo/owl";
 import { browser } from "@web/core/browser/browser";
 import { _t } from "@web/core/l10n/translation";
@@ -6,7 +7,7 @@ import { useRecordObserver } from "@web/model/relational_model/utils";
 import { standardFieldProps } from "@web/views/fields/standard_field_props";
 import { formatElapsed } from "../../core/elapsed";
 
-/** Seconds, as on a stopwatch; it goes on while the job runs. */
+/** Shows seconds as a stopwatch does. It keeps counting while the job runs. */
 export class DurationField extends Component {
     static template = xml`<span class="o_ir_async_elapsed" t-esc="formattedValue"/>`;
     static props = { ...standardFieldProps };
@@ -51,7 +52,7 @@ export const durationField = {
 };
 
 /**
- * Format seconds where there is no field: in groups, totals, pivot tables and graphs.
+ * Format seconds outside of fields: in groups, totals, pivot tables and graphs.
  *
  * @param {number|false} value
  * @returns {string}

@@ -1,3 +1,4 @@
+// The field that shows the payload of a job.
 import { Component } from "@odoo/owl";
 import { CopyButton } from "@web/core/copy_button/copy_button";
 import { _t } from "@web/core/l10n/translation";
@@ -7,7 +8,7 @@ import { formatFloat, formatInteger } from "@web/views/fields/formatters";
 import { standardFieldProps } from "@web/views/fields/standard_field_props";
 import { hasAction, isDownload } from "../../core/async_job";
 
-/** Format a number like the user's other numbers, with all of its decimals. */
+/** Format a number in the language of the user, with all decimals. */
 function formatNumber(value) {
     if (Number.isInteger(value)) {
         return formatInteger(value);
@@ -18,7 +19,7 @@ function formatNumber(value) {
         : String(value);
 }
 
-/** What came of a job: its result, which can be opened if it is an action, or its error with the traceback. */
+/** Shows the result of a job, with a button to open it if it is an action, or its error with the traceback. */
 export class PayloadField extends Component {
     static template = "ir_async.PayloadField";
     static components = { CopyButton };
@@ -44,7 +45,7 @@ export class PayloadField extends Component {
         return isDownload(this.payload?.result);
     }
 
-    /** A text or a number is shown as the user would write it, all else as JSON. */
+    /** Texts and numbers are shown as the user would write them, all other data as JSON. */
     get resultText() {
         const { result } = this.payload;
         if (typeof result === "string") {
@@ -66,7 +67,7 @@ export class PayloadField extends Component {
             : _t("There is no result.");
     }
 
-    /** The result of a job of the user's own is used then. */
+    /** Open the result. If the job is the user's own, it is completed then. */
     open() {
         const { resId } = this.props.record;
         return resId in this.asyncJob.jobs

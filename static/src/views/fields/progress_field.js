@@ -1,3 +1,4 @@
+// The field that shows the progress of a job.
 import { Component, xml } from "@odoo/owl";
 import { _t } from "@web/core/l10n/translation";
 import { registry } from "@web/core/registry";
