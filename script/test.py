@@ -41,6 +41,7 @@ class Runner:
 
     def lint(self):
         self.step('ruff', 'ruff', 'check', '--quiet', '--output-format=concise', ROOT, cwd=ROOT)
+        self.step('language', sys.executable, ROOT / 'script' / 'language.py')
         scripts = [path for path in ROOT.glob('script/*') if path.is_file() and b'bash' in path.read_bytes()[:30]]
         self.step('bash -n', 'bash', '-n', *scripts)
         if any(ROOT.glob('static/**/*.js')):
