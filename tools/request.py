@@ -12,7 +12,7 @@ def as_request(env):
     """Provide a ``request`` of the user of an environment, with only ``env``, ``db`` and ``session``.
 
     Use it for single functions of Odoo that need these attributes. Run code of other addons without it: where there is a
-    ``request``, that code may expect all of its attributes.
+    ``request``, it may expect all of its attributes.
 
     :param odoo.api.Environment env: the environment
     """
