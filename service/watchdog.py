@@ -69,13 +69,21 @@ class Watchdog:
         :param float stop_deadline: when running jobs have to end; None unless the worker is stopping
         """
         now = time.monotonic()
-        batch = self.batch
-        if not batch:
-            if stop_deadline is not None and now >= stop_deadline + INTERRUPT_TIME:
-                kill_children()
-                logging.shutdown()
-                os._exit(0)  # the work thread hangs between two jobs
+        if batch := self.batch:
+            self._look_after_batch(batch, now)
+        if stop_deadline is None or now < stop_deadline:
             return
+        if batch:
+            batch.release_prefetched()
+        if batch and (execution := batch.running):
+            stop_job(batch, execution, 'shutdown', self._thread)
+        elif now >= stop_deadline + INTERRUPT_TIME:
+            # The work thread hangs between two jobs, for example because the tables of its registry are locked.
+            kill_children()
+            logging.shutdown()
+            os._exit(0)
+
+    def _look_after_batch(self, batch, now):
         if (release_time := batch.release_time) and now >= release_time:
             batch.release_prefetched()
         if execution := batch.running:
@@ -84,10 +92,6 @@ class Watchdog:
                 batch.runner.progress.save(execution)
             if reason := self._reason_to_stop(batch, execution, now):
                 stop_job(batch, execution, reason, self._thread)
-        if stop_deadline is not None and now >= stop_deadline:
-            batch.release_prefetched()
-            if execution := batch.running:
-                stop_job(batch, execution, 'shutdown', self._thread)
 
     def _reason_to_stop(self, batch, execution, now):
         if execution.deadline and now >= execution.deadline:

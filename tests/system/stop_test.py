@@ -1,4 +1,5 @@
 """Servers stop: on request, on a reload, or because somebody kills them."""
+import contextlib
 import signal
 
 import psutil
@@ -37,6 +38,22 @@ def test_stop(database, server, tmp_path, args, sig):
         assert database.wait_for_all() == {'done': 3}
     assert database.effects() == {'short': 1, 'long before': 1, 'long after': 1, 'queued': 1}
     assert database.job(long).deaths == 0
+
+
+def test_stop_before_a_job_has_begun(database, server):
+    """A worker that waits to load its registry, whose tables are locked, ends in time. Its job is run later."""
+    with server(database, workers=1, settings={'stop_timeout': 1}, expected=ANYTHING) as odoo:
+        job_id = database.enqueue('effect', 'job', options={'delay': 2})
+        database.leave()
+        with contextlib.closing(database.cluster.connect(database.name)) as other, other.cursor() as cr:
+            cr.execute("BEGIN; INSERT INTO orm_signaling_registry DEFAULT VALUES; COMMIT; BEGIN; LOCK TABLE ir_model_fields")
+            wait_until(lambda: database.backends("wait_event_type = 'Lock'"), "the worker waits")
+            odoo.stop()
+            assert 'lock timeout' not in odoo.log, "it does not wait until Odoo gives up"
+            cr.execute("ROLLBACK")
+    with server(database, workers=1):
+        job = database.wait_for(job_id)
+    assert (job.state, job.deaths, job.starts) == ('done', 0, 1)
 
 
 @pytest.mark.parametrize('kind', list(Server.CRONS))
