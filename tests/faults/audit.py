@@ -24,6 +24,8 @@ RESULTS = {
 # What faults explain. The end of a job says its id; those that may fail are left out by `_log`.
 NOISE = (
     r'odoo\.sql_db: (bad query|Connection to the database failed|Couldn.t|Programming error)',
+    r'odoo\.(registry: Failed to load registry|service\.server: Failed to initialize database)',
+    r'Job \d+ .* is done, but a hook after its commit failed',  # it met PostgreSQL while that was down
     r'(?i)(terminating connection|server closed|connection .*(closed|lost|refused)|could not connect|shutting down|starting up|recovery)',
 )
 
