@@ -21,7 +21,7 @@ from odoo.tools import config
 from odoo.tools.misc import stripped_sys_argv
 
 from ..tools.config import settings
-from .worker import WorkerAsync
+from .worker import STOP_SIGNALS, WorkerAsync
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +55,13 @@ def spawn_workers(server, count):
     if missing > 0:
         _refresh_registries()
     for _i in range(missing):
-        server.worker_spawn(WorkerAsync, {})
+        # In a child, Python drops signals that come before it has noticed the fork, and the server's handlers take those that
+        # come before the worker has its own. Blocked signals wait until then.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            server.worker_spawn(WorkerAsync, {})  # in the child, it does not return
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _refresh_registries():

@@ -39,6 +39,8 @@ from .watchdog import Watchdog
 
 _logger = logging.getLogger(__name__)
 
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
 
 class WorkerAsync(Worker):
     """A process with two threads, one of which runs jobs.
@@ -87,6 +89,7 @@ class WorkerAsync(Worker):
         # A service manager sends SIGTERM to all processes of the server. The running job must survive that.
         signal.signal(signal.SIGTERM, self.signal_handler)
         signal.signal(signal.SIGHUP, self.signal_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see `spawn_workers`
         # The worker shares the memory of all that the server has loaded. The garbage collector would go through all of it, and
         # so copy it.
         gc.freeze()
@@ -96,8 +99,6 @@ class WorkerAsync(Worker):
         self.listener = Listener()
         self.process_state = ProcessState(self.folder)
         self.databases = Databases(cron_database_list, self.listener.process_key, self.process_state)
-        if {signal.SIGINT, signal.SIGTERM} & set(self.multi.queue):
-            self.alive = False  # the signal came after the fork, but went to the server's queue
 
     def signal_handler(self, sig, frame):
         self.alive = False

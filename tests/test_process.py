@@ -18,6 +18,7 @@ from odoo.tests import BaseCase
 from .queue_common import Clock
 from odoo.addons.ir_async.service import obituary as obituary_module
 from odoo.addons.ir_async.service import process_state
+from odoo.addons.ir_async.service import server as server_module
 from odoo.addons.ir_async.service.obituary import Mark, Obituary
 from odoo.addons.ir_async.service.process_state import (
     ProcessState,
@@ -226,3 +227,33 @@ class TestProcessState(BaseCase):
         os.rmdir(gone)
         with self.assertLogs('odoo.addons.ir_async.service.process_state', 'DEBUG'):
             self.assertEqual(state.restore(), ['working directory'])
+
+
+class TestSpawn(BaseCase):
+
+    def test_a_signal_right_after_the_fork_is_not_lost(self):
+        """It waits until the worker has its handlers: the parent sends it once."""
+        def blocked():
+            return server_module.STOP_SIGNALS & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+        class Server:
+            workers = {}
+
+            def worker_spawn(self, klass, workers_registry):
+                read_fd, write_fd = os.pipe()
+                pid = os.fork()
+                if not pid:
+                    try:
+                        os.write(write_fd, str(len(blocked())).encode())
+                    finally:
+                        os._exit(0)
+                os.waitpid(pid, 0)
+                in_children.append(os.read(read_fd, 10))
+                os.close(read_fd)
+                os.close(write_fd)
+
+        in_children = []
+        with patch.object(server_module, '_refresh_registries'):
+            server_module.spawn_workers(Server(), 2)
+        self.assertEqual(in_children, [b'3', b'3'])
+        self.assertFalse(blocked())
