@@ -32,7 +32,7 @@ STOP_LOOK_INTERVAL = 0.2  # seconds between two looks for a stop of the server w
 
 WHY_NOT = {
     'waiting': "it waits for other jobs",
-    'created': "another transaction has it locked, or it came with a copy of another database",
+    'created': "it came with a copy of another database",
     'processing': "a worker runs it",
     'failed': "retry it first",
     'cancelled': "retry it first",
@@ -65,7 +65,11 @@ def run_one(dbname, job_id):
         raise CannotRun(msg)
     with _runner(session) as runner:
         Registry(dbname)
-        jobs = claim_one(session, job_id)
+        try:
+            jobs = claim_one(session, job_id)
+        except psycopg2.errors.LockNotAvailable as exc:
+            msg = f"another transaction has job {job_id} locked"
+            raise CannotRun(msg) from exc
         for job in jobs:
             runner.prepare(job)
             runner.run(Execution(job))

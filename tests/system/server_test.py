@@ -79,6 +79,10 @@ def test_failure_in_the_foreground(database, run, tmp_path):
         output, _ = process.communicate(timeout=180)
         assert process.returncode == 1, output
         assert output.splitlines()[-1] == f"ir_async: job {id_} is {why}"
+    locked_id = database.enqueue('effect', 'locked')
+    with database.locked(locked_id):
+        output, _ = run('ir_async', '-d', database.name, f'--run={locked_id}').communicate(timeout=180)
+    assert output.splitlines()[-1] == f"ir_async: another transaction has job {locked_id} locked"
 
 
 @pytest.mark.parametrize('args', [Server.PREFORK, ('--max-cron-threads=0',), COMMAND], ids=['prefork', 'threaded', 'command'])
