@@ -38,4 +38,5 @@ class Progress:
                     _logger.info("The progress of job %s could not be saved: %s", execution.job, exc)
 
     def close(self):
-        self._pool.close()
+        if self._pool:
+            self._pool.close()

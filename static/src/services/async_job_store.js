@@ -70,7 +70,7 @@ export class AsyncJobStore {
         return Object.values(this.jobs).some(isLive);
     }
 
-    /** Jobs without a name that no caller waits for. */
+    /** Jobs without a name that ended some time ago. */
     get outdated() {
         const limit = Date.now() - NAMELESS_DURATION;
         return Object.values(this.jobs).filter(
