@@ -23,9 +23,9 @@ RESULTS = {
 }
 # What faults explain. The end of a job says its id; those that may fail are left out by `_log`.
 NOISE = (
+    r'psycopg2\.(OperationalError|InterfaceError): ',
+    r'psycopg2\.errors\.(\w+Shutdown|CannotConnectNow|\w+Timeout|LockNotAvailable|QueryCanceled|SerializationFailure|DeadlockDetected): ',
     r'odoo\.sql_db: (bad query|Connection to the database failed|Couldn.t|Programming error)',
-    r'odoo\.(registry: Failed to load registry|service\.server: Failed to initialize database)',
-    r'Job \d+ .* is done, but a hook after its commit failed',  # it met PostgreSQL while that was down
     r'(?i)(terminating connection|server closed|connection .*(closed|lost|refused)|could not connect|shutting down|starting up|recovery)',
 )
 
@@ -299,9 +299,10 @@ class Audit:
     def _log(self):
         levels = '(WARNING|ERROR|CRITICAL)' if self.is_quiet else '(ERROR|CRITICAL)'
         found = Counter()
-        for line in self.world.log_text().splitlines():
-            match = re.match(rf'\S+ \S+ \d+ {levels} (\S+) (.*)', line)
-            if not match or (not self.is_quiet and any(re.search(noise, line) for noise in NOISE)):
+        # With the lines of its traceback, a record says what caused it.
+        for record in re.split(r'\n(?=\d{4}-\d\d-\d\d \S+ \d+ )', self.world.log_text()):
+            match = re.match(rf'\S+ \S+ \d+ {levels} (\S+) (.*)', record)
+            if not match or (not self.is_quiet and any(re.search(noise, record) for noise in NOISE)):
                 continue
             text = match[3]
             job_ids = {int(number) for number in re.findall(r'\b[Jj]obs? (\d+)', text)}
