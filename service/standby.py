@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import threading
 import time
@@ -28,7 +27,7 @@ from .batch import INTERRUPT_TIME
 from .hosting import is_prefork, is_stopping
 from .publisher import publish
 from .runner import conclude
-from .stop import kill_children, raise_in
+from .stop import end_process, raise_in
 
 _logger = logging.getLogger(__name__)
 
@@ -139,9 +138,7 @@ class Standby:
                 publish(self._session)
         if is_prefork():
             _logger.warning("Job %s does not stop: this cron worker is replaced", self._execution.job)
-            kill_children()
-            logging.shutdown()
-            os._exit(0)
+            end_process()
         _logger.warning("Job %s does not stop: its thread is taken until it does", self._execution.job)
         while not self._left.wait(INTERRUPT_TIME):
             raise_in(self._thread, JobInterrupted)

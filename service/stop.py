@@ -116,15 +116,14 @@ def _leave(batch, thread, interrupt=True):
     if interrupt:
         signal.setitimer(signal.ITIMER_REAL, INTERRUPT_TIME * 2)
         _interrupt(batch, thread)
-    kill_children()
-    # The exception may have left locks held, so this process does nothing more.
-    logging.shutdown()
-    os._exit(0)
+    end_process()
 
 
-def kill_children():
-    """Kill all descendants of this process."""
+def end_process():
+    """End this process and all its descendants at once. Its threads may hold locks, so it does nothing more."""
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 process.kill()
+    logging.shutdown()
+    os._exit(0)

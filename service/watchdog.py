@@ -1,8 +1,6 @@
 """The watchdog of a worker's batch: in the main thread, it saves progress, stops jobs, and releases prefetched jobs."""
 from __future__ import annotations
 
-import logging
-import os
 import select
 import time
 
@@ -14,7 +12,7 @@ from ..engine.claim import CLAIM_TIME
 from ..engine.errors import Kind, kind_of
 from ..tools.config import settings
 from .batch import INTERRUPT_TIME
-from .stop import kill_children, stop_job
+from .stop import end_process, stop_job
 
 # Seconds between two looks at the running job. At this interval, a claim need not wake the main thread up.
 STAND_BY_TIME = CLAIM_TIME
@@ -79,9 +77,7 @@ class Watchdog:
             stop_job(batch, execution, 'shutdown', self._thread)
         elif now >= stop_deadline + INTERRUPT_TIME:
             # The work thread hangs between two jobs, for example because the tables of its registry are locked.
-            kill_children()
-            logging.shutdown()
-            os._exit(0)
+            end_process()
 
     def _look_after_batch(self, batch, now):
         if (release_time := batch.release_time) and now >= release_time:
