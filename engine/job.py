@@ -65,6 +65,9 @@ class StateChange(NamedTuple):
 UNMET_OF_CHILD = "unmet AND job_id > 0"
 UNMET_OF_PARENT = "unmet AND after_id > 0"
 
+# The conditions that divide queued jobs: each part has an index of its own.
+QUEUED_PARTS = ("date_scheduled IS NULL AND NOT limited", "date_scheduled IS NULL AND limited", "date_scheduled IS NOT NULL")
+
 PUBLISHED = ', '.join(f'job.{field}' for field in StateChange._fields) + ', job.notify'
 
 CLAIMED = {field: f'job.{field}' for field in Job._fields[:Job._fields.index('res_ids')]} | {

@@ -10,6 +10,8 @@ import logging
 from odoo.modules import Manifest
 from odoo.modules.module import adapt_version
 
+from .job import QUEUED_PARTS
+
 _logger = logging.getLogger(__name__)
 
 VERSIONS = {name: adapt_version(Manifest.for_addon(name)['version']) for name in ('base', 'ir_async')}
@@ -72,9 +74,7 @@ def is_same_version(dbname, versions):
 _LIVE = [
     "state = 'waiting'",
     "state = 'processing'",
-    "state = 'created' AND date_scheduled IS NULL AND NOT limited",
-    "state = 'created' AND date_scheduled IS NULL AND limited",
-    "state = 'created' AND date_scheduled IS NOT NULL",
+    *(f"state = 'created' AND {part}" for part in QUEUED_PARTS),
 ]
 _COPIES = ' UNION ALL '.join(f"SELECT 1 FROM ir_async WHERE {live} AND origin IS DISTINCT FROM %(origin)s" for live in _LIVE)
 COUNT_COPIES = f"SELECT count(*) FROM (SELECT 1 FROM ({_COPIES}) AS live LIMIT %(max)s) AS job"

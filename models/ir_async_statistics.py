@@ -7,6 +7,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 from odoo import api, models
 from odoo.tools import SQL
 
+from ..engine.job import QUEUED_PARTS
 from .ir_async import ENDED, LIVE
 
 SAMPLE_PAGES = 4096  # pages of 8 KiB: a larger table is sampled
@@ -111,7 +112,5 @@ def _sampled(share):
 def index_conditions(state):
     """Return conditions that divide the jobs in a state, so that each part has one index."""
     if state == 'created':
-        return (
-            SQL(" AND date_scheduled IS NULL AND NOT limited"), SQL(" AND date_scheduled IS NULL AND limited"),
-            SQL(" AND date_scheduled IS NOT NULL"))
+        return tuple(SQL(" AND %s", SQL(part)) for part in QUEUED_PARTS)
     return (SQL(),)
