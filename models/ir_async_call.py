@@ -13,6 +13,7 @@ from ..service.execution import Execution
 from ..tools.encoding import describe, encode
 from ..tools.options import Options, clean_text, is_text
 from ..tools.target import caller_stack, check_target
+from .ir_async_channel import root_of
 
 _logger = logging.getLogger(__name__)
 
@@ -189,7 +190,7 @@ class IrAsync(models.Model):
             'retry_delay': None if options.retry_delay is None else json.dumps(options.retry_delay),
             'timeout': options.timeout,
             'channel': options.channel,
-            'limited': options.channel.split('/', 1)[0] in model.env['ir.async.channel']._limited_names(),
+            'limited': root_of(options.channel) in model.env['ir.async.channel']._limited_names(),
             'key': options.key,
             'key_until': options.key and options.key_until,
         }

@@ -6,6 +6,15 @@ from odoo.tools import ormcache
 EVERYTHING = '*'  # the channel of all jobs; it can only be paused
 
 
+def root_of(channel):
+    """Return the channel whose settings a channel has: ``parent`` for ``parent/x``.
+
+    :param str channel: the name of a channel
+    :rtype: str
+    """
+    return channel.split('/', 1)[0]
+
+
 class IrAsyncChannel(models.Model):
     """Limits of a group of jobs, over all workers of all servers: how many run at once, and how far apart they start.
 

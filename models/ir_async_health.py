@@ -3,7 +3,7 @@ from odoo import api, models
 from odoo.tools import SQL
 
 from .ir_async import LIVE
-from .ir_async_channel import EVERYTHING
+from .ir_async_channel import EVERYTHING, root_of
 from .ir_async_statistics import CHANNELS_MAX, index_conditions
 
 HEADS_MAX = 1000  # channels and priorities among which the oldest job is looked for
@@ -101,10 +101,10 @@ class IrAsync(models.Model):
         running = dict(self.env.execute_query(SQL(
             "SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")))
         moved = self._moved_since({
-            head['channel'] for head in heads if any(limits.get(_root(head['channel']), (0, 0)))})
+            head['channel'] for head in heads if any(limits.get(root_of(head['channel']), (0, 0)))})
         oldest = (0.0, None)
         for head in heads:
-            root = _root(head['channel'])
+            root = root_of(head['channel'])
             capacity, interval = limits.get(root, (0, 0))
             is_full = capacity and running.get(head['channel'], 0) >= capacity
             if not (root in paused or EVERYTHING in paused or is_full):
@@ -131,7 +131,7 @@ class IrAsync(models.Model):
             """, list(channels))) if seconds is not None}
 
     def _unserved_channels(self, channels, workers):
-        roots = ['default', *sorted({_root(channel) for channel in channels} - {'default'})][:CHANNELS_MAX]
+        roots = ['default', *sorted({root_of(channel) for channel in channels} - {'default'})][:CHANNELS_MAX]
         # `_why_unserved` names a pause before it looks for workers.
         return roots if not workers else [root for root in roots if self._why_unserved(root) == 'no_worker']
 
@@ -178,7 +178,3 @@ class IrAsync(models.Model):
             SQL("EXISTS (SELECT FROM ir_async WHERE %s AND origin %s)", condition, other)
             for condition in conditions for other in others)))
         return has_copied
-
-
-def _root(channel):
-    return channel.split('/', 1)[0]

@@ -5,6 +5,7 @@ from odoo.tools import SQL
 
 from ..engine.notifier import notifier
 from ..tools.pending import PendingChange, PendingNotice
+from .ir_async_channel import root_of
 
 WOKEN = 'ir_async.notified'  # key in the data of the postcommit hooks: whether the workers certainly have something to do
 
@@ -17,7 +18,7 @@ class IrAsync(models.Model):
         calls = [notice.call for notice in notices if isinstance(notice, PendingNotice)]
         if calls:
             self._wake_workers(is_certain=False)
-            self._ensure_served({call.values['channel'].split('/', 1)[0] for call in calls})
+            self._ensure_served({root_of(call.values['channel']) for call in calls})
         for call in calls:
             if call.values['notify']:
                 for job_id in call.ids:

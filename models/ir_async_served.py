@@ -3,7 +3,7 @@ from odoo import api, models
 from odoo.tools import SQL
 
 from ..engine.serving import serving
-from .ir_async_channel import EVERYTHING
+from .ir_async_channel import EVERYTHING, root_of
 
 IS_SERVED = "EXISTS (SELECT FROM serving WHERE channels IS NULL OR split_part(%s, '/', 1) = ANY(string_to_array(channels, ',')))"
 HAS_UNSERVED = """
@@ -44,7 +44,7 @@ class IrAsync(models.Model):
             SELECT EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove')),
                    EXISTS (SELECT FROM ir_async_channel WHERE name IN %s AND paused),
                    {IS_SERVED}
-            """, self._serving(), (EVERYTHING, channel.split('/', 1)[0]), channel))
+            """, self._serving(), (EVERYTHING, root_of(channel)), channel))
         if is_upgrading:
             return 'upgrading'
         if is_paused:

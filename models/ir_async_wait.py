@@ -6,7 +6,7 @@ from odoo import api, fields, models
 from odoo.exceptions import AccessError, UserError
 from odoo.tools import SQL, format_datetime
 
-from .ir_async_channel import EVERYTHING
+from .ir_async_channel import EVERYTHING, root_of
 
 _logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class IrAsync(models.Model):
 
     def _why_queued(self, queue):
         self.ensure_one()
-        root = self.channel.split('/', 1)[0]
+        root = root_of(self.channel)
         if reason := self._why_copied():
             return reason
         if self.date_scheduled and self.date_scheduled > queue.now:
