@@ -8,7 +8,11 @@ import weakref
 
 import psycopg2
 import psycopg2.errors
-from psycopg2.extensions import STATUS_READY, TRANSACTION_STATUS_INERROR
+from psycopg2.extensions import (
+    STATUS_READY,
+    TRANSACTION_STATUS_INERROR,
+    TRANSACTION_STATUS_INTRANS,
+)
 
 from odoo import sql_db
 
@@ -23,6 +27,7 @@ _logger = logging.getLogger(__name__)
 # cannot share a round trip with other statements. Plans that stay do no harm, and making them again costs time.
 FORGET = (
     "RESET ALL; SET SESSION AUTHORIZATION DEFAULT; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES;")
+UNENDED = (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR)
 BROKEN = 2  # psycopg2's `closed` when the server has ended the connection
 BEGIN = "; COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; "
 
@@ -50,6 +55,7 @@ class JobConnection(sql_db.PsycoConnection):
         if self.guard:
             self.guard.check_claim()
         super().commit()
+        self._end("COMMIT")
         if self.guard:
             self.guard.note_commit()
 
@@ -57,6 +63,14 @@ class JobConnection(sql_db.PsycoConnection):
         if self.guard:
             self.guard.note_rollback()
         super().rollback()
+        self._end("ROLLBACK")
+
+    def _end(self, command):
+        """End a transaction that psycopg2 does not know: the method has turned autocommit on, and executed BEGIN itself."""
+        if self.get_transaction_status() in UNENDED:
+            with super().cursor() as cr:
+                cr.execute(command)
+            super().rollback()  # for psycopg2, which may have begun a transaction for this statement
 
 
 class _NoConnection:
@@ -103,7 +117,7 @@ class JobPool:
     def _restore_client(self):
         # This resets the state that psycopg2 keeps itself. Odoo's cursor then sets its isolation level and the like.
         connection = self._connection
-        if connection.status != STATUS_READY:
+        if connection.status != STATUS_READY or connection.get_transaction_status() in UNENDED:
             connection.rollback()
         connection.set_session(isolation_level='DEFAULT', readonly='DEFAULT', deferrable='DEFAULT', autocommit=False)
         if connection.encoding not in ('UTF8', 'UNICODE'):
@@ -131,10 +145,10 @@ class JobPool:
         if self._is_clean:
             return
         connection = self.borrow(None)
+        connection.autocommit = True  # one round trip; `borrow` turns it off again
         try:
             with connection.cursor() as cr:
-                cr.execute(f"{self.forget_statement()}; COMMIT")
-            connection.rollback()
+                cr.execute(self.forget_statement())
         except BaseException:
             connection.close()
             raise

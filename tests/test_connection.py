@@ -115,6 +115,33 @@ class TestForget(ConnectionCase):
         self.env.cr.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = %s", [
             self.pool._connection.get_backend_pid()])
         self.assertEqual(self.env.cr.fetchone(), (0,))
+        self.assertEqual(self.pool._connection.notices, [], "PostgreSQL warned of nothing, and will not fill its log")
+
+    def test_transaction_that_psycopg2_does_not_know(self):
+        """A method may turn autocommit on, and execute BEGIN itself. Its transaction ends like any other."""
+        for end, status in (
+            (self.cursor_commit, 'committed'), (self.cursor_rollback, 'aborted'), (self.pool_forget, 'aborted'), (self.next, 'aborted'),
+        ):
+            with self.subTest(end=end.__name__):
+                self.cursor.commit()
+                self.cursor._cnx.autocommit = True
+                self.cursor.execute("BEGIN")
+                transaction = self.value("SELECT txid_current()")
+                end()
+                self.assertEqual(self.value(f"SELECT txid_status({transaction})"), status)
+                self.next()
+
+    def cursor_commit(self):
+        self.cursor.commit()
+
+    def cursor_rollback(self):
+        self.cursor.rollback()
+
+    def pool_forget(self):
+        self.cursor.close()
+        self.pool.forget()
+        self.assertEqual(self.pool._connection.info.transaction_status, TRANSACTION_STATUS_IDLE)
+        self.cursor = self.open()
 
     @mute_logger('odoo.sql_db')
     def test_a_connection_that_was_cut(self):
