@@ -6,6 +6,7 @@ import time
 
 from odoo import sql_db
 
+from ..engine.maintenance import LOOK_INTERVAL
 from ..engine.session import Session
 from ..tools.config import settings
 from .runner import Runner
@@ -76,27 +77,34 @@ class Database:
         return delay
 
     def claim(self, limit):
-        """Visit the database: claim the next jobs, and do the due maintenance.
+        """Visit the database: claim the next jobs. When there are none, do the due maintenance.
 
         :param int limit: how many jobs at most
         :rtype: list[Job]
         """
-        now = time.monotonic()
         delay = None
         if not self.session:
             delay = self.open()
         jobs = self.session.claim(limit) if self.session else []
-        if self.session and (not jobs or self._next_look <= now):
-            delay = self.session.maintain(is_busy=bool(jobs))
-            self._next_look = now + 1
         if jobs:
             self.runner = self.runner or Runner(self.session, self._process_state)
-            self.last_job = now
+            self.last_job = time.monotonic()
             delay = 0
+        elif self.session:
+            delay = self._maintain()
         self._back_off = FIRST_BACK_OFF
         poll_interval = settings().poll_interval
         self.due = time.monotonic() + (poll_interval if delay is None else min(poll_interval, delay))
         return jobs
+
+    def maintain_if_due(self):
+        """Do the maintenance of a worker that has jobs, once in a while. It comes after the jobs, so that these begin at once."""
+        if self.session and self._next_look <= time.monotonic():
+            self._maintain(is_busy=True)
+
+    def _maintain(self, is_busy=False):
+        self._next_look = time.monotonic() + LOOK_INTERVAL
+        return self.session.maintain(is_busy=is_busy)
 
 
 class Databases:

@@ -225,6 +225,8 @@ class WorkerAsync(Worker):
             if jobs := database.claim(self.batch_size):
                 self.setproctitle(database.name)
                 self._run_batch(database, jobs)
+                if self.alive:
+                    database.maintain_if_due()
             else:
                 self.batch_size = 1
                 database.forget()

@@ -4,6 +4,7 @@ from unittest.mock import Mock, patch
 from odoo.tests import BaseCase
 
 from .queue_common import Clock
+from odoo.addons.ir_async.engine.maintenance import LOOK_INTERVAL
 from odoo.addons.ir_async.service import databases as databases_module
 from odoo.addons.ir_async.service.databases import (
     FIRST_BACK_OFF,
@@ -135,6 +136,19 @@ class TestDatabases(BaseCase):
                 self.databases.get('a').wake()
                 self.visit('a')
                 self.assertEqual(self.databases.get('a').due, self.clock.monotonic() + expected)
+
+    def test_jobs_do_not_wait_for_maintenance(self):
+        """With jobs to run, it comes after them, and once in a while."""
+        database = self.databases.get('a')
+        self.jobs = {'a': [object()]}
+        self.visit('a')
+        self.assertFalse(database.session.maintain.called)
+        for _i in range(3):
+            database.maintain_if_due()
+        database.session.maintain.assert_called_once_with(is_busy=True)
+        self.clock.advance(LOOK_INTERVAL)
+        database.maintain_if_due()
+        self.assertEqual(database.session.maintain.call_count, 2)
 
     def test_back_off(self):
         """It starts small, for PostgreSQL may be back at once, and doubles up to a limit."""
