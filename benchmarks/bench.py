@@ -1,50 +1,141 @@
-"""The command of the benchmark: see script/bench."""
+"""The command of the benchmark: see script/bench. Scenarios are in scenarios/, the measured systems in systems/."""
 import argparse
 import contextlib
+import importlib
 import os
 import signal
 import sys
+import threading
 import time
 
-import scenarios
-from scenarios import SCENARIOS
+import pg
+import report
+from systems.bare_loop import BareLoop
+from systems.ir_async import IrAsync
+from systems.ir_cron import IrCron
+from systems.pgqueuer import PgQueuer
+from systems.queue_job import QueueJob
+from systems.system import WORKERS, Unavailable
+
+# In this order: `idle` watches its workers while the others run.
+NAMES = (
+    'latency', 'browser', 'idle', 'noop', 'write', 'sleep', 'enqueue', 'scaling', 'web', 'urgent', 'million', 'snapshot')
+SCENARIOS = {name: importlib.import_module(f'scenarios.{name}') for name in NAMES}
 
 
-def main():
+class Bench:
+    """The running systems, and the figures measured so far."""
+
+    def __init__(self, args, stack):
+        self.quick = args.quick
+        self.stack = stack  # ends with the benchmark
+        self.at_end = []  # functions that end measurements which ran beside the other scenarios
+        self.rows = []
+        self.ours = IrAsync()
+        self.queue_job = QueueJob()
+        self.pgqueuer = PgQueuer()
+        self.bare = BareLoop()
+        self.cron = IrCron()
+
+    def start(self, systems):
+        """Install, start and warm up systems. A system that fails has the reason in its rows."""
+        systems = [system for name, system in vars(self).items() if name in systems]
+        for system in systems:
+            self.stack.callback(system.stop)
+            self.attempt(system, system.install)
+        threads = [threading.Thread(target=self.attempt, args=(system, system.start)) for system in systems]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for system in systems:
+            self.attempt(system, system.warm_up)
+
+    def attempt(self, system, function):
+        if not system.problem:
+            try:
+                function()
+            except (Unavailable, OSError, pg.psycopg2.Error) as exc:
+                system.problem = ' '.join(str(exc).split())
+                print(f'{system.name}: {system.problem}', file=sys.stderr, flush=True)
+        if self.ours.problem:
+            sys.exit(f"script/bench: ir_async {self.ours.problem}")
+
+    def run(self, scenario):
+        scenario.run(self)
+        # pg_stat_statements does not count statements that it evicts. Savepoints of other systems fill it, as each has a name of
+        # its own.
+        pg.reset_role(*set(pg.ROLES) - {'bench_idle'})
+
+    def row(self, title, system, unit='/s', digits=0):
+        row = report.Row(title, system if isinstance(system, str) else system.name, unit, digits)
+        self.rows.append(row)
+        return row
+
+    def compare(self, title, runs, plan, unit='/s', digits=0):
+        """Measure systems in turns.
+
+        :param dict plan: by system, a function of the system and its row that measures once
+        :return: the rows, by system
+        :rtype: dict
+        """
+        rows = {system: self.row(title, system, unit, digits) for system in plan}
+        for _run in range(runs):
+            for system, measure in plan.items():
+                row = rows[system]
+                if system.problem:
+                    row.note = system.problem
+                elif not (row.note and not row.values):  # a system that failed in its first turn is not tried again
+                    try:
+                        measure(system, row)
+                    except (Unavailable, OSError, pg.psycopg2.Error) as exc:
+                        row.add_note(' '.join(str(exc).split()))
+        return rows
+
+    def compare_drains(self, title, runs, method, counts, **options):
+        def measure(system, row):
+            row.add_drain(system.drain(method, [], counts[system], **options))
+        return self.compare(title, runs, dict.fromkeys(counts, measure))
+
+
+def parse():
     parser = argparse.ArgumentParser(prog='script/bench', description="How fast, beside others.")
     parser.add_argument('--quick', action='store_true', help="under three minutes; without the largest rows")
     parser.add_argument('--json', metavar='FILE', help="write all figures there")
     parser.add_argument('--list', action='store_true', help="name the scenarios")
     parser.add_argument('scenarios', nargs='*', metavar='SCENARIO', help="these alone")
     args = parser.parse_args()
-    if args.list:
-        for name, function in SCENARIOS.items():
-            print(f'{name:10} {function.__doc__.splitlines()[0]}')
-        return 0
     if unknown := set(args.scenarios) - SCENARIOS.keys():
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    args.names = args.scenarios or [
+        name for name, scenario in SCENARIOS.items() if not (args.quick and getattr(scenario, 'LARGE', False))]
+    return args
 
-    import pg  # noqa: PLC0415 -- both modules need the environment of script/bench
-    import report  # noqa: PLC0415
+
+def main():
+    args = parse()
+    if args.list:
+        for name, scenario in SCENARIOS.items():
+            print(f'{name:10} {scenario.__doc__.splitlines()[0]}')
+        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     pg.prepare_roles()
-    names = args.scenarios or [
-        name for name in SCENARIOS if not (args.quick and name in scenarios.LARGE)]
-    head = report.header(scenarios.WORKERS, args.quick)
+    head = report.header(WORKERS, args.quick)
     start = time.monotonic()
-    with contextlib.closing(scenarios.Bench(args.quick)) as bench:
-        bench.start(names)
+    with contextlib.ExitStack() as stack:
+        bench = Bench(args, stack)
+        bench.start({system for name in args.names for system in SCENARIOS[name].SYSTEMS})
         ready = time.monotonic()
-        for name in names:
+        for name in args.names:
             print(f'{time.monotonic() - start:5.0f} s  {name}', file=sys.stderr, flush=True)
-            bench.run(name)
-        bench.finish()
+            bench.run(SCENARIOS[name])
+        for finish in bench.at_end:
+            finish()
     head['duration'] = f'{ready - start:.0f} s to start, {time.monotonic() - ready:.0f} s to measure'
     print(report.markdown(head, bench.rows))
     if args.json:
         report.dump(os.path.expanduser(args.json), head, bench.rows)
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -17,11 +17,23 @@ def connect(database='postgres', user='postgres'):
     return connection
 
 
-def query(statement, params=None, database='postgres'):
+def query(statement, params=None, database='postgres', user='postgres'):
     """Return the rows of one statement, on a connection of its own."""
-    with contextlib.closing(connect(database)) as connection, connection.cursor() as cr:
+    with contextlib.closing(connect(database, user)) as connection, connection.cursor() as cr:
         cr.execute(statement, params)
         return cr.fetchall() if cr.description else []
+
+
+def copy_row(table, count, database, **values):
+    """Insert copies of one row of a table.
+
+    :param values: by column, the expression of its value; None for the column's default
+    """
+    columns = {name: name for name, in query(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = %s", [table], database)} | values
+    names, values = zip(*((name, value) for name, value in columns.items() if value))
+    query(f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)}"
+          f" FROM (SELECT * FROM {table} LIMIT 1) job, generate_series(1, {count})", database=database)
 
 
 def prepare_roles():
@@ -35,9 +47,13 @@ def prepare_roles():
     query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 
 
-def copy_database(template, name):
+def copy_database(template, name, owner='postgres'):
+    drop_database(name)
+    query(sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(*map(sql.Identifier, (name, owner, template))))
+
+
+def drop_database(name):
     query(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-    query(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
 
 
 def databases():
@@ -71,12 +87,8 @@ def statement_times(role, pattern):
     return row
 
 
-def reset_role(role):
-    query("SELECT pg_stat_statements_reset((SELECT oid FROM pg_roles WHERE rolname = %s), 0, 0)", [role])
-
-
-def reset():
-    query("SELECT pg_stat_statements_reset()")
+def reset_role(*roles):
+    query("SELECT pg_stat_statements_reset(oid, 0, 0) FROM pg_roles WHERE rolname = ANY(%s)", [list(roles)])
 
 
 def version():

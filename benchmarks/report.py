@@ -37,6 +37,13 @@ class Row:
     def judge(self, target, ok):
         self.targets.append((target, bool(ok)))
 
+    def judge_ratio(self, other, factor, text):
+        """Judge how many times as fast as another system this one is."""
+        if self.values and other.values:
+            # Ratios are per turn, since the machine may be busy with something else for a while.
+            ratio = statistics.median(one / another for one, another in zip(self.values, other.values))
+            self.judge(f'{text}: ' + (f'{ratio:.1f} ×' if factor > 1 else f'{ratio:.0%}'), ratio >= factor)
+
     def per_job(self, key):
         values = [drain[key] / drain['count'] for drain in self.drains if drain[key] is not None]
         return statistics.median(values) if values else None

@@ -14,21 +14,9 @@ from psycopg2.extensions import (
     ISOLATION_LEVEL_REPEATABLE_READ,
 )
 
-TABLE = """
-    CREATE TABLE IF NOT EXISTS bare_job (
-        id bigserial PRIMARY KEY, state text NOT NULL DEFAULT 'created', priority int NOT NULL DEFAULT 10,
-        model text, method text, args text, context text, worker int, date_start timestamp, date_done timestamp);
-    CREATE INDEX IF NOT EXISTS bare_job_claim ON bare_job (priority, id) WHERE state = 'created'
-"""
-FILL = """
-    INSERT INTO bare_job (model, method, args, context)
-         SELECT 'bench.job', %s, %s, '{"lang": "en_US", "tz": "Europe/Brussels", "allowed_company_ids": [1]}'
-           FROM generate_series(1, %s)
-"""
-
 
 def work(batch):
-    claims, jobs = (psycopg2.connect(os.environ['BENCH_DSN']) for _i in range(2))
+    claims, jobs = (psycopg2.connect('') for _i in range(2))
     claims.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
     jobs.set_isolation_level(ISOLATION_LEVEL_REPEATABLE_READ)
     with claims.cursor() as claim, jobs.cursor() as job:

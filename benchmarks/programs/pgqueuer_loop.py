@@ -1,4 +1,4 @@
-"""The workers and the client of pgqueuer, with its defaults on asyncpg and without Odoo. See peers.py for the package."""
+"""The workers and the client of pgqueuer, with its defaults on asyncpg and without Odoo. See systems/pgqueuer.py for the package."""
 import asyncio
 import json
 import os
@@ -12,16 +12,14 @@ from pgqueuer.db import AsyncpgDriver
 from pgqueuer.domain.types import QueueExecutionMode
 from pgqueuer.queries import Queries
 
-DSN = {'database': os.environ['BENCH_DATABASE'], 'user': os.environ['BENCH_USER'], 'host': os.environ['PGHOST']}
-
 
 async def install():
-    connection = await asyncpg.connect(**DSN)
+    connection = await asyncpg.connect()
     await Queries(AsyncpgDriver(connection)).install()
 
 
 async def enqueue(count):
-    connection = await asyncpg.connect(**DSN)
+    connection = await asyncpg.connect()
     queries = Queries(AsyncpgDriver(connection))
     start = time.perf_counter()
     async with connection.transaction():
@@ -32,7 +30,7 @@ async def enqueue(count):
 
 
 async def work(batch, mode):
-    connection = await asyncpg.connect(**DSN)
+    connection = await asyncpg.connect()
     pgq = PgQueuer(AsyncpgDriver(connection))
 
     @pgq.entrypoint('noop')
@@ -53,7 +51,7 @@ async def work(batch, mode):
 
 
 async def latency(path, count, pause):
-    connection = await asyncpg.connect(**DSN)
+    connection = await asyncpg.connect()
     queries = Queries(AsyncpgDriver(connection))
     latencies = []
     for i in range(count):
