@@ -19,8 +19,9 @@ from systems.system import WORKERS, Unavailable
 
 # In this order: `idle` watches its workers while the others run.
 NAMES = (
-    'latency', 'browser', 'idle', 'noop', 'write', 'sleep', 'enqueue', 'scaling', 'web', 'urgent', 'million', 'snapshot')
-SCENARIOS = {name: importlib.import_module(f'scenarios.{name}') for name in NAMES}
+    'latency', 'browser', 'idle', 'noop', 'write', 'sleep', 'enqueue', 'scaling', 'web', 'urgent', 'million', 'snapshot',
+    'scale/single', 'scale/idle', 'scale/drain', 'scale/databases', 'scale/connections', 'scale/strangers')
+SCENARIOS = {name: importlib.import_module(f"scenarios.{name.replace('/', '.')}") for name in NAMES}
 
 
 class Bench:
@@ -28,6 +29,8 @@ class Bench:
 
     def __init__(self, args, stack):
         self.quick = args.quick
+        self.workers = args.workers or ([4, 16] if args.quick else [4, 64])
+        self.databases = args.databases or ([1, 3] if args.quick else [1, 10])
         self.stack = stack  # ends with the benchmark
         self.at_end = []  # functions that end measurements which ran beside the other scenarios
         self.rows = []
@@ -98,17 +101,25 @@ class Bench:
         return self.compare(title, runs, dict.fromkeys(counts, measure))
 
 
+def numbers(text):
+    return [int(number) for number in text.split(',')]
+
+
 def parse():
     parser = argparse.ArgumentParser(prog='script/bench', description="How fast, beside others.")
     parser.add_argument('--quick', action='store_true', help="under three minutes; without the largest rows")
     parser.add_argument('--json', metavar='FILE', help="write all figures there")
     parser.add_argument('--list', action='store_true', help="name the scenarios")
-    parser.add_argument('scenarios', nargs='*', metavar='SCENARIO', help="these alone")
+    parser.add_argument('--workers', type=numbers, metavar='N,…', help="how many workers, for scale")
+    parser.add_argument('--databases', type=numbers, metavar='N,…', help="how many databases, for scale")
+    parser.add_argument('scenarios', nargs='*', metavar='SCENARIO', help="these alone; scale: all that begin with scale/")
     args = parser.parse_args()
-    if unknown := set(args.scenarios) - SCENARIOS.keys():
-        parser.error(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
-    args.names = args.scenarios or [
-        name for name, scenario in SCENARIOS.items() if not (args.quick and getattr(scenario, 'LARGE', False))]
+    asked = args.scenarios or [name for name in SCENARIOS if '/' not in name and not (args.quick and getattr(SCENARIOS[name], 'LARGE', False))]
+    args.names = [name for one in asked for name in SCENARIOS if name == one or name.startswith(f'{one}/')]
+    if unknown := [one for one in asked if not any(name == one or name.startswith(f'{one}/') for name in SCENARIOS)]:
+        parser.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    if len({'/' in name for name in args.names}) > 1:
+        parser.error("scale runs by itself, since the other scenarios have servers of their own")
     return args
 
 
@@ -116,14 +127,16 @@ def main():
     args = parse()
     if args.list:
         for name, scenario in SCENARIOS.items():
-            print(f'{name:10} {scenario.__doc__.splitlines()[0]}')
+            print(f'{name:18} {scenario.__doc__.splitlines()[0]}')
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     pg.prepare_roles()
-    head = report.header(WORKERS, args.quick)
-    start = time.monotonic()
     with contextlib.ExitStack() as stack:
         bench = Bench(args, stack)
+        is_scale = '/' in args.names[0]
+        workers = ', '.join(map(str, bench.workers)) if is_scale else f'{WORKERS} of each system, which took turns'
+        head = report.header(workers, args.quick)
+        start = time.monotonic()
         bench.start({system for name in args.names for system in SCENARIOS[name].SYSTEMS})
         ready = time.monotonic()
         for name in args.names:

@@ -8,7 +8,7 @@ import psutil
 import psycopg2
 from psycopg2 import sql
 
-ROLES = ('bench_async', 'bench_queue_job', 'bench_cron', 'bench_idle', 'bench_client', 'bench_peer')
+ROLES = ('bench_async', 'bench_queue_job', 'bench_cron', 'bench_idle', 'bench_client', 'bench_peer', 'bench_fleet')
 
 
 def connect(database='postgres', user='postgres'):
@@ -42,7 +42,7 @@ def prepare_roles():
         if role not in existing:
             query(sql.SQL("CREATE ROLE {} LOGIN CREATEDB").format(sql.Identifier(role)))
     # Each server has a role of its own, to distinguish its statements. The grants let the roles share tables.
-    query("GRANT bench_async TO bench_cron, bench_idle, bench_client")
+    query("GRANT bench_async TO bench_cron, bench_idle, bench_client, bench_fleet")
     query("GRANT bench_queue_job TO bench_client")
     query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 
@@ -58,6 +58,17 @@ def drop_database(name):
 
 def databases():
     return {name for name, in query("SELECT datname FROM pg_database")}
+
+
+def connections(role):
+    [[count]] = query("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [role])
+    return count
+
+
+def sessions(cr):
+    """Return how many connections were ever opened. This needs PostgreSQL 14."""
+    cr.execute("SELECT sum(sessions)::int8 FROM pg_stat_database")
+    return cr.fetchone()[0]
 
 
 def statements(role):
@@ -85,6 +96,15 @@ def statement_times(role, pattern):
          WHERE rolname = %s AND query ~ %s
     """, [role, pattern])
     return row
+
+
+def by_statement(role):
+    """Return text, calls and milliseconds of each statement of a role since :func:`reset_role`, the longest first."""
+    return query(r"""
+        SELECT regexp_replace(trim(query), '\s+', ' ', 'g') AS text, sum(calls)::int8, sum(total_exec_time)
+          FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
+         WHERE rolname = %s GROUP BY text ORDER BY 3 DESC
+    """, [role])
 
 
 def reset_role(*roles):

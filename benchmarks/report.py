@@ -4,6 +4,7 @@ import os
 import platform
 import statistics
 import time
+from collections import Counter
 from pathlib import Path
 
 import pg
@@ -20,6 +21,7 @@ class Row:
         self.values = []
         self.samples = []  # samples of all runs, for percentiles
         self.drains = []
+        self.statements = []  # dicts of kind, text, calls, milliseconds
         self.note = ''
         self.targets = []  # (text, whether it is met)
 
@@ -33,6 +35,19 @@ class Row:
 
     def add_note(self, note):
         self.note = f'{self.note}; {note}' if self.note else note
+
+    def add_statements(self, statements, jobs=1, figure='calls', unit=''):
+        """Note what the statements of each kind cost.
+
+        :param list[dict] statements: kind, text, calls, milliseconds
+        :param int jobs: the number of jobs that caused them
+        :param str figure: ``calls`` or ``milliseconds``
+        """
+        self.statements = statements
+        kinds = Counter()
+        for statement in statements:
+            kinds[statement['kind']] += statement[figure] / jobs
+        self.add_note(unit + ', '.join(f'{kind} {value:,.3f}'.rstrip('0').rstrip('.') for kind, value in kinds.most_common()))
 
     def judge(self, target, ok):
         self.targets.append((target, bool(ok)))
@@ -69,7 +84,8 @@ class Row:
         ]
 
     def as_json(self):
-        return {key: getattr(self, key) for key in ('scenario', 'system', 'unit', 'values', 'drains', 'samples', 'note', 'targets')}
+        return {key: getattr(self, key) for key in (
+            'scenario', 'system', 'unit', 'values', 'drains', 'samples', 'statements', 'note', 'targets')}
 
 
 def percentile(samples, share):
@@ -108,7 +124,7 @@ def header(workers, quick):
         'system': f'{platform.system()} {platform.release()}, Python {platform.python_version()}',
         'postgresql': f"{' '.join(version.split()[:2])}, fsync={fsync}, synchronous_commit={synchronous_commit}, "
                       f"shared_buffers={shared_buffers}",
-        'workers': f'{workers} of each system, which took turns' + (', quick' if quick else ''),
+        'workers': workers + (', quick' if quick else ''),
     }
 
 
@@ -124,7 +140,7 @@ def summary(rows):
         variant = row.system.removeprefix(system).removeprefix(', ')
         line = lines.setdefault(f'{row.scenario}: {variant}' if variant else row.scenario, dict.fromkeys(SYSTEMS, ''))
         if row.values:
-            line[system] = f'{row.number(row.value)} {row.unit}'.replace(' /s', '/s')
+            line[system] = f'{row.number(row.value)} {row.unit}'.replace(' /s', '/s').rstrip()
     table = ['| median | ' + ' | '.join(SYSTEMS) + ' |', '|---' * (len(SYSTEMS) + 1) + '|']
     for title, line in lines.items():
         ours, *others = line.values()

@@ -122,10 +122,12 @@ def main(system, *args):
     os.dup2(2, 1)
     config.parse_config(list(args), setup_logging=True)
     load_server_wide_modules()
-    client = Client(Registry(config['db_name'][0]), system)
+    default = config['db_name'][0]
+    client = Client(Registry(default), system)
     for line in sys.stdin:
         command, params = json.loads(line)
         try:
+            client.registry = Registry(params.pop('database', default))
             answer = {'result': functools.partial(getattr(client, command), **params)()}
         except Exception as exc:  # noqa: BLE001 -- the benchmark reports it
             answer = {'error': f'{type(exc).__name__}: {exc}'}

@@ -40,12 +40,13 @@ class IrAsync(OdooSystem):
         """Return the processes of the job workers."""
         return [worker for process in self.processes() for worker in process.descendants() if 'WorkerAsync' in ' '.join(worker.cmdline())]
 
-    def set_paused(self, paused):
+    def set_paused(self, paused, database=None):
+        database = database or self.database
         pg.query(
             "INSERT INTO ir_async_channel (name, paused) VALUES ('*', %s) ON CONFLICT (name) DO UPDATE SET paused = excluded.paused",
-            [paused], database=self.database)
+            [paused], database=database)
         if not paused:
-            pg.query("SELECT pg_notify('odoo_async', %s)", [self.database])
+            pg.query("SELECT pg_notify('odoo_async', %s)", [database])
 
     def claim_cost(self):
         """Return milliseconds per claim and per claimed job since the last reset, and how many jobs were claimed."""

@@ -114,16 +114,18 @@ class OdooSystem(System):
     def start_client(self):
         self.client = self.client or Client(self)
 
-    def start_process(self, *args, **env):
+    def start_process(self, *args, databases=None, **env):
         """Start a process of Odoo with free ports.
 
         :param args: its arguments, the first of which may be a command
+        :param str databases: the value of ``-d``, by default its own database; all that it owns if empty
         :param env: variables of its environment, in which ``{port}`` is its HTTP port
         :rtype: Process
         """
         self.ports = http, gevent = free_ports(2)
         self.url = f'http://127.0.0.1:{http}'
-        command = [*args, '-c', self.conf(), '-d', self.database, f'--http-port={http}', f'--gevent-port={gevent}']
+        databases = self.database if databases is None else databases
+        command = [*args, '-c', self.conf(), *(['-d', databases] if databases else []), f'--http-port={http}', f'--gevent-port={gevent}']
         return Process(
             [*ODOO, *command], self.env() | {key: value.format(port=http) for key, value in env.items()},
             log=self.log, stdin=subprocess.DEVNULL)

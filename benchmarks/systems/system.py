@@ -61,12 +61,12 @@ class System:
         cr.execute(self.EMPTY)
         return cr.fetchone()[0]
 
-    def wait_empty(self, since, patience=PATIENCE):
+    def wait_empty(self, since, patience=PATIENCE, database=None):
         """Wait until no job is left.
 
         :return: the seconds from ``since`` until then
         """
-        with contextlib.closing(pg.connect(self.database)) as connection, connection.cursor() as cr:
+        with contextlib.closing(pg.connect(database or self.database)) as connection, connection.cursor() as cr:
             while not self.is_empty(cr):
                 time.sleep(0.01)
                 if time.time() > since + patience:
