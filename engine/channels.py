@@ -5,8 +5,13 @@ A channel may get its limits after its jobs were enqueued. :meth:`Channels.recla
 """
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 from .claim import HERE, IS_LIMITED, IS_UPGRADING, NOW, READY, SERVED, TAKE, in_order
 from .job import PUBLISHED, Job
+
+if TYPE_CHECKING:
+    from .session import Session
 
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')  # first key of the advisory lock held during a claim in a limited channel
 
@@ -119,19 +124,27 @@ RECLASSIFY = f"""
 """
 
 
+class _Head(NamedTuple):
+    """The first job of a channel that has a free slot."""
+
+    channel: str
+    has_interval: bool
+    is_first: bool  # no plain job precedes it
+
+
 class Channels:
     """Claims of jobs in channels with limits.
 
     :param Session session: the session
     """
 
-    def __init__(self, session):
+    def __init__(self, session: Session) -> None:
         self._session = session
         self.has_jobs = True  # whether any job of a limited channel was ready at the last look
-        self.slot_delay = None  # seconds until a channel with an interval has its next slot
+        self.slot_delay: float | None = None  # seconds until a channel with an interval has its next slot
         self.is_held_up = False  # a channel has a free slot, but the last call claimed no job
 
-    def claim(self, limit, even_after_plain=False):
+    def claim(self, limit: int, even_after_plain: bool = False) -> list[Job]:
         """Claim the next job of each channel with limits.
 
         :param int limit: how many at most
@@ -144,7 +157,7 @@ class Channels:
         if not self.has_jobs:
             return []
         free = self._free(FIRST_HEADS) or self._free(ALL_HEADS)
-        jobs = []
+        jobs: list[Job] = []
         for channel, has_interval, is_first in free:
             if len(jobs) == limit or not (is_first or even_after_plain) or (has_interval and jobs):
                 break
@@ -155,13 +168,13 @@ class Channels:
         self.is_held_up = bool(free) and not jobs
         return in_order(jobs)
 
-    def _free(self, heads):
+    def _free(self, heads: str) -> list[_Head]:
         """Return the channels whose first job could run now, in the order of these jobs."""
         rows = self._session.execute(f"WITH {heads} {FREE}", self._session.params())
         self.slot_delay = next((float(delay) for _channel, delay, *_flags in rows if delay), None)
-        return [(channel, has_interval, is_first) for channel, delay, has_interval, is_first in rows if not delay]
+        return [_Head(channel, has_interval, is_first) for channel, delay, has_interval, is_first in rows if not delay]
 
-    def reclassify(self):
+    def reclassify(self) -> set[int]:
         """Mark ready jobs as limited if their channel got its limits after they were enqueued.
 
         :return: the ids of the jobs that changed

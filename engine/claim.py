@@ -2,9 +2,15 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from ..tools.options import MAX_INT
 from .job import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .session import Session
 
 CLAIM_TIME = 0.05  # seconds that a claimed job may wait for the other jobs of its batch
 MAX_MARKS = 16  # priorities in use at a time
@@ -67,23 +73,23 @@ class Claim:
     :param Session session: the session
     """
 
-    def __init__(self, session):
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._marks = {}  # the id at which a scan begins, by priority
-        self._last_scan = 0
+        self._marks: dict[int, int] = {}  # the id at which a scan begins, by priority
+        self._last_scan = 0.0
         self._is_owed = True
-        self.next_scan = None  # when the owed full scan is due; None when none is owed
+        self.next_scan: float | None = None  # when the owed full scan is due; None when none is owed
 
-    def wake(self):
+    def wake(self) -> None:
         """Owe a full scan."""
         self._is_owed = True
 
-    def note_changed(self, ids):
+    def note_changed(self, ids: set[int]) -> None:
         """Lower the marks to these jobs, which may be in the queue now."""
         if ids:
             self._marks = {priority: min(mark, *ids) for priority, mark in self._marks.items()}
 
-    def claim(self, limit):
+    def claim(self, limit: int) -> list[Job]:
         """Claim the next jobs for this worker.
 
         :param int limit: how many at most
@@ -105,7 +111,7 @@ class Claim:
             self._marks.clear()
         return jobs
 
-    def _scan(self, marks, limit):
+    def _scan(self, marks: dict[int, int], limit: int) -> list[Job]:
         known = sorted(marks.items())
         starts = [(-MAX_INT, 0), *known]
         ends = [*(priority for priority, _id in known), MAX_INT + 1]
@@ -114,7 +120,7 @@ class Claim:
             limit, [priority for priority, _id in starts], [id_ for _priority, id_ in starts], ends))
 
 
-def claim_one(session, job_id):
+def claim_one(session: Session, job_id: int) -> list[Job]:
     """Claim one given job, if it is ready to run. The claim also reads the columns that are otherwise read at its begin.
 
     :param Session session: the session
@@ -125,7 +131,7 @@ def claim_one(session, job_id):
     return [Job(*row) for row in session.execute(CLAIM_ONE + session.all_columns, session.params(job_id=job_id))]
 
 
-def in_order(jobs):
+def in_order(jobs: Iterable[Job]) -> list[Job]:
     """Return jobs in the order of the queue.
 
     :rtype: list[Job]

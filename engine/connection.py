@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from typing import TYPE_CHECKING
 
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, parse_dsn
@@ -11,6 +12,11 @@ from odoo import sql_db
 
 from ..exceptions import PoolerFound
 from ..tools.config import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from psycopg2.extensions import connection as Connection
 
 LOCK_CLASS = int.from_bytes(b'iras', 'big')  # first key of the advisory lock of a session, in the database of its jobs
 PROCESS_LOCK_CLASS = int.from_bytes(b'irap', 'big')  # first key of the advisory lock of a worker process, on `postgres`
@@ -46,10 +52,12 @@ NO_TIMEOUTS = {'statement_timeout': '0', 'lock_timeout': '0', 'idle_in_transacti
 CLIENT_FORMATS = {'client_encoding': 'UTF8', 'datestyle': 'ISO'}
 NO_TIMEOUTS_SINCE = {'idle_session_timeout': 140000, 'transaction_timeout': 170000}
 
-_files = weakref.WeakKeyDictionary()  # device and inode of each connection's descriptor when it was opened
+_files: weakref.WeakKeyDictionary[Connection, tuple[int, int]] = weakref.WeakKeyDictionary()  # device and inode of each connection's descriptor when it was opened
 
 
-def connect(dbname, factory=None, session=None):
+def connect(
+    dbname: str, factory: type[Connection] | None = None, session: Mapping[str, str] | None = None,
+) -> Connection:
     """Return a new connection in autocommit.
 
     :param str dbname: the database
@@ -70,7 +78,7 @@ def connect(dbname, factory=None, session=None):
     return connection
 
 
-def connect_worker(dbname, **session):
+def connect_worker(dbname: str, **session: str) -> Connection:
     """Return a new connection in autocommit that keeps one session of PostgreSQL for its whole life.
 
     :param str dbname: the database
@@ -83,7 +91,7 @@ def connect_worker(dbname, **session):
     try:
         with connection.cursor() as cr:
             cr.execute(set_config(session_settings(connection.server_version) | session) + ", pg_backend_pid()")  # pylint: disable=sql-injection
-            backend_pid = cr.fetchone()[-1]
+            [[*_settings, backend_pid]] = cr.fetchall()
         if backend_pid != connection.get_backend_pid():
             raise PoolerFound(dbname)  # noqa: TRY301
     except BaseException:
@@ -92,7 +100,7 @@ def connect_worker(dbname, **session):
     return connection
 
 
-def is_descriptor_closed(connection):
+def is_descriptor_closed(connection: Connection) -> bool:
     """Return whether code of this process has closed the file descriptor of a connection.
 
     libpq does not notice that. When the server has ended the session, libpq closes the descriptor itself and has none afterwards.
@@ -108,12 +116,12 @@ def is_descriptor_closed(connection):
         return True
 
 
-def _file_of(connection):
+def _file_of(connection: Connection) -> tuple[int, int]:
     status = os.fstat(connection.fileno())
     return status.st_dev, status.st_ino
 
 
-def session_settings(server_version):
+def session_settings(server_version: int) -> dict[str, str]:
     """Return the settings that each session of a worker needs and that the server knows.
 
     :param int server_version: the version of the server
@@ -123,7 +131,7 @@ def session_settings(server_version):
     return CLIENT_FORMATS | SERVER_LIMITS | NO_TIMEOUTS | known
 
 
-def set_config(values):
+def set_config(values: Mapping[str, str]) -> str:
     """Return a statement that changes settings of the session.
 
     :param dict[str, str] values: the settings; their text is not escaped
@@ -132,7 +140,7 @@ def set_config(values):
     return 'SELECT ' + ', '.join(f"set_config('{name}', '{value}', false)" for name, value in values.items())
 
 
-def array(ids):
+def array(ids: Iterable[int]) -> str:
     """Return ids as the text of one array, so that pg_stat_statements sees one statement for any number of them.
 
     :rtype: str

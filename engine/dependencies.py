@@ -2,10 +2,16 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from .claim import HERE
 from .connection import array
 from .job import PUBLISHED, UNMET_OF_CHILD, UNMET_OF_PARENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .session import Session
 
 # The plans must not depend on statistics, which may still say that nothing waits. So subqueries look up the jobs at the
 # other end of a dependency. PostgreSQL cannot turn these into joins, and so cannot choose an order of joins.
@@ -119,10 +125,10 @@ class Dependencies:
     :param Session session: the session
     """
 
-    def __init__(self, session):
+    def __init__(self, session: Session) -> None:
         self._session = session
 
-    def unblock(self, parents=None):
+    def unblock(self, parents: Iterable[int] | None = None) -> set[int]:
         """Put waiting jobs into the queue if all of their parents have ended well.
 
         This is not part of the transaction of a parent. Two parents that end at once would each wait for the other's row,
@@ -137,7 +143,7 @@ class Dependencies:
             return self._session.change(UNBLOCK_ALL, self._session.params())
         return self._session.change(UNBLOCK_OF, self._session.params(parents=array(parents)))
 
-    def has_blocked(self):
+    def has_blocked(self) -> bool:
         """Return whether a sweep passed over a job because it was locked: its turn has come, but it still waits.
 
         :rtype: bool
@@ -145,7 +151,7 @@ class Dependencies:
         [[has_blocked]] = self._session.execute(HAS_BLOCKED, self._session.params())
         return has_blocked
 
-    def cancel(self):
+    def cancel(self) -> set[int]:
         """Cancel the children of cancelled jobs, and their children. After half a second the rest is left to the next sweep.
 
         :return: the ids of the jobs that changed

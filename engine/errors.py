@@ -13,6 +13,7 @@ kind              examples                                                    th
 from __future__ import annotations
 
 import enum
+from typing import cast
 
 import psycopg2
 
@@ -33,7 +34,7 @@ class Kind(enum.Enum):
     METHOD = "method's error"
 
 
-def kind_of(exc):
+def kind_of(exc: BaseException) -> Kind:
     """Return the kind of an exception.
 
     :param BaseException exc: the exception
@@ -46,7 +47,7 @@ def kind_of(exc):
         return Kind.SERVER
     if not issubclass(type(exc), psycopg2.Error):
         return Kind.METHOD
-    code = exc.pgcode
+    code = cast('psycopg2.Error', exc).pgcode
     if not code:
         # psycopg2 gives no code when a connection fails or is lost. The class distinguishes that from wrong use.
         return Kind.LOST if issubclass(type(exc), psycopg2.OperationalError) or _is_closed(exc) else Kind.METHOD
@@ -59,7 +60,7 @@ def kind_of(exc):
     return Kind.METHOD
 
 
-def _is_closed(exc):
+def _is_closed(exc: BaseException) -> bool:
     # psycopg2 raises a plain DatabaseError without a code when the server has vanished between two statements.
     text = str(exc)
     return 'closed' in text or type(exc) is psycopg2.DatabaseError

@@ -5,9 +5,16 @@ A worker that lost its claim matches no row here, so it commits nothing of that 
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 from .connection import DURABLE
 from .job import BEGUN
+
+if TYPE_CHECKING:
+    from odoo.sql_db import BaseCursor
+
+    from .job import Job
+    from .session import Session
 
 # `state = 'processing'` is implied and left out on purpose. With it, PostgreSQL would walk the index of processing jobs, with
 # its dead entries, instead of the primary key.
@@ -49,7 +56,7 @@ _OUTCOME = {
     'state': 'varchar', 'payload': 'json', 'delay': 'float8', 'attempts': 'int4', 'starts': 'int4', 'shown_claims': 'int4'}
 
 
-def _arguments(types):
+def _arguments(types: dict[str, str]) -> str:
     return ', '.join(f'in_{name} {type_}' for name, type_ in types.items())
 
 
@@ -82,7 +89,7 @@ FUNCTIONS = f"""
 ARE_THERE = "to_regproc('ir_async_begin') IS NOT NULL AND to_regproc('ir_async_finish') IS NOT NULL"
 
 
-def create_functions(cr):
+def create_functions(cr: BaseCursor) -> None:
     """Create the functions, unless the database already has them in this version.
 
     Functions that are up to date are left alone: after a restore, they may belong to another role.
@@ -100,7 +107,7 @@ def create_functions(cr):
         cr.execute(f"COMMENT ON FUNCTION {function} IS %s", [version])  # pylint: disable=sql-injection
 
 
-def drop_functions(cr):
+def drop_functions(cr: BaseCursor) -> None:
     """Drop the functions, whatever their arguments.
 
     :param odoo.sql_db.BaseCursor cr: a cursor of the database
@@ -125,7 +132,7 @@ RAISE = f"""
 """
 
 
-def token(job):
+def token(job: Job) -> dict[str, int]:
     """Return the parameters of a job's fencing token.
 
     :param Job job: the claimed job
@@ -134,7 +141,7 @@ def token(job):
     return {'id': job.id, 'session': job.session, 'claims': job.claims}
 
 
-def holds(session, job):
+def holds(session: Session, job: Job) -> bool:
     """Return whether the claim on a job still holds.
 
     :param Session session: the session that claimed it
@@ -144,7 +151,7 @@ def holds(session, job):
     return bool(session.execute(LOOK_UP, token(job)))
 
 
-def fence_off(session, job, reason=None, debug=None):
+def fence_off(session: Session, job: Job, reason: str | None = None, debug: str | None = None) -> Job | None:
     """Fence a running job off: from then on its method can commit nothing.
 
     :param Session session: the session that claimed it

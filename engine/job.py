@@ -1,7 +1,10 @@
 """The values of the engine: a claimed job, its outcome, and a change of state to publish."""
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
 
 
 class Job(NamedTuple):
@@ -36,7 +39,7 @@ class Job(NamedTuple):
     stop: str | None = None  # `cancel` or `timeout` if the job was stopped: its method must not run
     stop_debug: str | None = None  # the stack of the method when it was stopped
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.id} ({self.res_model}.{self.method})"
 
 
@@ -57,6 +60,13 @@ class StateChange(NamedTuple):
     name: str | None
     state: str
     revision: int
+
+
+class Swept(NamedTuple):
+    """The jobs that a sweep changed, and when to sweep again."""
+
+    changed: AbstractSet[int] = frozenset()  # the ids of the jobs
+    delay: float | None = None  # seconds; None: not before something changes
 
 
 # Each is the predicate of one of the two indexes of dependencies. With one predicate for both, PostgreSQL would choose an

@@ -3,13 +3,21 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import TYPE_CHECKING
 
 from odoo.modules.loading import reset_modules_state
 
 from .claim import HERE, IS_UPGRADING, LIMITED, NOW, READY, SERVED
 from .connection import LIVE_SESSIONS
-from .job import PUBLISHED
+from .job import PUBLISHED, Swept
 from .notifier import notifier
+
+if TYPE_CHECKING:
+    from .channels import Channels
+    from .claim import Claim
+    from .dependencies import Dependencies
+    from .rescue import Rescue
+    from .session import Session
 
 _logger = logging.getLogger(__name__)
 
@@ -56,23 +64,25 @@ class Maintenance:
     :param Rescue rescue: jobs of dead workers
     """
 
-    def __init__(self, session, claim, channels, dependencies, rescue):
+    def __init__(
+        self, session: Session, claim: Claim, channels: Channels, dependencies: Dependencies, rescue: Rescue,
+    ) -> None:
         self._session = session
         self._claim = claim
         self._channels = channels
         self._dependencies = dependencies
         self._rescue = rescue
         self._owed = 2  # sweeps: one now, and a later one in case a worker dies between a job and its children
-        self._dead = set()
+        self._dead: set[int] = set()
         self._last_sweep = float('-inf')
-        self._next_warning = 0
+        self._next_warning = 0.0
         self.has_waiting = True
 
-    def wake(self):
+    def wake(self) -> None:
         """Owe sweeps."""
         self._owed = 2
 
-    def maintain(self, is_busy=False):
+    def maintain(self, is_busy: bool = False) -> float | None:
         """Do the due work, and return when to call again.
 
         :param bool is_busy: whether the worker also has jobs to run
@@ -89,7 +99,7 @@ class Maintenance:
         elif processing and not self._owed:
             self._owed = 1
         self._dead = set(dead)
-        changed, rescue_delay = self._rescue.rescue(dead) if processing else (set(), None)
+        changed, rescue_delay = self._rescue.rescue(dead) if processing else Swept()
         sweep_delay = None
         if waiting:
             swept, sweep_delay = self._sweep(processing, is_busy)
@@ -111,21 +121,21 @@ class Maintenance:
             delays.append(LOOK_INTERVAL)
         return min((float(delay) for delay in delays if delay is not None), default=None)
 
-    def _sweep(self, processing, is_busy):
-        """Sweep when it is time to. Return the ids of the jobs that changed, and the seconds until the next sweep."""
+    def _sweep(self, processing: bool, is_busy: bool) -> Swept:
+        """Sweep when it is time to."""
         now = time.monotonic()
         interval = SWEEP_INTERVAL if self._owed == 2 and not is_busy else BUSY_SWEEP_INTERVAL
         if now < self._last_sweep + interval:
-            return set(), self._last_sweep + interval - now if self._owed else None
+            return Swept(delay=self._last_sweep + interval - now if self._owed else None)
         self._last_sweep = now
         self._owed = max(self._owed - 1, int(processing))
         changed = self._dependencies.unblock() | self._dependencies.cancel()
         if self._dependencies.has_blocked():  # somebody had their rows locked
             self._owed = 2
-            return changed, SWEEP_INTERVAL
-        return changed, BUSY_SWEEP_INTERVAL if self._owed else None
+            return Swept(changed, SWEEP_INTERVAL)
+        return Swept(changed, BUSY_SWEEP_INTERVAL if self._owed else None)
 
-    def _report_modules(self):
+    def _report_modules(self) -> None:
         """Warn about modules in flux, since they hold jobs up. Reset those that were left over, as Odoo's crons do."""
         now = time.monotonic()
         if now < self._next_warning:

@@ -4,11 +4,15 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from typing import TYPE_CHECKING
 
 import psycopg2
 from psycopg2 import sql
 
 from .connection import connect
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
 
 _logger = logging.getLogger(__name__)
 
@@ -27,12 +31,12 @@ class Notifier:
     ``postgres`` each time. That takes thirty times as long as the NOTIFY.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._connection = None
+        self._connection: Connection | None = None
         self.failure_level = logging.WARNING  # lower in a worker, which also looks without a NOTIFY
 
-    def notify(self, dbname):
+    def notify(self, dbname: str) -> None:
         """Wake the workers of a database. A failure costs time, not jobs: workers also look without a NOTIFY.
 
         :param str dbname: the database
@@ -48,19 +52,19 @@ class Notifier:
                 self._connection = None
                 _logger.log(self.failure_level, "Could not wake the job workers: %s", exc)
 
-    def _send(self, dbname):
+    def _send(self, dbname: str) -> None:
         if self._connection is None:
             self._connection = connect('postgres')
             with self._connection.cursor() as cr:
                 cr.execute("SELECT pg_backend_pid()")
-                is_direct = cr.fetchone()[0] == self._connection.get_backend_pid()
+                is_direct = cr.fetchall() == [(self._connection.get_backend_pid(),)]
                 if is_direct and self._connection.server_version >= 140000:
                     # PostgreSQL closes the connection of a process that has stopped enqueuing. No timer is needed here.
                     cr.execute(_IDLE_TIME)
         with self._connection.cursor() as cr:
             cr.execute(_NOTIFY, [dbname])
 
-    def forget(self):
+    def forget(self) -> None:
         """Drop the parent's connection in a forked child. psycopg2 only closes a connection in the process that opened it."""
         self._lock = threading.Lock()
         self._connection = None

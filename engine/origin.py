@@ -6,15 +6,20 @@ and each database in it a number. Both stay when the database is renamed.
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
-from odoo.modules import Manifest
-from odoo.modules.module import adapt_version
+from odoo.modules.module import adapt_version, get_manifest
 
 from .job import QUEUED_PARTS
 
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor
+
+    from odoo.sql_db import BaseCursor
+
 _logger = logging.getLogger(__name__)
 
-VERSIONS = {name: adapt_version(Manifest.for_addon(name)['version']) for name in ('base', 'ir_async')}
+VERSIONS = {name: adapt_version(get_manifest(name)['version']) for name in ('base', 'ir_async')}
 COUNT_MAX = 10_000  # foreign jobs to count; counting more is not worth the time
 
 _DATABASE = "(SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -26,33 +31,33 @@ EXPRESSIONS = {
     False: f"(SELECT 'unknown/' || {_DATABASE} || '/' || current_database())",
 }
 
-_skipped = set()  # databases of another version that are already in the log
-_reported = set()  # databases with foreign jobs that are already in the log
+_skipped: set[str] = set()  # databases of another version that are already in the log
+_reported: set[tuple[str, str]] = set()  # databases with foreign jobs that are already in the log
 
 
-def origin_expression(cr):
+def origin_expression(cr: Cursor | BaseCursor) -> str:
     """Return the SQL expression of the identity of a database.
 
     :param cr: a cursor on the database
     :rtype: str
     """
     cr.execute(IS_PERMITTED)
-    [is_permitted] = cr.fetchone()
+    [[is_permitted]] = cr.fetchall()
     return EXPRESSIONS[is_permitted]
 
 
-def read_origin(cr):
+def read_origin(cr: Cursor | BaseCursor) -> str:
     """Return the identity of a database.
 
     :param cr: a cursor on the database
     :rtype: str
     """
     cr.execute(f"SELECT {origin_expression(cr)}")
-    [origin] = cr.fetchone()
+    [[origin]] = cr.fetchall()
     return origin
 
 
-def is_same_version(dbname, versions):
+def is_same_version(dbname: str, versions: dict[str, str]) -> bool:
     """Return whether a database was installed or upgraded by the code of this server. Log it once if it was not.
 
     :param str dbname: the database
@@ -80,7 +85,7 @@ _COPIES = ' UNION ALL '.join(f"SELECT 1 FROM ir_async WHERE {live} AND origin IS
 COUNT_COPIES = f"SELECT count(*) FROM (SELECT 1 FROM ({_COPIES}) AS live LIMIT %(max)s) AS job"
 
 
-def warn_of_copies(cr, dbname, origin):
+def warn_of_copies(cr: Cursor, dbname: str, origin: str) -> None:
     """Warn that queued jobs came with a copy of another database and do not run. Each process warns once.
 
     :param cr: a cursor on the database
@@ -90,7 +95,7 @@ def warn_of_copies(cr, dbname, origin):
     if (dbname, origin) in _reported:
         return
     cr.execute(COUNT_COPIES, {'origin': origin, 'max': COUNT_MAX})
-    [count] = cr.fetchone()
+    [[count]] = cr.fetchall()
     if count:
         _reported.add((dbname, origin))
         _logger.warning(

@@ -7,12 +7,12 @@ import socket
 
 import psutil
 
-import odoo
+import odoo.service.server
 
 TOLERANCE = 2  # seconds by which two processes may disagree about the start of a third one after the clock was set
 
 
-def start_of(pid):
+def start_of(pid: int) -> float | None:
     """Return when a process of this host was started.
 
     :param int pid: the process
@@ -24,7 +24,7 @@ def start_of(pid):
     return None
 
 
-def is_alive(pid, start):
+def is_alive(pid: int, start: float) -> bool:
     """Return whether a process of this host is still there.
 
     :param int pid: the process
@@ -37,7 +37,7 @@ def is_alive(pid, start):
     return False
 
 
-def server_pid():
+def server_pid() -> int:
     """Return the process id of the Odoo server of this process: its own id, except in a child of a prefork server.
 
     :rtype: int
@@ -46,7 +46,7 @@ def server_pid():
     return server.pid if server else os.getpid()
 
 
-def was_killed(host, pid, start, server, server_start):
+def was_killed(host: str, pid: int, start: float | None, server: int, server_start: float | None) -> bool:
     """Return whether a process has ended while its server goes on, so that nobody stopped it.
 
     :param str host: the host of both

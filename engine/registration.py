@@ -3,10 +3,18 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import TYPE_CHECKING
 
 from ..tools.config import settings
 from .connection import LIVE_SESSIONS, LOCK_CLASS
 from .serving import served_database, serving
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import AsIs
+    from psycopg2.extensions import cursor as Cursor
+
+    from .job import Job
+    from .session import Session
 
 # A session locks its key before it inserts its row, so a row without a lock belongs to a session that has ended. Two kinds
 # of such rows stay: rows of live processes that serve this database, and rows of sessions whose jobs are not yet rescued.
@@ -34,7 +42,7 @@ NOTE_RUNNING = """
 """
 
 
-def register(cr, origin, process_key=None):
+def register(cr: Cursor, origin: AsIs, process_key: int | None = None) -> int:
     """Register a new session, and delete the rows of sessions that ended.
 
     :param cr: a cursor of the session's connection
@@ -56,7 +64,7 @@ def register(cr, origin, process_key=None):
     return row[0]
 
 
-def note_running(session, job, key=None):
+def note_running(session: Session, job: Job | None, key: int | None = None) -> None:
     """Note which job runs in a cron worker, since its parent would not report a death.
 
     :param Session session: the session that writes the note

@@ -1,9 +1,17 @@
 """Release of claimed jobs into the queue, and the last resort: end a job as failed."""
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .connection import array
 from .job import PUBLISHED
 from .notifier import notifier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .job import Job
+    from .session import Session
 
 RELEASE = f"""
     WITH mine AS (
@@ -33,7 +41,10 @@ FAIL = f"""
 """
 
 
-def release(session, jobs, starts=0, delay=None, payload=None, shown_claims=None):
+def release(
+    session: Session, jobs: Iterable[Job], starts: int = 0, delay: float | None = None, payload: str | None = None,
+    shown_claims: int | None = None,
+) -> set[int]:
     """Put jobs back into the queue, except for locked ones.
 
     :param Session session: the session that claimed them
@@ -53,7 +64,7 @@ def release(session, jobs, starts=0, delay=None, payload=None, shown_claims=None
     return released
 
 
-def fail(session, job, payload):
+def fail(session: Session, job: Job, payload: str) -> None:
     """End a job as failed when nothing else worked.
 
     :param Session session: the session that claimed it

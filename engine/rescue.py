@@ -8,11 +8,15 @@ process and its server in its row. The job is charged when that process has ende
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from .claim import HERE
 from .connection import LIVE_SESSIONS
-from .job import PUBLISHED, Job
+from .job import PUBLISHED, Job, Swept
 from .process import was_killed
+
+if TYPE_CHECKING:
+    from .session import Session
 
 # Seconds that the parent of a dead worker has to report the death, before others put its job back without a charge.
 GRACE = 0.7
@@ -73,22 +77,21 @@ class Rescue:
     :param Session session: the session
     """
 
-    def __init__(self, session):
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._seen = {}  # when each dead session was first seen dead, by key
-        self._next_full = 0
+        self._seen: dict[int, float] = {}  # when each dead session was first seen dead, by key
+        self._next_full = 0.0
 
-    def rescue(self, dead):
+    def rescue(self, dead: list[int]) -> Swept:
         """Put the jobs of dead sessions back into the queue, a grace period after the sessions were seen dead.
 
         :param list[int] dead: the keys of sessions whose lock is gone
-        :return: the ids of the jobs that changed, and the seconds until the next look
-        :rtype: tuple[set[int], float | None]
+        :rtype: Swept
         """
         now = time.monotonic()
         self._seen = {key: self._seen.get(key, now) for key in dead}
         due = [key for key, seen in self._seen.items() if seen + GRACE <= now]
-        changed = set()
+        changed: set[int] = set()
         # A crash of PostgreSQL empties the UNLOGGED table of workers. So a full look also finds jobs of sessions without a row.
         is_full = now >= self._next_full and not (dead and not due)
         if due or is_full:
@@ -98,10 +101,10 @@ class Rescue:
             if is_full:
                 self._next_full = now + FULL_INTERVAL
         young = [seen + GRACE - now for key, seen in self._seen.items() if key not in due]
-        return changed, min(young, default=None)
+        return Swept(changed, min(young, default=None))
 
 
-def charge(session, job_id, key, claims):
+def charge(session: Session, job_id: int, key: int, claims: int) -> set[int]:
     """Charge a job with the death of the worker that ran its method, and put it back into the queue.
 
     :param Session session: the session that writes the charge
@@ -114,7 +117,7 @@ def charge(session, job_id, key, claims):
     return session.change(CHARGE, {'id': job_id, 'session': key, 'claims': claims})
 
 
-def take_over(session, job_id, key, claims, reason):
+def take_over(session: Session, job_id: int, key: int, claims: int, reason: str) -> list[Job]:
     """Take a job over from a worker that is stopping or dead, to write its outcome.
 
     :param Session session: the session that takes it over

@@ -15,7 +15,7 @@ _INSTALLED = """(
 _OURS = "'%s'" % ', '.join(f'{name} {version}' for name, version in sorted(VERSIONS.items()))
 
 
-def database(origin, versions=_INSTALLED):
+def database(origin: str, versions: str = _INSTALLED) -> str:
     """Return the SQL expression of the value that a row must have to count.
 
     :param str origin: the expression of the identity of the database
@@ -25,7 +25,7 @@ def database(origin, versions=_INSTALLED):
     return f"{origin} || '/' || current_database() || ', ' || {versions}"
 
 
-def served_database(origin):
+def served_database(origin: str) -> str:
     """Return the SQL expression of the value that a worker with this code writes into its row.
 
     :param str origin: the expression of the identity of the database
@@ -34,7 +34,7 @@ def served_database(origin):
     return database(origin, _OURS)
 
 
-def serving(origin):
+def serving(origin: str) -> str:
     """Return the query of the worker processes that serve the database.
 
     :param str origin: the expression of the identity of the database

@@ -17,6 +17,7 @@ import functools
 import logging
 import os
 import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg2
 from psycopg2.extensions import AsIs
@@ -35,6 +36,15 @@ from .process import server_pid, start_of
 from .registration import CLOSE, register
 from .rescue import Rescue
 from .serving import database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from psycopg2.extensions import connection as Connection
+
+    from .job import Job
+
+    _Params = Sequence[Any] | Mapping[str, Any]
 
 _logger = logging.getLogger(__name__)
 
@@ -72,21 +82,28 @@ SIGNALS = """
 
 
 @functools.cache
-def _report_missing_functions(dbname):
+def _report_missing_functions(dbname: str) -> None:
     _logger.error("Jobs of %s do not run: functions of this module are missing. Upgrade it: -u ir_async", dbname)
+
+
+class Opened(NamedTuple):
+    """The answer of :meth:`Session.open`."""
+
+    session: Session | None = None  # None: no job, no such module, or another version of it or of Odoo
+    delay: float | None = None  # seconds until the next look, if known
 
 
 class Session:
     """The presence of a worker in a database, from :meth:`open` to :meth:`close`."""
 
-    def __init__(self, dbname, connection, key):
+    def __init__(self, dbname: str, connection: Connection, key: int) -> None:
         self.dbname = dbname
         self.key = key
-        self.changes = []  # not yet published to the users
+        self.changes: list[StateChange] = []  # not yet published to the users
         self.channels = settings().channels
         self._connection = connection
         self._lock = threading.Lock()  # the worker's two threads share the connection
-        self._prepared = set()
+        self._prepared: set[str] = set()
         self._claim = Claim(self)
         self._channels = Channels(self)
         self._dependencies = Dependencies(self)
@@ -94,35 +111,33 @@ class Session:
         self._maintenance = Maintenance(self, self._claim, self._channels, self._dependencies, self._rescue)
 
     @classmethod
-    def open(cls, dbname, process_key=None, always=False):
+    def open(cls, dbname: str, process_key: int | None = None, always: bool = False) -> Opened:
         """Connect to a database and register there.
 
         :param str dbname: the database
         :param int process_key: the key of the lock that this process holds on ``postgres`` as long as it lives
         :param bool always: whether to open a session even if no job is due
-        :return: a session, and the seconds until the next look. The session is None when there is nothing to do: no job, no
-            such module, or another version of Odoo or of this module
-        :rtype: tuple
+        :rtype: Opened
         :raises psycopg2.OperationalError: when the database cannot be reached
         """
         try:
             connection = connect_worker(dbname, **PLANNER)
         except PoolerFound as exc:
             _logger.error("%s", exc)
-            return None, None
+            return Opened()
         session = None
         try:
             with connection.cursor() as cr:
                 cr.execute(VERSIONS)
-                versions, is_permitted, has_functions = cr.fetchone()
+                [[versions, is_permitted, has_functions]] = cr.fetchall()
                 if not is_same_version(dbname, versions or {}):
-                    return None, None
+                    return Opened()
                 if not has_functions:
                     _report_missing_functions(dbname)
-                    return None, None
+                    return Opened()
                 origin = AsIs(EXPRESSIONS[is_permitted])
                 cr.execute(LOOK, {'process_key': process_key, 'origin': origin})
-                is_ready, is_waiting, is_processing, delay, is_known = cr.fetchone()
+                [[is_ready, is_waiting, is_processing, delay, is_known]] = cr.fetchall()
                 delay = None if delay is None else float(delay)
                 is_due = always or is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
                 if is_due or (process_key and not is_known):  # register even without jobs: others look for serving workers
@@ -131,39 +146,39 @@ class Session:
                     warn_of_copies(cr, dbname, session.origin)
                 if not is_due and session:
                     session.close()
-                    return None, delay
+                    return Opened(delay=delay)
         except (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn):
-            return None, None  # the module is not installed there, or not yet
+            return Opened()  # the module is not installed there, or not yet
         finally:
             if not session:
                 connection.close()
-        return session, delay
+        return Opened(session, delay)
 
     @functools.cached_property
-    def origin(self):
+    def origin(self) -> str:
         """The identity of the database, equal to the ``origin`` of its own jobs."""
         [[is_permitted]] = self.execute(IS_PERMITTED)
         [[origin]] = self.execute(f"SELECT {EXPRESSIONS[is_permitted]}")
         return origin
 
     @functools.cached_property
-    def process(self):
+    def process(self) -> tuple[float | None, int, float | None]:
         """The start time of this process, the process id of its server, and the server's start time."""
         server = server_pid()
         return start_of(os.getpid()), server, start_of(server)
 
     @property
-    def server_version(self):
+    def server_version(self) -> int:
         return self._connection.server_version
 
-    def has_closed_descriptor(self):
+    def has_closed_descriptor(self) -> bool:
         """Return whether code of this process has closed the file descriptor of the connection.
 
         :rtype: bool
         """
         return is_descriptor_closed(self._connection)
 
-    def close(self):
+    def close(self) -> None:
         """Leave the database. The row stays, to show that this process serves the database."""
         try:
             self.execute(CLOSE, {'key': self.key})
@@ -176,7 +191,7 @@ class Session:
     # Execute
     # ------------------------------------------------------------
 
-    def execute(self, query, params=()):
+    def execute(self, query: str, params: _Params = ()) -> Any:
         """Execute a statement. Return its rows, or the number of rows that it changed.
 
         :rtype: list | int
@@ -185,7 +200,7 @@ class Session:
             cr.execute(query, params)  # pylint: disable=sql-injection
             return cr.fetchall() if cr.description else cr.rowcount
 
-    def execute_prepared(self, name, query, params, *args):
+    def execute_prepared(self, name: str, query: str, params: Mapping[str, Any], *args: Any) -> Any:
         """Execute a statement that is planned once per session, since planning takes longer than executing.
 
         :param str name: the name of the prepared statement
@@ -197,7 +212,7 @@ class Session:
             self._prepared.add(name)
         return self.execute(f'EXECUTE {name} ({", ".join(["%s"] * len(args))})', args)  # pylint: disable=sql-injection
 
-    def change(self, query, params=()):
+    def change(self, query: str, params: _Params = ()) -> set[int]:
         """Execute durably a statement that changes jobs and returns ``PUBLISHED``.
 
         :return: the ids of the jobs
@@ -209,22 +224,22 @@ class Session:
         self._claim.note_changed(ids)
         return ids
 
-    def params(self, **params):
+    def params(self, **params: Any) -> dict[str, Any]:
         """Return the parameters that all claims need, and the given ones."""
         return {'key': self.key, 'channels': self.channels, 'origin': self.origin, **params}
 
     @functools.cached_property
-    def columns(self):
+    def columns(self) -> str:
         """The columns that a claim returns."""
         signals = ', '.join(f'(SELECT max(id) FROM {table})' for table, in self.execute(SIGNALS))
         return ', '.join((CLAIMED | {'signals': f"(SELECT concat_ws(' ', {signals}))"}).values())
 
     @functools.cached_property
-    def all_columns(self):
+    def all_columns(self) -> str:
         """The columns that a claim of one given job returns: these include the ones otherwise read at its begin."""
         return f"{self.columns}, {', '.join(BEGUN.values())}"
 
-    def stop_reason(self, job):
+    def stop_reason(self, job: Job) -> str | None:
         """Return why a running job of this session must be stopped. The row decides, not the hint.
 
         :return: the reason; None when the job may go on
@@ -233,7 +248,7 @@ class Session:
         rows = self.execute("SELECT reason FROM ir_async_stop WHERE job_id = %s", [job.id])
         return rows[0][0] if rows else None
 
-    def has_stop_hint(self):
+    def has_stop_hint(self) -> bool:
         """Return, without waiting, whether a NOTIFY asked for a running job of this database to be stopped.
 
         :rtype: bool
@@ -253,7 +268,7 @@ class Session:
     # Schedule
     # ------------------------------------------------------------
 
-    def claim(self, limit):
+    def claim(self, limit: int) -> list[Job]:
         """Claim the next jobs for this worker, in the order in which to run them.
 
         :param int limit: how many at most
@@ -261,22 +276,22 @@ class Session:
         """
         return self._channels.claim(limit) or self._claim.claim(limit) or self._channels.claim(limit, even_after_plain=True)
 
-    def wake(self):
+    def wake(self) -> None:
         """Note that something may have changed, so that the next look is complete."""
         self._claim.wake()
         self._maintenance.wake()
 
-    def maintain(self, is_busy=False):
+    def maintain(self, is_busy: bool = False) -> float | None:
         """Do the due maintenance: see :mod:`~odoo.addons.ir_async.engine.maintenance`."""
         return self._maintenance.maintain(is_busy)
 
-    def unblock(self, parents=None):
+    def unblock(self, parents: Iterable[int] | None = None) -> set[int]:
         """Put the children of jobs that ended well into the queue."""
         changed = self._dependencies.unblock(parents)
         self._maintenance.wake()  # some children may have been locked
         return changed
 
     @property
-    def has_waiting(self):
+    def has_waiting(self) -> bool:
         """Whether any job waited for others at the last look."""
         return self._maintenance.has_waiting
