@@ -1,7 +1,14 @@
 """The exceptions of the module. Methods of jobs may raise :class:`RetryJob`."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from psycopg2 import errorcodes, errors
 
 from .tools.options import to_seconds
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 
 class RetryJob(Exception):
@@ -13,7 +20,7 @@ class RetryJob(Exception):
     :raises TypeError: when the delay is no duration; the job then fails with this error
     """
 
-    def __init__(self, reason, delay=None):
+    def __init__(self, reason: str, delay: float | timedelta | None = None) -> None:
         super().__init__(reason)
         try:
             self.delay = None if delay is None else to_seconds(delay)
@@ -44,7 +51,7 @@ class JobTimeout(RuntimeError):
 class PoolerFound(RuntimeError):
     """A connection pooler is between a worker and PostgreSQL."""
 
-    def __init__(self, dbname):
+    def __init__(self, dbname: str) -> None:
         super().__init__(
             f"A connection pooler such as PgBouncer is between this job worker and the database {dbname}: advisory locks and"
             " LISTEN prove nothing there, so no job is run. Set db_host and db_port in the section [ir_async] of Odoo's"
@@ -59,5 +66,5 @@ class KeyTaken(errors.SerializationFailure):
 
     pgcode = errorcodes.SERIALIZATION_FAILURE
 
-    def __init__(self, *keys):
+    def __init__(self, *keys: str) -> None:
         super().__init__(f"Another transaction has enqueued or begun a job of the same key meanwhile: {', '.join(keys)}")

@@ -7,9 +7,12 @@ from __future__ import annotations
 import functools
 import os
 from configparser import Error, RawConfigParser
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odoo.tools import config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECTION = 'ir_async'
 PREFIX = 'ODOO_IR_ASYNC_'  # prefix of environment variables
@@ -20,7 +23,7 @@ class Settings(NamedTuple):
     """The settings of this server's workers. The environment (``ODOO_IR_ASYNC_WORKERS``…) takes precedence over the file."""
 
     workers: int = 2             # number of worker processes of this server
-    channels: list = []          # the channels whose jobs they take; all if empty
+    channels: list[str] = []          # the channels whose jobs they take; all if empty
     limit_time_real: float = 3600  # seconds that one job may run; 0: no limit
     stop_timeout: float = 8      # seconds that running jobs have to end when the server stops
     poll_interval: float = 60    # seconds between two looks without a NOTIFY, as a safety net
@@ -28,33 +31,41 @@ class Settings(NamedTuple):
     db_port: int = 0
 
 
-def _number(kind, minimum, maximum):
-    def parse(text):
+class _Parser(NamedTuple):
+    """The parser of a setting."""
+
+    parse: Callable[[str], Any]
+    expected: str = ''  # the values that it takes, if it refuses any
+
+
+def _number(kind: type[float], minimum: int, maximum: int) -> _Parser:
+    def parse(text: str) -> float:
         value = kind(text)
         if not minimum <= value <= maximum:
             raise ValueError
         return value
-    parse.expected = f"{'a whole number' if kind is int else 'a number of seconds'} of at least {minimum} and of at most {maximum}"
-    return parse
+
+    number = 'a whole number' if kind is int else 'a number of seconds'
+    return _Parser(parse, f"{number} of at least {minimum} and of at most {maximum}")
 
 
-def _names(text):
+def _names(text: str) -> list[str]:
     return [name for part in text.split(',') if (name := part.strip())]
 
 
 PARSERS = {
     'workers': _number(int, 0, 10_000),
-    'channels': _names,
+    'channels': _Parser(_names),
     'limit_time_real': _number(float, 0, MAX_SECONDS),
     'stop_timeout': _number(float, 0, MAX_SECONDS),
     'poll_interval': _number(float, 1, MAX_SECONDS),
-    'db_host': str,
+    'db_host': _Parser(str),
     'db_port': _number(int, 0, 65_535),
 }
 
 
 @functools.cache
-def settings():
+def settings() -> Settings:
     """Return the :class:`Settings` of this process.
 
     :raises ValueError: for an unknown key or a wrong value; the message names it and says what is expected
@@ -81,7 +92,7 @@ def settings():
     for source, (key, text) in sources.items():
         try:
             if text:
-                values[key] = PARSERS[key](text)
+                values[key] = PARSERS[key].parse(text)
         except ValueError:
             msg = f"{source} = {text!r}: expected {PARSERS[key].expected}"
             raise ValueError(msg) from None

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 from markupsafe import Markup
@@ -22,6 +23,11 @@ from odoo import fields
 from odoo.models import BaseModel
 from odoo.tools import lazy
 from odoo.tools.translate import LazyGettext
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from odoo.api import Environment
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +42,7 @@ EXACT = frozenset({int, float, Markup, Decimal, bytes, datetime, date})
 FROZEN = 'freezegun.api'  # the module of freezegun's dates in tests; these are encoded as plain dates
 
 
-def encode(value, path):
+def encode(value: Any, path: str) -> str:
     """Return ``value`` as JSON text that :func:`decode` reads.
 
     :param value: a value made of the types that a job's arguments may have
@@ -51,7 +57,7 @@ def encode(value, path):
         raise TypeError(msg) from None
 
 
-def decode(text, env):
+def decode(text: str, env: Environment) -> Any:
     """Return the value that :func:`encode` has encoded.
 
     :param str text: JSON text
@@ -62,7 +68,7 @@ def decode(text, env):
     return json.loads(text, object_hook=lambda obj: _unpack(obj, env))
 
 
-def _pack(value, path):
+def _pack(value: Any, path: str) -> Any:
     # bool comes first, since it is a subclass of int. The other cases match exact types: see EXACT.
     is_exact = type(value) in EXACT or type(value).__module__ == FROZEN
     match value:
@@ -94,11 +100,12 @@ def _pack(value, path):
             looks_tagged = len(packed) == 1 and next(iter(packed)).startswith('$')
             return {'$dict': list(packed.items())} if looks_tagged else packed
         case datetime() if is_exact:
-            text, more = value.replace(tzinfo=None).isoformat(), [value.fold] if value.fold else []
+            text = value.replace(tzinfo=None).isoformat()
+            more: list[int | str] = [value.fold] if value.fold else []
             if value.tzinfo is None:
                 return {'$datetime': [text, *more] if more else text}
-            if isinstance(value.tzinfo, timezone):
-                offset, name = value.utcoffset(), value.tzname()
+            if isinstance(zone := value.tzinfo, timezone):
+                offset, name = zone.utcoffset(value), zone.tzname(value)
                 if name != timezone(offset).tzname(None):
                     more = [value.fold, name]
                 return {'$instant': [text, offset // MICROSECOND, *more]}
@@ -123,7 +130,7 @@ def _pack(value, path):
     raise TypeError(msg)
 
 
-def describe(value):
+def describe(value: Any) -> str:
     """Return a short text of a value for an error, even if its ``repr()`` raises.
 
     :rtype: str
@@ -134,7 +141,7 @@ def describe(value):
         return f"<{type(value).__name__}>"
 
 
-def _unpack(obj, env):
+def _unpack(obj: dict[str, Any], env: Environment) -> Any:
     if len(obj) != 1:
         return obj
     [(tag, value)] = obj.items()
@@ -174,8 +181,10 @@ class _NoJson(Exception):
 class _Raised(Exception):
     """The method raised in an iterator that it had returned."""
 
+    __cause__: Exception
 
-def encode_result(result):
+
+def encode_result(result: Any) -> str:
     """Return the result of a job's method as a payload: JSON text, converted like the answer of an RPC.
 
     A result that JSON cannot express is left out, so that the work of the method is not lost. The payload is then
@@ -203,7 +212,7 @@ def encode_result(result):
     return json.dumps({'result': None, 'warning': warning})
 
 
-def _to_json(value, path):
+def _to_json(value: Any, path: str) -> Any:
     match value:
         case None | bool():
             return value
@@ -241,14 +250,14 @@ def _to_json(value, path):
     raise _NoJson(msg)
 
 
-def _run(iterator):
+def _run(iterator: Iterator[Any]) -> Generator[Any]:
     try:
         yield from iterator
     except Exception as exc:
         raise _Raised from exc
 
 
-def _key_to_text(key):
+def _key_to_text(key: Any) -> str:
     match key:
         case str():
             return str.__str__(key)  # noqa: PLC2801 -- not that of a subclass
@@ -263,7 +272,7 @@ def _key_to_text(key):
     return str(key)
 
 
-def _bytes_to_text(value):
+def _bytes_to_text(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:

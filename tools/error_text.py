@@ -4,9 +4,14 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threading import Thread
+    from types import TracebackType
 
 
-def tame(exc):
+def tame(exc: BaseException) -> BaseException:
     """Return an exception, or another one in its place if reading its attributes raises.
 
     :param BaseException exc: the exception of a method
@@ -23,7 +28,7 @@ def tame(exc):
     return exc
 
 
-def name_of(exc):
+def name_of(exc: BaseException) -> str:
     """Return the name of the class of an exception, without code of its metaclass.
 
     :rtype: str
@@ -31,7 +36,7 @@ def name_of(exc):
     return type.__dict__['__name__'].__get__(type(exc))
 
 
-def traceback_of(exc):
+def traceback_of(exc: BaseException) -> TracebackType | None:
     """Return the traceback of an exception, without code of its class.
 
     :rtype: types.TracebackType | None
@@ -39,7 +44,7 @@ def traceback_of(exc):
     return BaseException.__dict__['__traceback__'].__get__(exc)
 
 
-def safe_text(exc):
+def safe_text(exc: BaseException) -> str:
     """Return the text of an exception, or a substitute if its ``str()`` raises.
 
     :param BaseException exc: the exception
@@ -51,7 +56,7 @@ def safe_text(exc):
         return f"{name_of(exc)}, whose text raised {name_of(error)}"
 
 
-def first_line(exc):
+def first_line(exc: BaseException) -> str:
     """Return the first line of the text of an exception.
 
     :rtype: str
@@ -59,7 +64,7 @@ def first_line(exc):
     return next(iter(safe_text(exc).splitlines()), name_of(exc))
 
 
-def safe_traceback(exc):
+def safe_traceback(exc: BaseException) -> str:
     """Return the text of an exception with as much of its traceback as can be read.
 
     :param BaseException exc: the exception
@@ -74,7 +79,7 @@ def safe_traceback(exc):
             return safe_text(exc)
 
 
-def minimal_payload(exc):
+def minimal_payload(exc: BaseException) -> str:
     """Return the error of a job as JSON, for a failure that could not be recorded in full.
 
     :rtype: str
@@ -84,11 +89,11 @@ def minimal_payload(exc):
     return text.encode(errors='replace').decode().replace('\\u0000', '')
 
 
-def where_it_is(thread):
+def where_it_is(thread: Thread) -> str | None:
     """Return the stack of a thread as text.
 
     :param threading.Thread thread: the thread
     :rtype: str | None
     """
-    frame = sys._current_frames().get(thread.ident)
+    frame = sys._current_frames().get(thread.ident or 0)
     return f"Where it was (most recent call last):\n{''.join(traceback.format_stack(frame))}" if frame else None

@@ -5,6 +5,7 @@ import io
 import re
 import tempfile
 from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import xlsxwriter
 
@@ -18,6 +19,13 @@ from odoo.addons.web.controllers.export import (
     GroupExportXlsxWriter,
     GroupsTreeNode,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from odoo.api import Environment
+    from odoo.models import BaseModel
 
 BATCH_SIZE = 1000  # records
 FORMATS = {'csv': CSVExport, 'xlsx': ExcelExport}
@@ -36,7 +44,9 @@ class XlsxWriter(GroupExportXlsxWriter):
     drops rows and columns for which a sheet has no room.
     """
 
-    def __init__(self, env, fields, columns_headers, row_count, folder):
+    def __init__(
+        self, env: Environment, fields: list[dict[str, Any]], columns_headers: list[str], row_count: int, folder: str,
+    ) -> None:
         self.env = env
         self.folder = folder
         self.link_count = 0
@@ -47,15 +57,15 @@ class XlsxWriter(GroupExportXlsxWriter):
                 count=len(columns_headers), limit=self.worksheet.xls_colmax))
 
     @property
-    def workbook(self):
+    def workbook(self) -> xlsxwriter.Workbook:
         return self._workbook
 
     @workbook.setter
-    def workbook(self, _in_memory):
+    def workbook(self, _in_memory: xlsxwriter.Workbook) -> None:
         self._workbook = xlsxwriter.Workbook(self.output, {
             'constant_memory': True, 'tmpdir': self.folder, 'strings_to_formulas': False, 'strings_to_urls': False})
 
-    def write(self, row, column, cell_value, style=None):
+    def write(self, row: int, column: int, cell_value: Any, style: Any = None) -> None:
         if isinstance(cell_value, str):
             limit = self.worksheet.xls_strmax
             if _length(cell_value) > limit:
@@ -67,7 +77,7 @@ class XlsxWriter(GroupExportXlsxWriter):
         if self.worksheet.write(row, column, cell_value, style):
             self.raise_too_many_rows()
 
-    def _write_link(self, row, column, text, style):
+    def _write_link(self, row: int, column: int, text: str, style: Any) -> bool:
         """Write a text as a link if it is one, as Odoo does.
 
         :return: whether the sheet has taken it as a link
@@ -78,7 +88,7 @@ class XlsxWriter(GroupExportXlsxWriter):
         self.link_count += 1
         return not self.worksheet.write_url(row, column, text, style, string=text)
 
-    def raise_too_many_rows(self):
+    def raise_too_many_rows(self) -> NoReturn:
         """Raise the error for a sheet without room for all rows.
 
         :raises odoo.exceptions.UserError: always
@@ -87,12 +97,14 @@ class XlsxWriter(GroupExportXlsxWriter):
             "There are too many rows for an XLSX file (limit: %(limit)s, with the headers). Consider splitting the export, "
             "or use the CSV format.", limit=self.worksheet.xls_rowmax))
 
-    def __exit__(self, exc_type, exc_value, exc_traceback):
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, exc_traceback: TracebackType | None,
+    ) -> None:
         if exc_type is None:  # after an error the file is not written: the job may have been cancelled
             self.close()
 
 
-def _length(text):
+def _length(text: str) -> int:
     """Return the length of a text in UTF-16 units, as Excel counts it."""
     return len(text) if text.isascii() else len(text.encode('utf-16-le', 'surrogatepass')) // 2
 
@@ -105,13 +117,13 @@ class Export:
     :param dict params: the parameters that Odoo's web client sends to ``/web/export/<format>``
     """
 
-    def __init__(self, model, format_, params):
+    def __init__(self, model: BaseModel, format_: str, params: dict[str, Any]) -> None:
         self.format = FORMATS[format_]()
         self.import_compat = params['import_compat']
         self.model = model.with_context(import_compat=self.import_compat, **params.get('context', {}))
         self.ids = params['ids']
         self.domain = params['domain']
-        self.groupby = not self.import_compat and params.get('groupby')
+        self.groupby: list[str] = [] if self.import_compat else params.get('groupby') or []
         self.fields = params['fields']
         if not self.model._is_an_ordinary_table():
             self.fields = [field for field in self.fields if field['name'] != 'id']
@@ -120,11 +132,11 @@ class Export:
         self.records = self.model.browse(self.ids) if self.ids else self.model.search(self.domain)
 
     @property
-    def filename(self):
+    def filename(self) -> str:
         with as_request(self.model.env):
             return osutil.clean_filename(self.format.filename(self.model._name) + self.format.extension)
 
-    def content(self):
+    def content(self) -> bytes:
         """Return the file.
 
         :rtype: bytes
@@ -136,7 +148,7 @@ class Export:
                 return self.format.from_group_data(self.fields, self.headers, None)  # raises: this format has no groups
         return self._csv()
 
-    def _batches(self, names):
+    def _batches(self, names: list[str]) -> Generator[list[list[Any]]]:
         """Yield the rows of the records, batch by batch."""
         total = len(self.records)
         report_progress = self.model.env['ir.async'].report_progress
@@ -146,7 +158,7 @@ class Export:
             self.model.env.invalidate_all()
         report_progress(total, total, self.model.env._("Writing the file…"))
 
-    def _csv(self):
+    def _csv(self) -> bytes:
         content = io.BytesIO()
         header = self.format.from_data(self.fields, self.headers, [])
         content.write(header.encode())
@@ -154,7 +166,7 @@ class Export:
             content.write(self.format.from_data(self.fields, self.headers, rows).removeprefix(header).encode())
         return content.getvalue()
 
-    def _xlsx(self):
+    def _xlsx(self) -> bytes:
         with tempfile.TemporaryDirectory(prefix='ir_async.') as folder:
             with self._writer(len(self.records), folder) as writer:
                 row_index = 0
@@ -169,7 +181,7 @@ class Export:
                 writer.raise_too_many_rows()  # the header is one more row
             return writer.value
 
-    def _grouped_xlsx(self):
+    def _grouped_xlsx(self) -> bytes:
         tree = self._tree()
         with tempfile.TemporaryDirectory(prefix='ir_async.') as folder:
             with self._writer(tree.count, folder) as writer, as_request(self.model.env):
@@ -178,26 +190,27 @@ class Export:
                     row, column = writer.write_group(row, column, name, group)
             return writer.value
 
-    def _writer(self, row_count, folder):
+    def _writer(self, row_count: int, folder: str) -> XlsxWriter:
         with as_request(self.model.env):
             return XlsxWriter(self.model.env, self.fields, self.headers, row_count, folder)
 
-    def _tree(self):
+    def _tree(self) -> GroupsTreeNode:
         """Return the tree of the groups, with rows in the order of the records."""
-        rows_of = defaultdict(list)  # by record
+        rows_of: defaultdict[int, list[list[Any]]] = defaultdict(list)  # by record
+        current = 0
         for rows in self._batches(['.id', *self.names]):
             for record_id, *row in rows:
-                current = int(record_id) if record_id else current  # noqa: F821 -- the first row of a record has its id
+                current = int(record_id) if record_id else current  # only the first row of a record has its id
                 rows_of[current].append(row)
         model, domain = self.model, self.domain
         if self.ids:
             model, domain = model.with_context(active_test=False), [('id', 'in', self.ids)]
         groups = model.formatted_read_group(domain, self.groupby, ['__count', 'id:array_agg'])
-        groups_of = defaultdict(list)  # by record
+        groups_of: defaultdict[int, list[int]] = defaultdict(list)  # by record
         for index, group in enumerate(groups):
             for record_id in group['id:array_agg']:
                 groups_of[record_id].append(index)
-        data = [[] for _group in groups]
+        data: list[list[list[Any]]] = [[] for _group in groups]
         for record_id, rows in rows_of.items():
             for index in groups_of[record_id]:
                 data[index].extend(rows)

@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from odoo import http
 from odoo.tools import config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from odoo.api import Environment
 
@@ -60,15 +60,16 @@ def _label(extension: type, member: str) -> str:
 
 def _leaves(controller: type, modules: Iterable[str]) -> list[type]:
     """Return the last extensions of a controller by installed addons, found as Odoo finds them."""
-    leaves = {}
-    for cls in controller.__subclasses__():
+    leaves: dict[type, None] = {}
+    subclasses: list[type] = controller.__subclasses__()
+    for cls in subclasses:
         path = cls.__module__.split('.')
         if path[:2] == ['odoo', 'addons'] and path[2] in modules:
             leaves.update(dict.fromkeys(_leaves(cls, modules) or [cls]))
     return list(leaves)
 
 
-def _bare_class(bases: Iterable[type], **attributes: Any) -> type:
+def _bare_class(bases: Sequence[type], **attributes: Any) -> type:
     """Return a class that Odoo does not register as a controller."""
     return type('Bare', tuple(reversed(bases)), {'__module__': __name__.replace('odoo.addons.', ''), **attributes})
 
@@ -77,22 +78,22 @@ def _passes(controller: type, leaves: list[type], name: str, kwargs: dict[str, A
     """Try out whether a call and its answer pass through all extensions unchanged."""
     touches, calls = [], []
 
-    def touch(*args, **kwargs):
+    def touch(*args: Any, **kwargs: Any) -> NoReturn:
         touches.append(args)
         raise _Touched
 
     # Only an extension would read the attributes of these two.
-    answer = object.__new__(type('Answer', (http.Response,), {
+    answer: Any = object.__new__(type('Answer', (http.Response,), {
         '__getattribute__': touch, '__setattr__': touch, '__bool__': touch, '__call__': touch, '__eq__': touch, '__hash__': None}))
     request = type('Request', (), {'__getattr__': touch, '__setattr__': touch, '__bool__': touch})()
     signature = inspect.signature(getattr(controller, name))
 
-    def bind(*args, **kwargs):
+    def bind(*args: Any, **kwargs: Any) -> list[tuple[str, Any]]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return list(bound.arguments.items())[1:]
 
-    def stand_in(*args, **kwargs):
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
         calls.append(bind(*args, **kwargs))
         return answer
 

@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odoo.models import BaseModel
 
 from .encoding import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 MAX_INT = 2**31 - 1
 # Maximum of bytes of a key or channel in UTF-8. Both are in indexes, and PostgreSQL refuses entries of more than 2,704 bytes.
@@ -21,7 +24,7 @@ class Options(NamedTuple):
     at: datetime | None = None
     delay: float | None = None
     max_attempts: int = 1
-    retry_delay: float | list | None = None
+    retry_delay: float | list[float] | None = None
     timeout: float | None = None
     channel: str = 'default'
     key: str | None = None
@@ -30,7 +33,7 @@ class Options(NamedTuple):
     after: BaseModel | None = None
     chunk_size: int | None = None
 
-    def update(self, options):
+    def update(self, options: Mapping[str, Any]) -> Options:
         """Return a copy of these options with others on top.
 
         :param dict options: options as for ``with_options``
@@ -55,7 +58,7 @@ class Options(NamedTuple):
                 raise TypeError(msg)
         return result
 
-    def check_partners(self):
+    def check_partners(self) -> None:
         """Refuse options that mean nothing without another one. Only a call can check this, since it has all options.
 
         :raises TypeError: when there is such an option; the message names it
@@ -66,15 +69,22 @@ class Options(NamedTuple):
                 raise TypeError(msg)
 
 
-def _integer(minimum):
-    def check(value):
+class _Check(NamedTuple):
+    """The check of an option."""
+
+    check: Callable[[Any], Any]  # returns the value to use, or raises
+    expected: str
+
+
+def _integer(minimum: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
         if type(value) is not int or not minimum <= value <= MAX_INT:
             raise ValueError
         return value
     return check
 
 
-def to_seconds(value):
+def to_seconds(value: float | timedelta) -> float:
     """Return a duration in seconds.
 
     :param value: seconds, or a ``timedelta``
@@ -88,43 +98,43 @@ def to_seconds(value):
     return value
 
 
-def _positive_seconds(value):
+def _positive_seconds(value: float | timedelta) -> float:
     if not to_seconds(value):
         raise ValueError
     return to_seconds(value)
 
 
-def _text(value):
+def _text(value: Any) -> str:
     if not isinstance(value, str) or not is_text(value) or not 0 < len(value.encode()) <= MAX_BYTES:
         raise ValueError
     return str(value)
 
 
-def _one_of(*choices):
-    def check(value):
+def _one_of(*choices: str) -> _Check:
+    def check(value: Any) -> str:
         if not isinstance(value, str) or value not in choices:
             raise ValueError
         return str(value)
-    return check, " or ".join(map(repr, choices))
+    return _Check(check, " or ".join(map(repr, choices)))
 
 
-def clean_text(value):
+def clean_text(value: str) -> str:
     """Return a string without the characters that PostgreSQL cannot store."""
     return value.replace('\0', '').encode(errors='replace').decode()
 
 
-def is_text(value):
+def is_text(value: str) -> bool:
     """Return whether PostgreSQL can store a string."""
     return value == clean_text(value)
 
 
-def _date(value):
+def _date(value: Any) -> datetime:
     if not isinstance(value, datetime) or value.tzinfo:
         raise ValueError
     return value
 
 
-def _delays(value):
+def _delays(value: Any) -> float | list[float]:
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError
@@ -132,27 +142,27 @@ def _delays(value):
     return to_seconds(value)
 
 
-def _jobs(value):
+def _jobs(value: Any) -> BaseModel:
     if not isinstance(value, BaseModel) or value._name != 'ir.async' or not all(type(id_) is int for id_ in value._ids):
         raise ValueError
     return value
 
 
-def _or_none(check):
+def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else check(value)
 
 
 CHECKS = {
-    'priority': (_integer(-MAX_INT), "a whole number"),
-    'at': (_or_none(_date), "a datetime in UTC without time zone"),
-    'delay': (_or_none(to_seconds), "a number of seconds or a timedelta of at least 0"),
-    'max_attempts': (_integer(1), "a whole number of at least 1"),
-    'retry_delay': (_or_none(_delays), "a number of seconds, a list of them, or None"),
-    'timeout': (_or_none(_positive_seconds), "a positive number of seconds"),
-    'channel': (_text, f"the name of a channel, without NUL, of at most {MAX_BYTES} bytes in UTF-8"),
-    'key': (_or_none(_text), f"a text without NUL, of at most {MAX_BYTES} bytes in UTF-8"),
+    'priority': _Check(_integer(-MAX_INT), "a whole number"),
+    'at': _Check(_or_none(_date), "a datetime in UTC without time zone"),
+    'delay': _Check(_or_none(to_seconds), "a number of seconds or a timedelta of at least 0"),
+    'max_attempts': _Check(_integer(1), "a whole number of at least 1"),
+    'retry_delay': _Check(_or_none(_delays), "a number of seconds, a list of them, or None"),
+    'timeout': _Check(_or_none(_positive_seconds), "a positive number of seconds"),
+    'channel': _Check(_text, f"the name of a channel, without NUL, of at most {MAX_BYTES} bytes in UTF-8"),
+    'key': _Check(_or_none(_text), f"a text without NUL, of at most {MAX_BYTES} bytes in UTF-8"),
     'key_until': _one_of('end', 'start'),
     'on_duplicate': _one_of('keep', 'replace'),
-    'after': (_or_none(_jobs), "jobs, records of ir.async"),
-    'chunk_size': (_or_none(_integer(1)), "a whole number of at least 1"),
+    'after': _Check(_or_none(_jobs), "jobs, records of ir.async"),
+    'chunk_size': _Check(_or_none(_integer(1)), "a whole number of at least 1"),
 }

@@ -3,12 +3,18 @@ from __future__ import annotations
 
 import contextlib
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from odoo.http import _request_stack
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from odoo.api import Environment
+
 
 @contextlib.contextmanager
-def as_request(env):
+def as_request(env: Environment) -> Generator[None]:
     """Provide a ``request`` of the user of an environment, with only ``env``, ``db`` and ``session``.
 
     Use it for single functions of Odoo that need these attributes. Run code of other addons without it: where there is a

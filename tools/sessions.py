@@ -54,7 +54,7 @@ def cookie_jar(env: Environment, base_url: str) -> Generator[str]:
             delete_noted(folder)
 
 
-def delete_noted(folder: str | os.PathLike) -> None:
+def delete_noted(folder: str | os.PathLike[str]) -> None:
     """Delete the sessions that are noted in a folder or below it, and the notes.
 
     :param folder: the folder for temporary files of a job or of a worker process; it may be gone

@@ -6,20 +6,35 @@ import inspect
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odoo.models import BaseModel
 
 from .encoding import describe
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
+    _Frame = tuple[str, int, str]  # filename, line, function
+
 STACK_DEPTH = 16  # frames of the enqueuing code to keep, for the error of a failed job
 ENQUEUING_FILE = str(Path(__file__).parents[1] / 'models' / 'ir_async_call.py')
 
 
-def check_target(target, args, kwargs):
+class Target(NamedTuple):
+    """The parts that a worker needs to call a method."""
+
+    records: BaseModel
+    method: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def check_target(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Target:
     """Return the parts that a worker needs to call ``target(*args, **kwargs)``.
 
-    :return: the recordset, the name of the method, the positional and the keyword arguments
-    :rtype: tuple
+    :rtype: Target
     :raises TypeError: when a worker could not call it
     """
     records = getattr(target, '__self__', None)
@@ -42,10 +57,10 @@ def check_target(target, args, kwargs):
     except TypeError as exc:
         msg = f"{records._name}.{name}(): {exc}"
         raise TypeError(msg) from None
-    return records, name, args, kwargs
+    return Target(records, name, args, kwargs)
 
 
-def _find_name(model_class, function):
+def _find_name(model_class: type, function: Callable[..., Any]) -> str | None:
     """Return a name by which a class has a function, or None. The function's own name comes first."""
     name = getattr(function, '__name__', None)
     if name and getattr(model_class, name, None) is function:
@@ -56,11 +71,13 @@ def _find_name(model_class, function):
 
 
 @functools.lru_cache(maxsize=1024)
-def _signature(function):
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
 
 
-def _unpack_thread_style(signature, kwargs):
+def _unpack_thread_style(
+    signature: inspect.Signature, kwargs: dict[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of a call in the style of threads: ``call(target, args=[…], kwargs={…})``."""
     args_list, kwargs_dict = kwargs.get('args'), kwargs.get('kwargs')
     named = {
@@ -76,24 +93,24 @@ def _unpack_thread_style(signature, kwargs):
     return (), kwargs
 
 
-def caller_stack():
+def caller_stack() -> list[_Frame]:
     """Return the innermost frames of the code that enqueues a job, as (filename, line, function).
 
     This does not use :func:`traceback.extract_stack`: it reads the source lines, and that takes longer than the rest of a call.
 
     :rtype: list[tuple]
     """
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename == ENQUEUING_FILE:
+    frame: FrameType | None = sys._getframe(1)
+    while frame and frame.f_code.co_filename == ENQUEUING_FILE:
         frame = frame.f_back
-    frames = []
+    frames: list[_Frame] = []
     while frame and len(frames) < STACK_DEPTH:
         frames.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
         frame = frame.f_back
     return frames[::-1]
 
 
-def format_stack(frames):
+def format_stack(frames: Sequence[_Frame]) -> str:
     """Return the frames of :func:`caller_stack` as the text of a traceback.
 
     :rtype: str
