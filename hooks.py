@@ -1,12 +1,20 @@
 """The steps of installing and uninstalling that data files cannot do."""
+from __future__ import annotations
+
 import logging
 import time
+from typing import TYPE_CHECKING
 
-from odoo import SUPERUSER_ID, api
+from odoo import api
+from odoo.api import SUPERUSER_ID
 from odoo.tools import SQL
 
 from .engine.connection import LIVE_SESSIONS
 from .engine.fence import drop_functions
+
+if TYPE_CHECKING:
+    from odoo.api import Environment
+    from odoo.modules.registry import Registry
 
 _logger = logging.getLogger(__name__)
 
@@ -16,7 +24,7 @@ CHANNELS = {'export': 1, 'report': 1}
 STOP_TIME = 10  # seconds that workers have to stop their jobs
 
 
-def post_init_hook(env):
+def post_init_hook(env: Environment) -> None:
     """Create the default records. A data file would collide with records that users have created or deleted themselves."""
     get_param = env['ir.config_parameter'].get_param
     for key, value in PARAMETERS.items():
@@ -27,7 +35,7 @@ def post_init_hook(env):
         {'name': name, 'capacity': capacity} for name, capacity in CHANNELS.items() if name not in existing])
 
 
-def uninstall_hook(env):
+def uninstall_hook(env: Environment) -> None:
     """Stop all jobs, and delete the records that Odoo does not know to belong to this module."""
     _stop_jobs(env.registry)
     models = [name for name in env.registry if name == 'ir.async' or name.startswith('ir.async.')]
@@ -42,7 +50,7 @@ def uninstall_hook(env):
     env['ir.exports'].search([('resource', 'in', models)]).unlink()
 
 
-def _stop_jobs(registry):
+def _stop_jobs(registry: Registry) -> None:
     """Cancel all jobs, since a running one may hold a lock on a table that is about to be dropped."""
     with registry.cursor() as cr:
         cr.execute(
@@ -67,6 +75,6 @@ def _stop_jobs(registry):
         _logger.warning("Some jobs do not end. If the tables cannot be dropped for it, stop the servers that run them.")
 
 
-def _vacuum_files(registry):
+def _vacuum_files(registry: Registry) -> None:
     with registry.cursor() as cr:
         api.Environment(cr, SUPERUSER_ID, {})['ir.attachment']._gc_file_store()

@@ -1,4 +1,6 @@
 """The command ``odoo-bin ir_async``: a server of job workers alone, or one job under a debugger."""
+from __future__ import annotations
+
 import optparse
 import sys
 
@@ -13,7 +15,7 @@ class IrAsync(Command):
 
     name = 'ir_async'
 
-    def run(self, args):
+    def run(self, args: list[str]) -> None:
         parser = config.parser
         parser.prog = self.prog
         group = optparse.OptionGroup(parser, "Async jobs")
@@ -52,13 +54,14 @@ class IrAsync(Command):
         if not opt.ir_async_until_eof:  # with this option, the PID file belongs to the parent
             cli_server.setup_pid_file()
         server.load_server_wide_modules()
-        server.server = AsyncServer(workers, opt.ir_async_until_eof)
-        code = server.server.run(config['db_name'], False)
-        if server.server.reload:
+        workers_alone = AsyncServer(workers, opt.ir_async_until_eof)
+        server.server = workers_alone  # type: ignore[assignment]  # Odoo only says that it is None at first
+        code = workers_alone.run(config['db_name'], False)
+        if workers_alone.reload:
             server._reexec()
         sys.exit(code or 0)
 
-    def _run_job(self, job_id):
+    def _run_job(self, job_id: int) -> str | int:
         from odoo.addons.ir_async.service.inline import CannotRun, run_one  # noqa: PLC0415
         if len(config['db_name']) != 1:
             return "ir_async: --run needs the database of the job, use -d"
