@@ -25,17 +25,17 @@ class Job(NamedTuple):
     has_children: bool
     signals: str | None  # Odoo's signaling sequences, which say whether modules and caches are up to date
     # columns read when the job begins
-    res_ids: str | None = None
-    args: str | None = None
-    kwargs: str | None = None
-    context: str | None = None
-    su: bool | None = None
-    max_attempts: int | None = None
+    res_ids: str = ''
+    args: str = ''
+    kwargs: str = ''
+    context: str = ''
+    su: bool = False
+    max_attempts: int = 0
     retry_delay: str | None = None
-    attempts: int | None = None
-    deaths: int | None = None
-    starts: int | None = None
-    user_active: bool | None = None
+    attempts: int = 0
+    deaths: int = 0
+    starts: int = 0
+    user_active: bool | None = None  # None: the user was deleted
     stop: str | None = None  # `cancel` or `timeout` if the job was stopped: its method must not run
     stop_debug: str | None = None  # the stack of the method when it was stopped
 

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections import deque
+from typing import TYPE_CHECKING
 
 import psycopg2
 
@@ -14,6 +15,14 @@ from ..engine.release import release
 from ..tools.config import settings
 from .execution import Execution, time_limit
 from .obituary import Obituary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..engine.job import Job
+    from ..engine.session import Session
+    from .obituary import Mark
+    from .runner import Runner
 
 _logger = logging.getLogger(__name__)
 
@@ -30,27 +39,27 @@ class Batch:
     :param list[Job] jobs: the jobs
     """
 
-    def __init__(self, session, runner, mark, jobs):
+    def __init__(self, session: Session, runner: Runner, mark: Mark, jobs: Iterable[Job]) -> None:
         self.session = session
         self.runner = runner
         self.begin = time.monotonic()
         self.count = 0  # jobs that have run
-        self.running = None
+        self.running: MarkedExecution | None = None
         self.is_stopping = False  # the process is ending, and the main thread writes the outcome
         self.lock = threading.Lock()  # held while a job is taken out of the batch, or stopped
         self._mark = mark
-        self._prefetched = deque(_MarkedExecution(job, self) for job in jobs)
+        self._prefetched = deque(MarkedExecution(job, self) for job in jobs)
 
     @property
-    def release_time(self):
+    def release_time(self) -> float | None:
         """The time at which prefetched jobs go back into the queue; None when there are none."""
         return self.begin + CLAIM_TIME if self._prefetched else None
 
-    def next(self, is_alive):
+    def next(self, is_alive: bool) -> MarkedExecution | None:
         """Return the next job to run.
 
         :param bool is_alive: whether the worker still takes jobs
-        :rtype: Execution | None
+        :rtype: MarkedExecution | None
         """
         with self.lock:
             self.running = self._prefetched.popleft() if is_alive and self._prefetched else None
@@ -58,14 +67,14 @@ class Batch:
                 self.running.limit()
             return self.running
 
-    def end(self):
+    def end(self) -> None:
         """Note that no job is running any more."""
         with self.lock:
             self.running = None
             self._mark.clear()
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def release_prefetched(self):
+    def release_prefetched(self) -> None:
         """Put prefetched jobs back into the queue. Jobs that somebody has locked stay in the batch."""
         try:
             with self.lock:
@@ -76,7 +85,7 @@ class Batch:
         except psycopg2.Error as exc:  # the end of the session frees them, see `WorkerAsync._run_batch`
             _logger.info("Claimed jobs could not be released yet: %s", exc)
 
-    def next_size(self):
+    def next_size(self) -> int:
         """Return how many jobs to claim next.
 
         The last job of a batch may wait for ``CLAIM_TIME``. The next batch has the jobs that this worker begins in half of
@@ -88,7 +97,7 @@ class Batch:
         elapsed = time.monotonic() - self.begin
         return min(MAX_SIZE, 1 + int(self.count * CLAIM_TIME * 0.5 / elapsed), max(1, self.count * 2))
 
-    def mark(self, execution, job=None, cause=None):
+    def mark(self, execution: Execution, job: Job | None = None, cause: str | None = None) -> None:
         """Note the running job, to be reported if this process dies.
 
         :param Execution execution: the job
@@ -99,19 +108,19 @@ class Batch:
         deadline = execution.deadline and execution.deadline + INTERRUPT_TIME
         self._mark.set(Obituary(self.session.dbname, job.id, job.session, job.claims, deadline, execution.job.claims, cause))
 
-    def unmark(self):
+    def unmark(self) -> None:
         """Note that no job would be to blame for the end of this process."""
         self._mark.clear()
 
 
-class _MarkedExecution(Execution):
+class MarkedExecution(Execution):
     """An execution that notes in the mark when its method begins and ends."""
 
-    def __init__(self, job, batch):
+    def __init__(self, job: Job, batch: Batch) -> None:
         super().__init__(job)
         self._batch = batch
 
-    def limit(self, limit=None):
+    def limit(self, limit: float | None = None) -> None:
         """Set the deadline of the method, or of the hooks after its commit.
 
         :param float limit: seconds; 0: no limit; by default the time limit of the job
@@ -121,12 +130,12 @@ class _MarkedExecution(Execution):
         # The kernel's alarm ends the process when nothing else can, such as when C code keeps the GIL.
         signal.setitimer(signal.ITIMER_REAL, limit and limit + INTERRUPT_TIME)
 
-    def on_begin(self):
+    def on_begin(self) -> None:
         self._batch.mark(self)
 
-    def on_failure(self):
+    def on_failure(self) -> None:
         self._batch.unmark()
 
-    def on_end(self):
+    def on_end(self) -> None:
         self._batch.unmark()
         self.limit(settings().limit_time_real)  # the job's own time-out only limits its method

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import random
 import weakref
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import psycopg2
 import psycopg2.errors
@@ -21,6 +22,14 @@ from ..engine.connection import connect, is_descriptor_closed, session_settings
 from ..engine.job import Job
 from ..exceptions import ClaimLost, JobInterrupted
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psycopg2.extensions import connection as Connection
+
+    from ..engine.job import Outcome
+    from .execution import Execution
+
 _logger = logging.getLogger(__name__)
 
 # These statements remove everything that a job can leave on its session. DISCARD ALL is this list plus DISCARD PLANS, but it
@@ -34,20 +43,20 @@ BEGIN = "; COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; "
 
 class JobConnection(sql_db.PsycoConnection):
     """A connection whose commits are fenced."""
-    guard = None  # the cursor of the running job
+    guard: JobCursor | None = None  # the cursor of the running job
 
-    def cursor(self, *args, **kwargs):
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
         cursor = super().cursor(*args, **kwargs)
         vars(self).setdefault('given', weakref.WeakSet()).add(cursor)
         return cursor
 
-    def close_cursors(self):
+    def close_cursors(self) -> None:
         """Close all cursors of this connection, so that code which kept one cannot use it."""
         for cursor in list(vars(self).get('given', ())):
             with contextlib.suppress(psycopg2.Error):
                 psycopg2.extensions.cursor.close(cursor)
 
-    def commit(self):
+    def commit(self) -> None:
         if self.get_transaction_status() == TRANSACTION_STATUS_INERROR:
             # PostgreSQL would roll back without an error.
             msg = "An SQL error was swallowed, so nothing of this transaction can be committed"
@@ -59,13 +68,13 @@ class JobConnection(sql_db.PsycoConnection):
         if self.guard:
             self.guard.note_commit()
 
-    def rollback(self):
+    def rollback(self) -> None:
         if self.guard:
             self.guard.note_rollback()
         super().rollback()
         self._end("ROLLBACK")
 
-    def _end(self, command):
+    def _end(self, command: str) -> None:
         """End a transaction that psycopg2 does not know: the method has turned autocommit on, and executed BEGIN itself."""
         if self.get_transaction_status() in UNENDED:
             with super().cursor() as cr:
@@ -77,7 +86,7 @@ class _NoConnection:
     """The connection of a closed cursor. The real one belongs to the next job."""
     closed = 1
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> NoReturn:
         msg = "Cursor already closed"
         raise psycopg2.InterfaceError(msg)
 
@@ -93,54 +102,52 @@ class JobPool:
     """
     readonly = False
 
-    def __init__(self, dbname, server_version, **session):
+    def __init__(self, dbname: str, server_version: int, **session: str) -> None:
         self.dbname = dbname
-        self._connection = None
+        self._connection: JobConnection | None = None
         self._is_clean = True
         self._settings = session_settings(server_version) | session
         if server_version >= 140000:
             # Without this, the backend of a killed worker would execute its statement to the end.
             self._settings['client_connection_check_interval'] = '500ms'
 
-    def borrow(self, _dsn):
+    def borrow(self, _dsn: Mapping[str, Any] | None) -> JobConnection:
         """Return the connection. It may still have to forget the last job: see :meth:`forget`."""
-        if self._connection and self._connection.closed:
-            self._connection = None
-        if not self._connection:
-            # These settings survive RESET, since the session starts with them.
-            self._connection = connect(self.dbname, JobConnection, self._settings)
-        self._connection.guard = None
-        self._is_clean = False
-        self._restore_client()
-        return self._connection
-
-    def _restore_client(self):
-        # This resets the state that psycopg2 keeps itself. Odoo's cursor then sets its isolation level and the like.
         connection = self._connection
+        if not connection or connection.closed:
+            # These settings survive RESET, since the session starts with them.
+            connection = self._connection = cast('JobConnection', connect(self.dbname, JobConnection, self._settings))
+        connection.guard = None
+        self._is_clean = False
+        self._restore_client(connection)
+        return connection
+
+    def _restore_client(self, connection: JobConnection) -> None:
+        # This resets the state that psycopg2 keeps itself. Odoo's cursor then sets its isolation level and the like.
         if connection.status != STATUS_READY or connection.get_transaction_status() in UNENDED:
             connection.rollback()
-        connection.set_session(isolation_level='DEFAULT', readonly='DEFAULT', deferrable='DEFAULT', autocommit=False)
+        connection.set_session(isolation_level='default', readonly='default', deferrable='default', autocommit=False)
         if connection.encoding not in ('UTF8', 'UNICODE'):
             connection.set_client_encoding('UTF8')
-        connection.cursor_factory = None
+        connection.cursor_factory = None  # type: ignore[assignment]  # its value at first
         connection.string_types.clear()
         connection.binary_types.clear()
         connection.notifies.clear()
         connection.notices.clear()
         vars(connection).clear()
 
-    def give_back(self, connection, keep_in_pool=True):
+    def give_back(self, connection: JobConnection, keep_in_pool: bool = True) -> None:
         """Keep the connection for the next job."""
         connection.guard = None
 
-    def forget_statement(self):
+    def forget_statement(self) -> str:
         """Return the statement that makes the session forget everything done on it.
 
         :rtype: str
         """
         return f"{FORGET} SELECT pg_advisory_unlock_all(), setseed({random.random()})"
 
-    def forget(self):
+    def forget(self) -> None:
         """Have the session forget everything done on it now. Needed when no job follows, whose begin would do it."""
         if self._is_clean:
             return
@@ -154,14 +161,14 @@ class JobPool:
             raise
         self._is_clean = True
 
-    def has_closed_descriptor(self):
+    def has_closed_descriptor(self) -> bool:
         """Return whether code of this process has closed the file descriptor of the connection.
 
         :rtype: bool
         """
-        return bool(self._connection) and is_descriptor_closed(self._connection)
+        return self._connection is not None and is_descriptor_closed(self._connection)
 
-    def close(self):
+    def close(self) -> None:
         if self._connection:
             self._connection.close()
 
@@ -172,22 +179,19 @@ class JobCursor(sql_db.Cursor):
     :param JobPool pool: the connection
     """
 
-    def __init__(self, pool):
-        super().__init__(pool, pool.dbname, {})
+    _cnx: JobConnection
+
+    def __init__(self, pool: JobPool) -> None:
+        super().__init__(pool, pool.dbname, {})  # type: ignore[arg-type]  # a cursor only needs `borrow` and `give_back`
         self._pool = pool
-        self._execution = None
+        self._execution: Execution | None = None
         self._is_finishing = False
 
-    def begin(self, execution=None):
-        """Forget everything done on the connection, begin a transaction, and read the claimed job in it.
+    def begin(self, query: str = "SELECT 1") -> None:
+        """Forget everything done on the connection, begin a transaction, and execute a query in it.
 
-        :param Execution execution: the job; None: read no job
-        :return: the job with the columns that running it needs
-        :rtype: Job | None
-        :raises ClaimLost: when the claim does not hold any more
+        :param str query: the query, with its parameters
         """
-        job = execution and execution.job
-        query = self._obj.mogrify(fence.BEGIN, fence.token(job)).decode() if job else "SELECT 1"
         try:
             self._obj.execute(f"{self._pool.forget_statement()} {BEGIN} {query}")  # pylint: disable=sql-injection
         except BaseException:
@@ -195,31 +199,40 @@ class JobCursor(sql_db.Cursor):
                 self._cnx.close()  # a connection that cannot forget must not be used again
             raise
         self._cnx.guard = self
-        if not job:
-            return None
+
+    def begin_job(self, execution: Execution) -> Job:
+        """Begin a transaction as :meth:`begin` does, and read the claimed job in it.
+
+        :param Execution execution: the job
+        :return: the job with the columns that running it needs
+        :rtype: Job
+        :raises ClaimLost: when the claim does not hold any more
+        """
+        job = execution.job
+        self.begin(self._obj.mogrify(fence.BEGIN, fence.token(job)).decode())
         self._execution = execution
         row = self._obj.fetchone()
         if not row:
             raise ClaimLost
-        return Job(*job[:-len(row)], *row)
+        return Job._make([*job[:-len(row)], *row])
 
-    def commit(self):
+    def commit(self) -> None:
         try:
             super().commit()
         finally:
             self.note_invalidated()
 
-    def note_invalidated(self):
+    def note_invalidated(self) -> None:
         """Remember which caches of the registry the job invalidated."""
         if self._execution and self.transaction:
             self._execution.note_invalidated(self.transaction.registry)
 
-    def execute(self, query, params=None, log_exceptions=True):
+    def execute(self, query: Any, params: Any = None, log_exceptions: bool = True) -> None:
         if self._execution and self._execution.interrupted:
             raise JobInterrupted
         super().execute(query, params, log_exceptions)  # pylint: disable=sql-injection
 
-    def close(self):
+    def close(self) -> None:
         if self._closed:
             return
         connection = self._cnx
@@ -234,10 +247,10 @@ class JobCursor(sql_db.Cursor):
         finally:
             # Code that still has this cursor, such as a finalizer or a thread, must not reach the next job through it.
             self._closed = True
-            self._cnx = _NoConnection()
+            self._cnx = _NoConnection()  # type: ignore[assignment]  # any use of it is an error
             connection.close_cursors()
 
-    def finish(self, job, outcome, starts):
+    def finish(self, job: Job, outcome: Outcome, starts: int) -> int:
         """Write the outcome of the job in the current transaction. The next commit ends the job.
 
         :param Job job: the job
@@ -247,15 +260,16 @@ class JobCursor(sql_db.Cursor):
         :rtype: int
         :raises ClaimLost: when the claim does not hold any more
         """
+        assert self._execution, "`begin_job` comes first"
         self.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts,
             'shown_claims': self._execution.shown_claims}, log_exceptions=False)
-        [revision] = self.fetchone()
+        [[revision]] = self.fetchall()
         if revision is None:
             raise ClaimLost
         self._is_finishing = True
         return revision
 
-    def check_claim(self):
+    def check_claim(self) -> None:
         """Check before a commit that the claim holds. :meth:`finish` compares the claim itself, so no check is needed after it.
 
         :raises ClaimLost: when the claim does not hold any more
@@ -266,19 +280,19 @@ class JobCursor(sql_db.Cursor):
                 if not cr.rowcount:
                     raise ClaimLost
 
-    def note_commit(self):
+    def note_commit(self) -> None:
         """Note that the job has ended, if the committed transaction had its outcome."""
-        if self._is_finishing:
+        if self._is_finishing and self._execution:
             self._is_finishing = False
             self._execution.ended = True
             self._execution.on_end()
 
-    def note_rollback(self):
+    def note_rollback(self) -> None:
         """Note that the outcome of the job was rolled back, if the transaction had it."""
         self._is_finishing = False
 
 
-def has_lost_server(connection):
+def has_lost_server(connection: Connection) -> bool:
     """Return whether the server has ended a connection. False if the job itself has closed it.
 
     :param psycopg2.extensions.connection connection: the connection

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import random
 import time
+from typing import TYPE_CHECKING
 
 from odoo import sql_db
 
@@ -10,6 +11,12 @@ from ..engine.maintenance import LOOK_INTERVAL
 from ..engine.session import Session
 from ..tools.config import settings
 from .runner import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from ..engine.job import Job
+    from .thread_state import ThreadState
 
 IDLE_TIME = 30  # seconds without a job after which a worker closes its connections to a database
 FIRST_BACK_OFF, LAST_BACK_OFF = 0.2, 5  # seconds to keep away from a database that cannot be reached; doubled each time
@@ -21,36 +28,36 @@ MAX_OPEN = 2  # databases to which one worker keeps connections
 class Database:
     """A database, the time of its next visit, and the worker's session and runner while they are open."""
 
-    def __init__(self, name, process_key, process_state=None):
+    def __init__(self, name: str, process_key: int | None, process_state: ThreadState | None = None) -> None:
         self.name = name
         self._process_key = process_key
         self._process_state = process_state
-        self.due = 0
-        self.last_job = 0
-        self.session = None
-        self.runner = None
-        self._back_off = FIRST_BACK_OFF
-        self._backs_off_until = 0
-        self._next_look = 0
+        self.due = 0.0
+        self.last_job = 0.0
+        self.session: Session | None = None
+        self.runner: Runner | None = None
+        self._back_off: float = FIRST_BACK_OFF
+        self._backs_off_until = 0.0
+        self._next_look = 0.0
 
-    def wake(self):
+    def wake(self) -> None:
         """Schedule a visit as soon as possible."""
         self.due = min(self.due, max(time.monotonic(), self._backs_off_until))
         if self.session:
             self.session.wake()
 
-    def back_off(self):
+    def back_off(self) -> None:
         """Keep away from the database for a while."""
         self.leave()
         self.due = self._backs_off_until = time.monotonic() + self._back_off * random.uniform(1, 1.5)
         self._back_off = min(2 * self._back_off, LAST_BACK_OFF)
 
-    def forget(self):
+    def forget(self) -> None:
         """Clear the connection of jobs, since no other job follows at once."""
         if self.runner:
             self.runner.forget()
 
-    def leave(self):
+    def leave(self) -> None:
         """Close all connections to the database."""
         if self.runner:
             self.runner.close()
@@ -59,13 +66,13 @@ class Database:
             sql_db.close_db(self.name)
         self.session = self.runner = None
 
-    def leave_if_idle(self):
+    def leave_if_idle(self) -> None:
         """Leave the database if it is idle, so that it can be dropped or copied."""
         now = time.monotonic()
         if self.session and self.due > now and self.last_job + IDLE_TIME < now:
             self.leave()
 
-    def open(self):
+    def open(self) -> float | None:
         """Open a session if there is anything to do in the database.
 
         :return: seconds until the next look, if known
@@ -76,7 +83,7 @@ class Database:
         self._next_look = 0
         return delay
 
-    def claim(self, limit):
+    def claim(self, limit: int) -> list[Job]:
         """Visit the database: claim the next jobs. When there are none, do the due maintenance.
 
         :param int limit: how many jobs at most
@@ -86,43 +93,45 @@ class Database:
         if not self.session:
             delay = self.open()
         jobs = self.session.claim(limit) if self.session else []
-        if jobs:
+        if self.session and jobs:
             self.runner = self.runner or Runner(self.session, self._process_state)
             self.last_job = time.monotonic()
             delay = 0
         elif self.session:
-            delay = self._maintain()
+            delay = self._maintain(self.session)
         self._back_off = FIRST_BACK_OFF
         poll_interval = settings().poll_interval
         self.due = time.monotonic() + (poll_interval if delay is None else min(poll_interval, delay))
         return jobs
 
-    def maintain_if_due(self):
+    def maintain_if_due(self) -> None:
         """Do the maintenance of a worker that has jobs, once in a while. It comes after the jobs, so that these begin at once."""
         if self.session and self._next_look <= time.monotonic():
-            self._maintain(is_busy=True)
+            self._maintain(self.session, is_busy=True)
 
-    def _maintain(self, is_busy=False):
+    def _maintain(self, session: Session, is_busy: bool = False) -> float | None:
         self._next_look = time.monotonic() + LOOK_INTERVAL
-        return self.session.maintain(is_busy=is_busy)
+        return session.maintain(is_busy=is_busy)
 
 
 class Databases:
     """The databases of this server. The database that was due first comes first, so each gets its turn."""
 
-    def __init__(self, list_databases, process_key, process_state=None):
+    def __init__(
+        self, list_databases: Callable[[], Collection[str]], process_key: int | None, process_state: ThreadState | None = None,
+    ) -> None:
         self._list_databases = list_databases
         self._process_key = process_key
         self._process_state = process_state
-        self._databases = {}
-        self._foreign = set()  # notified names of databases that this server does not list
+        self._databases: dict[str, Database] = {}
+        self._foreign: set[str] = set()  # notified names of databases that this server does not list
         self._last_listing = float('-inf')
-        self._next_listing = self._regular_listing = 0
+        self._next_listing = self._regular_listing = 0.0
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Database]:
         return iter(list(self._databases.values()))
 
-    def refresh(self):
+    def refresh(self) -> None:
         """List the databases when it is time to. Add new ones, and leave those that are gone."""
         now = time.monotonic()
         if now < self._next_listing:
@@ -141,14 +150,14 @@ class Databases:
         # The jitter keeps the workers from all listing at the same time.
         self._next_listing = self._regular_listing = now + settings().poll_interval * random.uniform(0.8, 1)
 
-    def wake_all(self):
+    def wake_all(self) -> None:
         """Schedule a visit to all databases, since notifications may have been missed."""
         self._next_listing = 0
         self._foreign.clear()
         for database in self:
             database.wake()
 
-    def wake(self, name):
+    def wake(self, name: str) -> None:
         """Schedule a visit to a database. An unknown name costs one listing, and nothing more until the next regular one."""
         if name in self._databases:
             self._databases[name].wake()
@@ -156,20 +165,20 @@ class Databases:
             self._foreign.add(name)
             self._next_listing = min(self._next_listing, self._last_listing + LIST_INTERVAL)
 
-    def make_room(self, database):
+    def make_room(self, database: Database) -> None:
         """Leave the least recently used databases, to keep few connections."""
         others = sorted((other for other in self if other.session and other is not database), key=lambda other: other.last_job)
         for other in others[:max(0, len(others) + 1 - MAX_OPEN)]:
             other.leave()
 
-    def next(self):
+    def next(self) -> Database | None:
         """Return the database that is due first.
 
         :rtype: Database | None
         """
         return min(self._databases.values(), key=lambda database: database.due, default=None)
 
-    def get(self, name):
+    def get(self, name: str) -> Database | None:
         """Return a database.
 
         :rtype: Database | None

@@ -2,18 +2,24 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import psycopg2
 
 from ..engine.rescue import charge, take_over
 from .runner import conclude
 
+if TYPE_CHECKING:
+    from ..engine.session import Session
+    from .databases import Databases
+    from .obituary import Mark, Obituary
+
 _logger = logging.getLogger(__name__)
 
-_obituaries = []  # in the parent: the obituaries that no worker has taken yet
+_obituaries: list[Obituary] = []  # in the parent: the obituaries that no worker has taken yet
 
 
-def note_death(mark):
+def note_death(mark: Mark) -> None:
     """Note the job that a worker was running when it ended. The parent calls this.
 
     :param Mark mark: the mark of the worker
@@ -22,7 +28,7 @@ def note_death(mark):
         _obituaries.append(obituary)
 
 
-def take_obituaries():
+def take_obituaries() -> list[Obituary]:
     """Return the obituaries that the next worker has to report. The parent calls this.
 
     :rtype: list[Obituary]
@@ -32,7 +38,7 @@ def take_obituaries():
     return obituaries
 
 
-def report_deaths(obituaries, databases):
+def report_deaths(obituaries: list[Obituary], databases: Databases) -> None:
     """Report the deaths of earlier workers. A death that cannot be reported yet stays in the list.
 
     :param list[Obituary] obituaries: the deaths
@@ -55,7 +61,7 @@ def report_deaths(obituaries, databases):
             database.back_off()
 
 
-def _report(session, obituary):
+def _report(session: Session, obituary: Obituary) -> None:
     claim = obituary.job_id, obituary.session, obituary.claims
     if not obituary.cause:
         _logger.info("A worker died while it ran job %s of %s", obituary.job_id, obituary.dbname)

@@ -3,10 +3,24 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from odoo.modules.registry import Registry
 
 from ..tools.config import settings
+
+if TYPE_CHECKING:
+    from odoo.sql_db import BaseCursor
+
+    from ..engine.job import Job, Outcome
+
+
+class Report(NamedTuple):
+    """The progress that a job reported last."""
+
+    done: float
+    total: float | None
+    message: str | None
 
 
 class Execution:
@@ -16,35 +30,36 @@ class Execution:
 
     :param Job job: the claimed job
     """
-    current = ContextVar('ir_async.execution', default=None)
+    current: ContextVar[Execution | None] = ContextVar('ir_async.execution', default=None)
 
-    def __init__(self, job):
+    def __init__(self, job: Job) -> None:
         self.job = job
-        self.dbname = None
+        self.dbname: str | None = None
         self.starts = 0  # how often its method was begun since it was claimed
-        self.shown_claims = None  # how often the job was claimed, if `claims` was raised since
-        self.given_time = None  # seconds that it had until it was stopped, if that is not its own limit
-        self.outcome = None  # its outcome, perhaps not committed
+        self.shown_claims: int | None = None  # how often the job was claimed, if `claims` was raised since
+        self.given_time: float | None = None  # seconds that it had until it was stopped, if that is not its own limit
+        self.outcome: Outcome | None = None  # its outcome, perhaps not committed
         self.ended = False  # its outcome is committed, and only hooks still run
         self.was_lost = False  # the server had ended its connection when it raised
-        self.invalidated = set()  # the caches of the registry that it invalidated
+        self.invalidated: set[str] = set()  # the caches of the registry that it invalidated
         self.registry_invalidated = False  # it changed models or fields
         self.interrupted = False  # its next statement raises
-        self.fenced = None  # (job with its new claim number, reason) from fencing off until its outcome is written
-        self.progress = None
+        # From fencing off until its outcome is written: the job with its new claim number, and the reason.
+        self.fenced: tuple[Job, str] | None = None
+        self.progress: Report | None = None
         self.progress_lock = threading.Lock()
-        self.deadline = None  # the end of its time, if it has a limit
+        self.deadline: float | None = None  # the end of its time, if it has a limit
 
-    def on_begin(self):
+    def on_begin(self) -> None:
         """Called when the method begins."""
 
-    def on_failure(self):
+    def on_failure(self) -> None:
         """Called when the method has raised."""
 
-    def on_end(self):
+    def on_end(self) -> None:
         """Called when the outcome is committed."""
 
-    def note_invalidated(self, registry):
+    def note_invalidated(self, registry: Registry) -> None:
         """Remember which caches the job invalidated. After a rollback, the registry may have values that were never committed.
 
         :param odoo.modules.registry.Registry registry: the registry of its database
@@ -52,7 +67,7 @@ class Execution:
         self.invalidated |= registry.cache_invalidated
         self.registry_invalidated |= registry.registry_invalidated
 
-    def reset_registry(self, dbname):
+    def reset_registry(self, dbname: str) -> None:
         """Reset the parts of the registry that the job invalidated.
 
         :param str dbname: its database
@@ -67,7 +82,7 @@ class Execution:
             self.registry_invalidated = False
 
     @classmethod
-    def get(cls, cr):
+    def get(cls, cr: BaseCursor) -> Execution | None:
         """Return the job that this thread runs, if it belongs to the database of the cursor.
 
         :rtype: Execution | None
@@ -76,7 +91,7 @@ class Execution:
         return execution if execution and execution.dbname in (None, cr.dbname) else None
 
 
-def time_limit(job):
+def time_limit(job: Job) -> float:
     """Return how many seconds the method of a job may run; 0: no limit.
 
     :rtype: float

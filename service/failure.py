@@ -6,6 +6,7 @@ import random
 import time
 import traceback
 from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import psycopg2
 
@@ -26,6 +27,14 @@ from ..tools.error_text import (
 )
 from .execution import time_limit
 
+if TYPE_CHECKING:
+    from odoo.api import Environment
+
+    from ..engine.job import Job
+    from ..engine.session import Session
+    from .execution import Execution
+    from .runner import Runner
+
 # All ends of jobs go to one logger, since tests of other addons mute it by this name.
 _logger = logging.getLogger(f'{__package__}.runner')
 
@@ -36,8 +45,10 @@ MAX_DELAY = 60  # maximum seconds until a job runs again after lost races or tro
 class CannotBegin(Exception):  # noqa: N818 -- no error, but its cause
     """PostgreSQL refuses the statement by which jobs begin."""
 
+    __cause__: psycopg2.Error
 
-def is_taken_away(session, job, exc):
+
+def is_taken_away(session: Session, job: Job, exc: BaseException) -> bool:
     """Return whether an exception means that a job was taken away from its method.
 
     The claim is looked up, since a method may raise these exceptions itself.
@@ -50,7 +61,7 @@ def is_taken_away(session, job, exc):
     return type(exc) in (ClaimLost, JobInterrupted) and not holds(session, job)
 
 
-def settle(runner, execution, exc, begin):
+def settle(runner: Runner, execution: Execution, exc: BaseException, begin: float) -> None:
     """Bring a job whose method or end has raised into a state that says so, whatever the exception.
 
     :param Runner runner: the runner of the job
@@ -74,7 +85,7 @@ def settle(runner, execution, exc, begin):
         fail(session, execution.job, minimal_payload(exc))
 
 
-def _handle(runner, execution, exc, begin):
+def _handle(runner: Runner, execution: Execution, exc: BaseException, begin: float) -> None:
     session, job = runner.session, execution.job
     if _kind(session, execution, exc) is not Kind.METHOD:
         _send_back(session, execution, exc)
@@ -94,13 +105,13 @@ def _handle(runner, execution, exc, begin):
         _log_failure(execution, exc, time.monotonic() - begin)
 
 
-def _kind(session, execution, exc):
+def _kind(session: Session, execution: Execution, exc: BaseException) -> Kind:
     """Return the kind of an exception, in the light of what else is known about the job.
 
     :raises psycopg2.Error: when the session is gone, and the job with it
     """
     kind = kind_of(exc)
-    if kind is Kind.LOST and not (exc.pgcode or '').startswith('57P'):
+    if kind is Kind.LOST and not (cast('psycopg2.Error', exc).pgcode or '').startswith('57P'):
         session.execute("SELECT")
         if not execution.was_lost:
             # Odoo's pool could not connect to our server, or the method uses another server.
@@ -112,20 +123,20 @@ def _kind(session, execution, exc):
     return kind
 
 
-def _comes_from_pool(exc):
+def _comes_from_pool(exc: BaseException) -> bool:
     """Return whether Odoo's pool raised an error when it opened a connection. psycopg2 gives such an error no code."""
     frames = list(traceback.walk_tb(exc.__traceback__))
     return any(
         frame.f_code.co_name == 'borrow' and frame.f_code.co_filename == sql_db.__file__ for frame, _line in frames[-4:])
 
 
-def _setbacks(execution):
+def _setbacks(execution: Execution) -> int:
     """Return the setbacks of a job: how often its method began and did not end by itself, without a death of its worker."""
     job = execution.job
-    return (job.starts or 0) + execution.starts - (job.attempts or 0) - (job.deaths or 0)
+    return job.starts + execution.starts - job.attempts - job.deaths
 
 
-def record_failure(env, execution, exc):
+def record_failure(env: Environment, execution: Execution, exc: BaseException) -> None:
     """Decide and write the outcome of a job whose method raised.
 
     :param odoo.api.Environment env: an environment of the superuser, on the cursor of the job
@@ -140,7 +151,7 @@ def record_failure(env, execution, exc):
     env['ir.async']._finish(job, outcome, execution.starts)
 
 
-def outcome_of_stop(env, execution):
+def outcome_of_stop(env: Environment, execution: Execution) -> Outcome:
     """Decide the outcome of a job that was cancelled or ran out of time.
 
     :param odoo.api.Environment env: an environment of the superuser, on the cursor of the job
@@ -157,7 +168,7 @@ def outcome_of_stop(env, execution):
         job, exc, job.stop_debug or "Where it was: in code that did not let anything else run\n")
 
 
-def _send_back(session, execution, exc):
+def _send_back(session: Session, execution: Execution, exc: BaseException) -> None:
     """Put a job back into the queue, with a growing delay. The job is not to blame, so this costs no attempt."""
     job = execution.job
     delay = min(MAX_DELAY, 0.5 * 1.3 ** min(_setbacks(execution), 40)) * random.uniform(0.2, 1)
@@ -170,15 +181,16 @@ def _send_back(session, execution, exc):
         raise psycopg2.OperationalError(msg) from exc
 
 
-def log_failed_hook(execution, exc):
+def log_failed_hook(execution: Execution, exc: BaseException) -> None:
     """Log the exception of a hook that ran after the outcome of its job was committed."""
     _logger.error("Job %s is done, but a hook after its commit failed\n%s", execution.job, safe_traceback(exc))
 
 
-def _log_failure(execution, exc, duration):
+def _log_failure(execution: Execution, exc: BaseException, duration: float) -> None:
     job, outcome = execution.job, execution.outcome
     if job.stop:
         return  # `outcome_of_stop` has logged it
+    assert outcome, "`record_failure` has decided"
     again = ""
     if outcome.state == 'created':
         again = f", attempt {job.attempts + 1} of {job.max_attempts}, tried again in {outcome.delay:.0f}s"

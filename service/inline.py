@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from typing import TYPE_CHECKING
 
 import psycopg2
 
@@ -21,6 +22,11 @@ from .publisher import publish
 from .runner import Runner
 from .standby import Standby, take_note_back
 from .thread_state import ThreadState
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from ..engine.job import Job
 
 _logger = logging.getLogger(__name__)
 
@@ -45,7 +51,7 @@ class CannotRun(Exception):
     """This server cannot run jobs of the database, or the job cannot begin."""
 
 
-def run_one(dbname, job_id):
+def run_one(dbname: str, job_id: int) -> str:
     """Run one given job, however long it takes.
 
     :param str dbname: its database
@@ -85,7 +91,7 @@ def run_one(dbname, job_id):
     return states[0]
 
 
-def run_for(dbname, seconds):
+def run_for(dbname: str, seconds: float) -> float | None:
     """Run jobs for some time.
 
     :param str dbname: the database
@@ -120,14 +126,14 @@ def run_for(dbname, seconds):
     return delay
 
 
-def _wait(seconds):
+def _wait(seconds: float) -> None:
     end = time.monotonic() + seconds
     while (rest := end - time.monotonic()) > 0 and not is_stopping():
         time.sleep(min(rest, STOP_LOOK_INTERVAL))
 
 
 @contextlib.contextmanager
-def _runner(session):
+def _runner(session: Session) -> Generator[Runner]:
     # In a threaded server, requests run in the same process and change its state, too. So only the thread is set back.
     runner = Runner(session, ProcessState() if is_prefork() else ThreadState())
     try:
@@ -137,14 +143,14 @@ def _runner(session):
         session.close()
 
 
-def _cron_limit():
+def _cron_limit() -> float:
     """Return the seconds after which the server ends this cron worker, less a margin; 0: never."""
     limit = config['limit_time_real_cron']
     limit = config['limit_time_real'] if limit == -1 else limit
     return max(limit - MARGIN, limit / 2) if limit else 0
 
 
-def _run(session, runner, job, end):
+def _run(session: Session, runner: Runner, job: Job, end: float | None) -> None:
     execution = Execution(job)
     runner.prepare(job)
     begin, limit = time.monotonic(), time_limit(job)

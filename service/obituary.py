@@ -28,10 +28,10 @@ class Obituary(NamedTuple):
 class Mark:
     """The memory that a worker shares with its parent. The parent creates it before it forks."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._memory = mmap.mmap(-1, SIZE)
 
-    def set(self, obituary):
+    def set(self, obituary: Obituary) -> None:
         """Note that the method of a job begins, or the reason for which it is being stopped.
 
         :param Obituary obituary: the obituary if the process ends now
@@ -41,11 +41,11 @@ class Mark:
         self._memory[2:2 + len(data)] = data
         self._memory[0:2] = len(data).to_bytes(2, 'big')
 
-    def clear(self):
+    def clear(self) -> None:
         """Note that no method is running, or that no method would be to blame for the end of the process."""
         self._memory[0:2] = b'\0\0'
 
-    def read(self):
+    def read(self) -> Obituary | None:
         """Return the job that the process was running when it ended. The parent calls this.
 
         :rtype: Obituary | None
@@ -58,5 +58,5 @@ class Mark:
             obituary = obituary._replace(cause='timeout')  # the kernel's alarm ended it
         return obituary
 
-    def close(self):
+    def close(self) -> None:
         self._memory.close()

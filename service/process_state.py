@@ -16,14 +16,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 try:
     import resource
 except ImportError:  # Windows
-    resource = None
+    resource = None  # type: ignore[assignment]  # `LIMITS` is empty then, so nothing else uses it
 
 from ..tools.sessions import delete_noted
 from .thread_state import ThreadState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 _logger = logging.getLogger(__name__)
 
@@ -34,16 +38,16 @@ ENVIRON = os.environ
 LIMITS = [
     getattr(resource, f'RLIMIT_{name}') for name in ('CORE', 'CPU', 'DATA', 'FSIZE', 'MEMLOCK', 'NOFILE', 'NPROC', 'STACK')
 ] if resource else []
-_touched = set()  # the environment variables that any code has set or removed
+_touched: set[str | bytes] = set()  # the environment variables that any code has set or removed
 
 
-def _on_event(event, args):
+def _on_event(event: str, args: tuple[Any, ...]) -> None:
     if event in ('os.putenv', 'os.unsetenv'):
         _touched.add(args[0])
 
 
 @functools.cache
-def _watch_environ():
+def _watch_environ() -> None:
     # Comparing the environment would take longer than all other checks. It would also miss variables set by `os.putenv`,
     # since they are in no mapping.
     sys.addaudithook(_on_event)
@@ -56,7 +60,7 @@ class ProcessState(ThreadState):
     """
     owns_process = True
 
-    def __init__(self, folder=None):
+    def __init__(self, folder: Path | None = None) -> None:
         super().__init__()
         self._folder = folder
         if folder:
@@ -67,7 +71,7 @@ class ProcessState(ThreadState):
         self._environ = dict(os.environ)
         _touched.clear()
 
-    def restore(self):
+    def restore(self) -> list[str]:
         failed = super().restore()
         if _touched or os.environ is not ENVIRON:
             self._restore_environ()
@@ -83,23 +87,23 @@ class ProcessState(ThreadState):
                     failed.append(name)
         if self._folder:
             try:
-                self._clear_folder()
+                self._clear_folder(self._folder)
             except OSError:
                 failed.append('temporary folder')
         return failed
 
-    def _clear_folder(self):
+    def _clear_folder(self, folder: Path) -> None:
         try:
-            status = os.lstat(self._folder)
+            status = os.lstat(folder)
         except FileNotFoundError:
-            self._folder.mkdir(mode=0o700)
+            folder.mkdir(mode=0o700)
             return
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-            msg = f"{self._folder} was removed, and is somebody else's now"
+            msg = f"{folder} was removed, and is somebody else's now"
             raise PermissionError(msg)
-        clear_folder(self._folder)
+        clear_folder(folder)
 
-    def _restore_environ(self):
+    def _restore_environ(self) -> None:
         _logger.info("A job changed the environment of its process, it is set back")
         os.environ = ENVIRON  # noqa: B003 -- a job may have put another mapping in its place
         for name in {*map(os.fsdecode, _touched), *ENVIRON, *self._environ}:
@@ -111,61 +115,61 @@ class ProcessState(ThreadState):
         _touched.clear()
 
 
-def _read_parts():
+def _read_parts() -> list[Any]:
     return [read() for read, _write in PARTS.values()]
 
 
-def _get_folder():
+def _get_folder() -> str | None:
     try:
         return os.getcwd()
     except OSError:
         return None  # the folder was removed
 
 
-def _get_timers():
+def _get_timers() -> list[tuple[float, float]]:
     # ITIMER_REAL is missing: it is the time limit of the job, and each job sets it anew.
     return [signal.getitimer(timer) for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)]
 
 
-def _set_timers(values):
+def _set_timers(values: list[tuple[float, float]]) -> None:
     for timer, value in zip((signal.ITIMER_VIRTUAL, signal.ITIMER_PROF), values):
         signal.setitimer(timer, *value)
 
 
-def _get_umask():
+def _get_umask() -> int:
     # The umask cannot be read without being set. No other thread of a worker creates files in between.
     os.umask(mask := os.umask(0o077))
     return mask
 
 
-def _get_limits():
+def _get_limits() -> list[tuple[int, int]]:
     return [resource.getrlimit(limit) for limit in LIMITS]
 
 
-def _set_limits(values):
+def _set_limits(values: list[tuple[int, int]]) -> None:
     for limit, value in zip(LIMITS, values):
         resource.setrlimit(limit, value)
 
 
-def _get_owner():
+def _get_owner() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     return os.getresuid(), os.getresgid()
 
 
-def _set_owner(value):
+def _set_owner(value: tuple[tuple[int, int, int], tuple[int, int, int]]) -> None:
     user, group = value
     os.setresuid(*user)  # first: the user may be needed to set the group
     os.setresgid(*group)
 
 
-def _set_signal_mask(mask):
+def _set_signal_mask(mask: Iterable[int]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _get_signal_mask():
+def _get_signal_mask() -> set[int | signal.Signals] | None:
     return signal.pthread_sigmask(signal.SIG_BLOCK, ()) if hasattr(signal, 'pthread_sigmask') else None
 
 
-PARTS = {
+PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     'working directory': (_get_folder, os.chdir),
     'time zone': (lambda: (time.tzname, time.timezone, time.altzone), lambda _value: time.tzset()),
     'timers': (_get_timers, _set_timers),
@@ -187,7 +191,7 @@ if hasattr(os, 'setresuid'):
     PARTS = {'user and group': (_get_owner, _set_owner)} | PARTS  # first: the user may be needed to set the other parts
 
 
-def job_folder(base=None):
+def job_folder(base: str | None = None) -> Path:
     """Return a new name for the temporary folder of a worker's jobs. Nobody can guess it and create that folder first.
 
     :param str base: the parent folder
@@ -196,7 +200,7 @@ def job_folder(base=None):
     return Path(base or tempfile.gettempdir()) / f'{FOLDER_PREFIX}{secrets.token_hex(8)}'
 
 
-def clear_folder(folder):
+def clear_folder(folder: Path) -> None:
     """Remove all entries of a worker's temporary folder, and the web sessions that are noted there.
 
     :param Path folder: the folder
@@ -213,7 +217,7 @@ def clear_folder(folder):
                 os.unlink(entry)
 
 
-def remove_folder(folder):
+def remove_folder(folder: Path) -> None:
     """Remove the temporary folder of a worker that has ended.
 
     :param Path folder: the folder

@@ -2,8 +2,13 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from .publisher import transact
+
+if TYPE_CHECKING:
+    from .cursor import JobPool
+    from .execution import Execution
 
 _logger = logging.getLogger(__name__)
 
@@ -18,11 +23,11 @@ class Progress:
         the host of PostgreSQL has vanished
     """
 
-    def __init__(self, dbname, pool=None):
+    def __init__(self, dbname: str, pool: JobPool | None = None) -> None:
         self._dbname = dbname
         self._pool = pool
 
-    def save(self, execution):
+    def save(self, execution: Execution) -> None:
         """Save the progress of a job, and notify its user. Both threads call this; a lock keeps them apart.
 
         :param Execution execution: the job
@@ -37,6 +42,6 @@ class Progress:
                 except Exception as exc:  # noqa: BLE001 -- the job goes on without it
                     _logger.info("The progress of job %s could not be saved: %s", execution.job, exc)
 
-    def close(self):
+    def close(self) -> None:
         if self._pool:
             self._pool.close()

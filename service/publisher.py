@@ -2,25 +2,34 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Any
 
-from odoo import SUPERUSER_ID, api, sql_db
+from odoo import api, sql_db
+from odoo.api import SUPERUSER_ID
 from odoo.modules.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..engine.session import Session
+    from .cursor import JobPool
 
 _logger = logging.getLogger(__name__)
 
 
-def transact(dbname, function, pool=None):
+def transact(dbname: str, function: Callable[[api.Environment], Any], pool: JobPool | None = None) -> None:
     """Call a function once with an environment of the superuser, in a transaction of its own.
 
     :param str dbname: the database
     :param function: a function of the environment
     :param JobPool pool: the connection; by default one of Odoo's pool
     """
-    with sql_db.Cursor(pool, dbname, {}) if pool else Registry(dbname).cursor() as cr:
+    own = sql_db.Cursor(pool, dbname, {}) if pool else None  # type: ignore[arg-type]  # see `JobCursor`
+    with own or Registry(dbname).cursor() as cr:
         function(api.Environment(cr, SUPERUSER_ID, {}))
 
 
-def publish(session):
+def publish(session: Session) -> None:
     """Notify users of the changes that a session made. A failure is only logged, since the web client catches up by itself.
 
     :param Session session: the session

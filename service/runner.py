@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 import psycopg2
 
-from odoo import SUPERUSER_ID, api
+from odoo import api
+from odoo.api import SUPERUSER_ID
 from odoo.modules.registry import Registry
 from odoo.service.model import retrying
 
@@ -26,6 +28,15 @@ from .cursor import JobCursor, JobPool, has_lost_server
 from .execution import Execution
 from .progress import LOCK_WAIT, Progress
 from .publisher import publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..engine.job import Job
+    from ..engine.session import Session
+    from .thread_state import ThreadState
+
+    _Step = Callable[[api.Environment, Execution], None]
 
 _logger = logging.getLogger(__name__)
 
@@ -41,17 +52,17 @@ class Runner:
     :param ThreadState process_state: the state to set back after each job
     """
 
-    def __init__(self, session, process_state=None):
+    def __init__(self, session: Session, process_state: ThreadState | None = None) -> None:
         self.session = session
         self.must_end = False  # a job changed the process for good
         self._process_state = process_state
-        self._owns_process = bool(process_state) and process_state.owns_process
-        self._signals = None
+        self._owns_process = process_state is not None and process_state.owns_process
+        self._signals: str | None = None
         self._pool = JobPool(session.dbname, session.server_version)
         self.progress = Progress(session.dbname, JobPool(session.dbname, session.server_version, lock_timeout=LOCK_WAIT))
-        self._cr = None  # the cursor of the running job, for the thread that interrupts it
+        self._cr: JobCursor | None = None  # the cursor of the running job, for the thread that interrupts it
 
-    def prepare(self, job):
+    def prepare(self, job: Job) -> None:
         """Bring the registry and its caches up to date, once per claim, as for a request.
 
         :param Job job: any of the claimed jobs
@@ -64,22 +75,22 @@ class Runner:
                 Registry(self.session.dbname).check_signaling(cr)
             self._signals = job.signals
 
-    def _delete_foreign_registry(self):
+    def _delete_foreign_registry(self) -> None:
         """Delete the registry of another database that had the same name before. Two copies may have equal signals."""
         registry = Registry.registries.get(self.session.dbname)
         if registry and getattr(registry, 'ir_async_origin', self.session.origin) != self.session.origin:
             _logger.info("Database %s was replaced, its registry is loaded again", self.session.dbname)
             Registry.delete(self.session.dbname)
 
-    def forget(self):
+    def forget(self) -> None:
         """Clear the connection. Called when no other job follows at once."""
         self._pool.forget()
 
-    def close(self):
+    def close(self) -> None:
         self._pool.close()
         self.progress.close()
 
-    def run(self, execution):
+    def run(self, execution: Execution) -> None:
         """Run a job and write its outcome. No exception of its method leaves this function.
 
         :param Execution execution: the job
@@ -92,9 +103,9 @@ class Runner:
         finally:
             self._leave(execution, threads)
 
-    def _run(self, execution):
+    def _run(self, execution: Execution) -> None:
         thread = threading.current_thread()
-        thread.dbname, thread.uid = self.session.dbname, execution.job.user_id  # for the log
+        thread.dbname, thread.uid = self.session.dbname, execution.job.user_id  # type: ignore[attr-defined]  # for the log
         begin = time.monotonic()
         try:
             try:
@@ -116,7 +127,7 @@ class Runner:
         except JobInterrupted:
             _logger.info("Job %s was interrupted after %.3fs", execution.job, time.monotonic() - begin)
 
-    def run_in_place(self, execution, function):
+    def run_in_place(self, execution: Execution, function: _Step) -> None:
         """Call a function in a transaction of the job. Call it again, a few times, when it loses a race.
 
         :param Execution execution: the job
@@ -133,13 +144,13 @@ class Runner:
                 _logger.info("Job %s lost a race, trying it again: %s", execution.job, first_line(exc))
                 time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (tryno - 1)))
 
-    def _transact(self, execution, function):
+    def _transact(self, execution: Execution, function: _Step) -> None:
         """Call a function in a transaction of the job, and commit it. An error of a hook after the commit is only logged."""
         execution.was_lost = True  # before the method runs, it cannot be the cause of a lost connection
         with contextlib.closing(self._cursor()) as cr:
             connection = cr._cnx  # kept, since the method may close the cursor
             try:
-                execution.job = cr.begin(execution)
+                execution.job = cr.begin_job(execution)
             except psycopg2.Error as exc:
                 if kind_of(exc) is Kind.METHOD:
                     raise failure.CannotBegin from exc
@@ -164,7 +175,7 @@ class Runner:
                     raise _Raced from exc  # the race was lost at the commit
                 raise
 
-    def _perform(self, env, execution):
+    def _perform(self, env: api.Environment, execution: Execution) -> None:
         job = execution.job
         if job.notify and not job.stop and not execution.starts:
             # This message has a transaction of its own, so the job does not depend on it.
@@ -181,7 +192,7 @@ class Runner:
                 self.progress.save(execution)  # its last report
         env['ir.async']._finish(job, outcome, execution.starts)
 
-    def _leave(self, execution, threads):
+    def _leave(self, execution: Execution, threads: set[int]) -> None:
         """Remove all that a job left behind, so that the next job does not meet it.
 
         :param Execution execution: the job
@@ -197,7 +208,7 @@ class Runner:
                 self.must_end = True
         execution.reset_registry(self.session.dbname)
 
-    def _leave_threads(self, execution, threads):
+    def _leave_threads(self, execution: Execution, threads: set[int]) -> None:
         """Have the process end if a job left threads in it. They may use its connection, and change state that was set back."""
         if sys._current_frames().keys() <= threads:
             return
@@ -211,11 +222,11 @@ class Runner:
                 "Job %s left threads behind: %s", execution.job, ', '.join(f'{names.get(ident, ident)}' for ident in left))
             self.must_end = True
 
-    def _cursor(self):
+    def _cursor(self) -> JobCursor:
         self._cr = JobCursor(self._pool)
         return self._cr
 
-    def end_if_descriptor_is_closed(self, execution):
+    def end_if_descriptor_is_closed(self, execution: Execution) -> None:
         """End the process if the job has closed the file descriptor of a connection, so that PostgreSQL is not blamed for it.
 
         The mark of the process stays, so that the job is charged with the death.
@@ -227,13 +238,14 @@ class Runner:
             logging.shutdown()
             os._exit(1)
 
-    def interrupt(self):
+    def interrupt(self) -> None:
         """Cancel the statement that the job is executing. Another thread calls this."""
         with contextlib.suppress(psycopg2.Error):
-            self._cr._cnx.cancel()
+            if self._cr:
+                self._cr._cnx.cancel()
 
 
-def conclude(session, job, starts, shown_claims, limit=None):
+def conclude(session: Session, job: Job, starts: int, shown_claims: int, limit: float | None = None) -> None:
     """Write the outcome of a job that was stopped. Its method does not run.
 
     :param Session session: the session that took it over
@@ -256,14 +268,16 @@ def conclude(session, job, starts, shown_claims, limit=None):
 class _Raced(Exception):  # noqa: N818 -- no error, but its cause
     """A race was lost. This is no error of psycopg2, since Odoo would then wait in the worker for up to half a minute."""
 
+    __cause__: Exception
 
-def _check_end(execution):
+
+def _check_end(execution: Execution) -> None:
     if not execution.ended:
         msg = "The end of the job was not committed: its method, or a hook, has replaced what commits"
         raise RuntimeError(msg)
 
 
-def _once(function, env, execution):
+def _once(function: _Step, env: api.Environment, execution: Execution) -> None:
     try:
         function(env, execution)
         env.cr.flush()
@@ -274,7 +288,7 @@ def _once(function, env, execution):
         raise
 
 
-def _root(cr):
+def _root(cr: JobCursor) -> api.Environment:
     """Return an environment of the superuser with no context."""
     env = api.Environment(cr, SUPERUSER_ID, {})
     # Without a default, recomputations would run as the user of the first environment. The job sets its own while it runs.

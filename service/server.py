@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 import odoo.cli
 from odoo import sql_db
@@ -23,10 +24,13 @@ from odoo.tools.misc import stripped_sys_argv
 from ..tools.config import settings
 from .worker import STOP_SIGNALS, WorkerAsync
 
+if TYPE_CHECKING:
+    from types import FrameType
+
 _logger = logging.getLogger(__name__)
 
 
-def post_load():
+def post_load() -> None:
     """Have the server that is about to start spawn job workers, if it is configured to.
 
     Odoo calls this when it loads the module server-wide. It also calls it when a registry is loaded, but then it is too late.
@@ -45,7 +49,7 @@ def post_load():
     _patch_threaded_server()
 
 
-def spawn_workers(server, count):
+def spawn_workers(server: PreforkServer, count: int) -> None:
     """Spawn job workers until a prefork server has a number of them.
 
     :param odoo.service.server.PreforkServer server: the server
@@ -64,7 +68,7 @@ def spawn_workers(server, count):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
-def _refresh_registries():
+def _refresh_registries() -> None:
     """Bring the registries up to date that the children will share, and close all connections, as Odoo does for HTTP workers."""
     for dbname, registry in Registry.registries.snapshot.items():
         try:
@@ -75,33 +79,33 @@ def _refresh_registries():
     sql_db.close_all()
 
 
-def _patch_prefork_server():
+def _patch_prefork_server() -> None:
     # The prefork server has no extension point for other kinds of workers.
     process_spawn = PreforkServer.process_spawn
     if process_spawn.__module__ == __name__:
         return
 
     @functools.wraps(process_spawn, assigned=())
-    def process_spawn_and_async(self):
+    def process_spawn_and_async(self: PreforkServer) -> None:
         process_spawn(self)
         spawn_workers(self, settings().workers)
 
-    PreforkServer.process_spawn = process_spawn_and_async
+    PreforkServer.process_spawn = process_spawn_and_async  # type: ignore[method-assign]  # this is the patch
 
 
-def _patch_threaded_server():
+def _patch_threaded_server() -> None:
     # A threaded server calls `cron_spawn` after it has loaded the registries, and only if it keeps running.
     cron_spawn = ThreadedServer.cron_spawn
     if cron_spawn.__module__ == __name__:
         return
 
     @functools.wraps(cron_spawn, assigned=())
-    def cron_spawn_and_async(self):
+    def cron_spawn_and_async(self: ThreadedServer) -> None:
         cron_spawn(self)
         if settings().workers:
             ChildServer().start()
 
-    ThreadedServer.cron_spawn = cron_spawn_and_async
+    ThreadedServer.cron_spawn = cron_spawn_and_async  # type: ignore[method-assign]  # this is the patch
 
 
 class ChildServer:
@@ -111,23 +115,24 @@ class ChildServer:
     parent's process id, and a crashed parent cannot stop its child.
     """
 
-    def __init__(self):
-        self._process = None
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
 
-    def start(self):
+    def start(self) -> None:
         """Start the child, and start it again whenever it ends."""
         CommonServer.on_stop(self.stop)
         threading.Thread(target=self._run, name="ir_async.child", daemon=True).start()
 
-    def stop(self):
+    def stop(self) -> None:
         """Stop the child, and wait until it has ended its running jobs."""
         self._stopping.set()
         if self._process:
-            self._process.stdin.close()
+            if self._process.stdin:
+                self._process.stdin.close()
             self._process.wait()
 
-    def _run(self):
+    def _run(self) -> None:
         # The child gets the arguments of the parent without its command, and an addons path that has this addon.
         arguments = stripped_sys_argv()[1:]
         if arguments[:1] == [odoo.cli.COMMAND]:
@@ -152,28 +157,28 @@ class AsyncServer(PreforkServer):
     :param bool until_eof: whether to stop at the end of the standard input
     """
 
-    def __init__(self, workers, until_eof=False):
+    def __init__(self, workers: int, until_eof: bool = False) -> None:
         super().__init__(None)
         self.async_workers = workers
         self.until_eof = until_eof
         self.reload = False
         self.stopping = False
 
-    def start(self):
+    def start(self) -> None:
         super().start()
         if self.until_eof:
             threading.Thread(target=self._wait_eof, name="ir_async.eof", daemon=True).start()
 
-    def _wait_eof(self):
+    def _wait_eof(self) -> None:
         while os.read(0, 1024):
             pass
         if not self.stopping:  # after a second signal, the server would not wait for its workers
             os.kill(self.pid, signal.SIGTERM)
 
-    def process_spawn(self):
+    def process_spawn(self) -> None:
         spawn_workers(self, self.async_workers)
 
-    def signal_handler(self, sig, frame):
+    def signal_handler(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGHUP:
             # `PreforkServer` hands its HTTP socket over to a new server. This server has no socket, so it stops and starts again.
             self.reload = True

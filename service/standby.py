@@ -11,6 +11,7 @@ import logging
 import signal
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import psycopg2
 
@@ -29,6 +30,10 @@ from .publisher import publish
 from .runner import conclude
 from .stop import end_process, raise_in
 
+if TYPE_CHECKING:
+    from .execution import Execution
+    from .runner import Runner
+
 _logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL = 0.2  # seconds between two looks at the running job
@@ -43,16 +48,16 @@ class Standby:
     :param Execution execution: the job
     """
 
-    def __init__(self, session, runner, execution):
+    def __init__(self, session: Session, runner: Runner, execution: Execution) -> None:
         self._session = session
         self._runner = runner
         self._execution = execution
         self._begin = time.monotonic()
         self._thread = threading.current_thread()
         self._left = threading.Event()  # its method has been left
-        self._stop_time = None  # when the job must end because the server stops
+        self._stop_time: float | None = None  # when the job must end because the server stops
 
-    def run(self):
+    def run(self) -> None:
         """Run the job in this thread. After the return, no exception is on its way to this thread any more."""
         watcher = threading.Thread(target=self._watch, name="ir_async.standby", daemon=True)
         watcher.start()
@@ -76,7 +81,7 @@ class Standby:
         if self._execution.fenced:
             self._conclude()
 
-    def _watch(self):
+    def _watch(self) -> None:
         while not self._left.wait(LOOK_INTERVAL):
             self._runner.progress.save(self._execution)
             try:
@@ -88,7 +93,7 @@ class Standby:
                     return
                 _logger.info("Job %s cannot be looked after: %s", self._execution.job, exc)
 
-    def _reason_to_stop(self):
+    def _reason_to_stop(self) -> str | None:
         execution, now = self._execution, time.monotonic()
         if self._stop_time is None and is_stopping():
             self._stop_time = now + settings().stop_timeout
@@ -101,7 +106,7 @@ class Standby:
             return 'timeout'
         return 'shutdown' if is_over else None
 
-    def _stop(self, reason):
+    def _stop(self, reason: str) -> bool:
         """Stop the job. Return False if it had ended by itself."""
         execution = self._execution
         if not execution.ended:
@@ -117,13 +122,13 @@ class Standby:
         self._interrupt()
         return True
 
-    def _leave_alone(self, exc):
+    def _leave_alone(self, exc: psycopg2.Error) -> None:
         """Stop a job whose claim was lost with the connection. The job runs again."""
         _logger.warning("This process lost the claim of job %s with its connection: %s", self._execution.job, exc)
         take_note_back(self._session)
         self._interrupt()
 
-    def _interrupt(self):
+    def _interrupt(self) -> None:
         """Have the method left. If that takes too long and the process runs only this job, end it with all its children."""
         self._execution.interrupted = True  # its next statement raises
         raise_in(self._thread, JobInterrupted)
@@ -143,10 +148,13 @@ class Standby:
         while not self._left.wait(INTERRUPT_TIME):
             raise_in(self._thread, JobInterrupted)
 
-    def _conclude(self):
+    def _conclude(self) -> None:
         """Write the outcome of the job that was stopped."""
         execution = self._execution
-        (job, reason), execution.fenced = execution.fenced, None
+        fenced, execution.fenced = execution.fenced, None
+        if not fenced:
+            return
+        job, reason = fenced
         if reason == 'shutdown':
             release(self._session, [job], starts=execution.starts, shown_claims=execution.job.claims)
             return
@@ -155,7 +163,7 @@ class Standby:
             conclude(self._session, taken, execution.starts, execution.job.claims, limit)
 
 
-def take_note_back(session):
+def take_note_back(session: Session) -> None:
     """Note on another session that no job would be to blame for the end of this process: the session's own connection is lost."""
     with contextlib.suppress(psycopg2.Error):
         other, _delay = Session.open(session.dbname)

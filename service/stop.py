@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import psutil
 import psycopg2
@@ -23,16 +24,23 @@ from ..tools.error_text import where_it_is
 from .batch import INTERRUPT_TIME
 from .runner import conclude
 
+if TYPE_CHECKING:
+    from threading import Thread
+    from typing import NoReturn
+
+    from ..engine.job import Job
+    from .batch import Batch, MarkedExecution
+
 _logger = logging.getLogger(__name__)
 
 
-def stop_job(batch, execution, reason, thread):
+def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thread) -> None:
     """End a running job, and this process with it.
 
     This only returns when the job had ended by itself, or when only its hooks run and still have time.
 
     :param Batch batch: the batch of the job
-    :param Execution execution: the job
+    :param MarkedExecution execution: the job
     :param str reason: ``cancel``, ``timeout``, ``shutdown``, or ``lost`` when its claim was lost with the connection
     :param threading.Thread thread: the thread that runs its method
     """
@@ -78,14 +86,14 @@ def stop_job(batch, execution, reason, thread):
     _leave(batch, thread, interrupt=False)
 
 
-def _restore(batch, execution):
+def _restore(batch: Batch, execution: MarkedExecution) -> None:
     """Let a job go on that has ended by itself in the meantime, so that its hooks run."""
     batch.is_stopping = False
     batch.unmark()
     execution.limit(settings().limit_time_real)
 
 
-def _conclude(batch, job, reason, execution):
+def _conclude(batch: Batch, job: Job, reason: str, execution: MarkedExecution) -> None:
     signal.setitimer(signal.ITIMER_REAL, 10)  # writing the outcome may have to wait for a lock
     if reason == 'shutdown':
         release(batch.session, [job], starts=execution.starts, shown_claims=execution.job.claims)
@@ -94,7 +102,7 @@ def _conclude(batch, job, reason, execution):
     conclude(batch.session, taken, execution.starts, execution.job.claims)
 
 
-def _interrupt(batch, thread):
+def _interrupt(batch: Batch, thread: Thread) -> bool:
     """Raise an exception in the method, and cancel its statement. Return whether the thread has ended."""
     raise_in(thread, JobInterrupted)
     batch.runner.interrupt()
@@ -102,16 +110,16 @@ def _interrupt(batch, thread):
     return not thread.is_alive()
 
 
-def raise_in(thread, exception):
+def raise_in(thread: Thread, exception: type[BaseException] | None) -> None:
     """Raise an exception in another thread, as soon as that thread executes Python code.
 
     :param threading.Thread thread: the thread
     :param type exception: the class of the exception; None: take back an exception that has not arrived yet
     """
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), exception and ctypes.py_object(exception))
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), exception and ctypes.py_object(exception))
 
 
-def _leave(batch, thread, interrupt=True):
+def _leave(batch: Batch, thread: Thread, interrupt: bool = True) -> NoReturn:
     """End the process, with all that the job started."""
     if interrupt:
         signal.setitimer(signal.ITIMER_REAL, INTERRUPT_TIME * 2)
@@ -119,7 +127,7 @@ def _leave(batch, thread, interrupt=True):
     end_process()
 
 
-def end_process():
+def end_process() -> NoReturn:
     """End this process and all its descendants at once. Its threads may hold locks, so it does nothing more."""
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process().children(recursive=True):

@@ -1,4 +1,6 @@
 """The state of a thread that jobs can change. Only this is set back when a job shares its process with others."""
+from __future__ import annotations
+
 import threading
 
 
@@ -6,10 +8,10 @@ class ThreadState:
     """The attributes of the current thread."""
     owns_process = False  # whether jobs run in a process of their own
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._attributes = dict(vars(threading.current_thread()))
 
-    def restore(self):
+    def restore(self) -> list[str]:
         """Undo the changes of a job. The thread that ran the job calls this.
 
         :return: the names of the parts that could not be restored; if there are any, the process must end

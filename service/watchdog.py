@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import select
 import time
+from typing import TYPE_CHECKING
 
 import psycopg2
 
@@ -13,6 +14,12 @@ from ..engine.errors import Kind, kind_of
 from ..tools.config import settings
 from .batch import INTERRUPT_TIME
 from .stop import end_process, stop_job
+
+if TYPE_CHECKING:
+    from threading import Thread
+
+    from .batch import Batch
+    from .execution import Execution
 
 # Seconds between two looks at the running job. At this interval, a claim need not wake the main thread up.
 STAND_BY_TIME = CLAIM_TIME
@@ -27,15 +34,15 @@ class Watchdog:
     :param threading.Thread thread: the work thread
     """
 
-    def __init__(self, pipe, thread):
-        self.batch = None  # the batch that the work thread runs
+    def __init__(self, pipe: int, thread: Thread) -> None:
+        self.batch: Batch | None = None  # the batch that the work thread runs
         self.stands_by = False  # the main thread looks again in time, so the work thread need not wake it up
         self._pipe = pipe
         self._thread = thread
-        self._next_progress = 0
-        self._next_stop_look = 0
+        self._next_progress = 0.0
+        self._next_stop_look = 0.0
 
-    def watch(self, batch):
+    def watch(self, batch: Batch) -> None:
         """Look after another batch from now on. The work thread calls this.
 
         :param Batch batch: the batch
@@ -43,7 +50,7 @@ class Watchdog:
         self.batch = batch
         self._next_stop_look = batch.begin + STOP_LOOK_INTERVAL
 
-    def stand_by(self, stop_deadline):
+    def stand_by(self, stop_deadline: float | None) -> None:
         """Sleep until a signal or a batch comes, or until it is time to look after the batch.
 
         :param float stop_deadline: when running jobs have to end; None unless the worker is stopping
@@ -61,7 +68,7 @@ class Watchdog:
         select.select([self._pipe], [], [], timeout)
         empty_pipe(self._pipe)
 
-    def look_after(self, stop_deadline):
+    def look_after(self, stop_deadline: float | None) -> None:
         """Do the work that is due now.
 
         :param float stop_deadline: when running jobs have to end; None unless the worker is stopping
@@ -79,7 +86,7 @@ class Watchdog:
             # The work thread hangs between two jobs, for example because the tables of its registry are locked.
             end_process()
 
-    def _look_after_batch(self, batch, now):
+    def _look_after_batch(self, batch: Batch, now: float) -> None:
         if (release_time := batch.release_time) and now >= release_time:
             batch.release_prefetched()
         if execution := batch.running:
@@ -89,7 +96,7 @@ class Watchdog:
             if reason := self._reason_to_stop(batch, execution, now):
                 stop_job(batch, execution, reason, self._thread)
 
-    def _reason_to_stop(self, batch, execution, now):
+    def _reason_to_stop(self, batch: Batch, execution: Execution, now: float) -> str | None:
         if execution.deadline and now >= execution.deadline:
             return 'timeout'
         if execution.ended:

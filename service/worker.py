@@ -10,6 +10,7 @@ import select
 import signal
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import psutil
 import psycopg2
@@ -37,6 +38,14 @@ from .process_state import ProcessState, job_folder, remove_folder
 from .publisher import publish
 from .watchdog import Watchdog
 
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from odoo.service.server import PreforkServer
+
+    from ..engine.job import Job
+    from .databases import Database
+
 _logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -50,7 +59,9 @@ class WorkerAsync(Worker):
     of the running job, and stops that job when it is cancelled, takes too long, or the server stops.
     """
 
-    def __init__(self, multi):
+    pid: int  # set by the server when it forks
+
+    def __init__(self, multi: PreforkServer) -> None:
         super().__init__(multi)
         self.watchdog_timeout = None  # each job has its own time limit, see `Batch.next`
         self.idle_pipe = multi.pipe_new()  # wakes the work thread up
@@ -58,13 +69,13 @@ class WorkerAsync(Worker):
         self.folder = job_folder()
         self.obituaries = take_obituaries()
         self.alive_time = time.monotonic()
-        self.stop_deadline = None
+        self.stop_deadline: float | None = None
         self.finished = False
         self.batch_size = 1
-        self.used = None  # the database whose jobs ran last
+        self.used: Database | None = None  # the database whose jobs ran last
         self.warned_memory = False
 
-    def close(self):
+    def close(self) -> None:
         """Clean up after the process. The parent calls this when the process has ended."""
         super().close()
         os.close(self.idle_pipe[0])
@@ -80,7 +91,7 @@ class WorkerAsync(Worker):
     # Main thread
     # ------------------------------------------------------------
 
-    def start(self):
+    def start(self) -> None:
         os.nice(10)  # as for cron workers: web requests come first
         os.setpgid(0, 0)  # so that the parent finds the processes of jobs, even after this process was killed
         super().start()
@@ -100,12 +111,12 @@ class WorkerAsync(Worker):
         self.process_state = ProcessState(self.folder)
         self.databases = Databases(cron_database_list, self.listener.process_key, self.process_state)
 
-    def signal_handler(self, sig, frame):
+    def signal_handler(self, sig: int, frame: FrameType | None) -> None:
         self.alive = False
         if self.stop_deadline is None:
             self.stop_deadline = time.monotonic() + settings().stop_timeout
 
-    def run(self):
+    def run(self) -> None:
         try:
             self.start()
             thread = threading.Thread(
@@ -125,13 +136,13 @@ class WorkerAsync(Worker):
             logging.shutdown()
             os._exit(0)
 
-    def _log_end(self, exc):
+    def _log_end(self, exc: Exception) -> None:
         if isinstance(exc, OSError) and exc.errno == errno.EBADF:
             _logger.warning("Worker (%s) ends: a job has closed its file descriptors", self.pid)
         else:
             _logger.error("Worker (%s) Exception occurred, exiting...", self.pid, exc_info=exc)
 
-    def _stand_by(self):
+    def _stand_by(self) -> None:
         """Sleep until a signal or a batch comes or work is due, then do that work."""
         if self.stop_deadline is None and self.ppid != os.getppid():
             _logger.info("Worker (%s) Parent changed", self.pid)
@@ -145,7 +156,7 @@ class WorkerAsync(Worker):
     # Work thread
     # ------------------------------------------------------------
 
-    def _runloop(self):
+    def _runloop(self) -> None:
         try:
             while self.alive:
                 self.check_limits()
@@ -164,7 +175,7 @@ class WorkerAsync(Worker):
             with contextlib.suppress(OSError):  # the main thread also notices without it
                 self.multi.pipe_ping(self.eintr_pipe)
 
-    def check_limits(self):
+    def check_limits(self) -> None:
         # `Worker.check_limits` is not called: its limit on CPU time is for requests, and would end a long job.
         if self.ppid != os.getppid():
             _logger.info("Worker (%s) Parent changed", self.pid)
@@ -188,7 +199,7 @@ class WorkerAsync(Worker):
                     self.pid, memory >> 20, config['limit_memory_soft'] >> 20)
         set_limit_memory_hard()
 
-    def sleep(self):
+    def sleep(self) -> None:
         """Wait until a database is due."""
         if self.listener.connect():
             self.databases.wake_all()
@@ -198,7 +209,7 @@ class WorkerAsync(Worker):
             _logger.info("Worker (%s) cannot list the databases: %s", self.pid, exc)
         for database in self.databases:
             database.leave_if_idle()
-        due = (database := self.databases.next()) and database.due - time.monotonic()
+        due = (first := self.databases.next()) and first.due - time.monotonic()
         # At most `beat`, to notice that the parent is gone. Shorter without a listener, to connect again in time.
         timeout = self.multi.beat if due is None else max(0, min(due, self.multi.beat))
         if not self.listener.is_connected:
@@ -209,7 +220,7 @@ class WorkerAsync(Worker):
             if not config['db_name'] or name in config['db_name']:
                 self.databases.wake(name)
 
-    def process_work(self):
+    def process_work(self) -> None:
         """Visit the database that is due, and run the batch of one claim."""
         if not self.listener.is_connected:
             return  # without it, other processes cannot see that this one lives
@@ -240,15 +251,17 @@ class WorkerAsync(Worker):
                 self.pid, database.name, exc, exc_info=not is_expected)
             database.back_off()
 
-    def _run_batch(self, database, jobs):
-        batch = Batch(database.session, database.runner, self.mark, jobs)
+    def _run_batch(self, database: Database, jobs: list[Job]) -> None:
+        session, runner = database.session, database.runner
+        assert session and runner, "the claim has opened both"
+        batch = Batch(session, runner, self.mark, jobs)
         self.watchdog.watch(batch)
         try:
-            database.runner.prepare(jobs[0])
+            runner.prepare(jobs[0])
             if not self.watchdog.stands_by:
                 self.multi.pipe_ping(self.eintr_pipe)
-            while execution := batch.next(self.alive and not database.runner.must_end):
-                database.runner.run(execution)
+            while execution := batch.next(self.alive and not runner.must_end):
+                runner.run(execution)
                 batch.end()
                 if batch.is_stopping:
                     break
@@ -260,11 +273,11 @@ class WorkerAsync(Worker):
             self.watchdog.batch = None
             batch.release_prefetched()
         self.request_count += batch.count
-        if database.runner.must_end:
+        if runner.must_end:
             _logger.warning("Worker (%s) is replaced: a job changed its process for good", self.pid)
             self.alive = False
         self.batch_size = batch.next_size()
-        if database.session.has_waiting or any(job.has_children for job in jobs):
-            database.session.unblock([job.id for job in jobs])
+        if session.has_waiting or any(job.has_children for job in jobs):
+            session.unblock([job.id for job in jobs])
         if batch.release_time:  # somebody has prefetched jobs locked; when this session ends, rescue finds them
             database.leave()

@@ -1,7 +1,10 @@
 """The test case for code that enqueues jobs, which the tests of this addon use as well."""
+from __future__ import annotations
+
 import contextlib
 import inspect
 import threading
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from odoo.tests import RecordCapturer, TransactionCase
@@ -17,6 +20,15 @@ from odoo.addons.ir_async.service.runner import Runner
 from odoo.addons.ir_async.tools.encoding import decode
 from odoo.addons.ir_async.tools.target import check_target
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from odoo.models import BaseModel
+    from odoo.modules.registry import Registry
+    from odoo.sql_db import BaseCursor
+
+    from odoo.addons.ir_async.engine.job import Job, Outcome
+
 
 class AsyncCase(TransactionCase):
     """A test case that runs its jobs when the test says so. ::
@@ -31,13 +43,15 @@ class AsyncCase(TransactionCase):
     It combines with other test cases: ``class TestExport(AsyncCase, HttpCase)``.
     """
 
+    _last_foreign_job_id: int
+
     @classmethod
-    def setUpClass(cls):
+    def setUpClass(cls) -> None:
         super().setUpClass()
         cls.cr.execute("SELECT coalesce(max(id), 0) FROM ir_async")
-        [cls._last_foreign_job_id] = cls.cr.fetchone()
+        [[cls._last_foreign_job_id]] = cls.cr.fetchall()
 
-    def run_jobs(self):
+    def run_jobs(self) -> BaseModel:
         """Run the jobs that the test enqueued, the jobs that these enqueue, the jobs that wait for them, and so on.
 
         They run in the transaction of the test, by the code of the worker and in its order. No date is waited for: delayed
@@ -49,7 +63,8 @@ class AsyncCase(TransactionCase):
 
         :return: the jobs that ran, in this order, in sudo
         """
-        ids, aside = [], {0}
+        ids: list[int] = []
+        aside = {0}
         self.env.cr.flush()  # as a commit does
         self.env['ir.async']._insert_pending()
         with self._in_place_of_worker() as session:
@@ -62,7 +77,7 @@ class AsyncCase(TransactionCase):
         return self.env['ir.async'].sudo().browse(dict.fromkeys(ids))
 
     @contextlib.contextmanager
-    def _in_place_of_worker(self):
+    def _in_place_of_worker(self) -> Generator[_TestSession]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(patch.dict(vars(threading.current_thread())))
             if not self._registry_patched:
@@ -71,7 +86,7 @@ class AsyncCase(TransactionCase):
             stack.enter_context(patch.object(self, 'assertCanOpenTestCursor'))
             yield _TestSession(self.env.cr)
 
-    def queued_jobs(self):
+    def queued_jobs(self) -> BaseModel:
         """Return the jobs that the test enqueued and that have not run.
 
         :return: records of ``ir.async``, in sudo
@@ -80,7 +95,7 @@ class AsyncCase(TransactionCase):
             ('id', '>', self._last_foreign_job_id), ('state', 'in', ('waiting', 'created')),
         ], order='priority, id')
 
-    def assertEnqueued(self, target, /, *args, **kwargs):
+    def assertEnqueued(self, target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> BaseModel:
         """Check that a call of ``target(*args, **kwargs)`` is in the queue.
 
         An argument may be positional in one call and by keyword in the other. Defaults may be left out.
@@ -91,7 +106,7 @@ class AsyncCase(TransactionCase):
         return self._assertAmong(self.queued_jobs(), target, args, kwargs)
 
     @contextlib.contextmanager
-    def assertEnqueues(self, target, /, *args, **kwargs):
+    def assertEnqueues(self, target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Generator[None]:
         """Check that the block enqueues exactly one call of ``target(*args, **kwargs)``, among any others.
 
         :param target: a method bound to a recordset
@@ -102,21 +117,23 @@ class AsyncCase(TransactionCase):
         self.assertEqual(len(jobs), 1, f"enqueued more than once: {_call(*check_target(target, args, kwargs))}")
 
     @contextlib.contextmanager
-    def assertEnqueuesNothing(self):
+    def assertEnqueuesNothing(self) -> Generator[None]:
         """Check that the block enqueues no job."""
         with RecordCapturer(self.env['ir.async'].sudo()) as capture:
             yield
         self.assertFalse(capture.records, f"enqueued: {', '.join(self._calls(capture.records))}")
 
-    def _assertAmong(self, jobs, target, args, kwargs):
+    def _assertAmong(
+        self, jobs: BaseModel, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+    ) -> BaseModel:
         records, name, args, kwargs = check_target(target, args, kwargs)
 
-        def bind(args, kwargs):
+        def bind(args: Sequence[Any], kwargs: dict[str, Any]) -> inspect.BoundArguments:
             bound = inspect.signature(target).bind(*args, **kwargs)
             bound.apply_defaults()
             return bound
 
-        def is_wanted(job):
+        def is_wanted(job: BaseModel) -> bool:
             return (
                 (job.res_model, job.method) == (records._name, name) and self._records(job) == records
                 and bind(self._decode(job.args), self._decode(job.kwargs)) == bind(args, kwargs)
@@ -128,13 +145,13 @@ class AsyncCase(TransactionCase):
                 _call(records, name, args, kwargs), '\n     '.join(self._calls(jobs)) or "nothing"))
         return found
 
-    def _calls(self, jobs):
+    def _calls(self, jobs: BaseModel) -> list[str]:
         return [_call(self._records(job), job.method, self._decode(job.args), self._decode(job.kwargs)) for job in jobs]
 
-    def _records(self, job):
+    def _records(self, job: BaseModel) -> BaseModel:
         return self.env[job.res_model].browse(self._decode(job.res_ids))
 
-    def _decode(self, text):
+    def _decode(self, text: str) -> Any:
         return decode(text, self.env)
 
 
@@ -142,15 +159,15 @@ class _TestSession(Session):
     """A worker's session whose connection is the cursor of the test."""
     server_version = 0  # jobs have no connection of their own
 
-    def __init__(self, cr):
-        super().__init__(cr.dbname, None, 0)
+    def __init__(self, cr: BaseCursor) -> None:
+        super().__init__(cr.dbname, None, 0)  # type: ignore[arg-type]  # it has a cursor instead of a connection
         self.cr = cr
 
-    def execute(self, query, params=()):
+    def execute(self, query: str, params: Any = ()) -> Any:
         self.cr.execute(query, params)  # pylint: disable=sql-injection
         return self.cr.fetchall() if self.cr.description else self.cr.rowcount
 
-    def claim_next(self, after_id, aside):
+    def claim_next(self, after_id: int, aside: set[int]) -> Job | None:
         """Claim and return the next queued job with an id above ``after_id`` and not in ``aside``; None if there is none."""
         self.unblock()
         self._dependencies.cancel()
@@ -164,7 +181,7 @@ class _TestSession(Session):
         """, [self.origin, after_id, tuple(aside)])
         return claim_one(self, *rows[0])[0] if rows else None
 
-    def attempts(self, job):
+    def attempts(self, job: Job) -> int:
         [[attempts]] = self.execute("SELECT attempts FROM ir_async WHERE id = %s", [job.id])
         return attempts
 
@@ -172,12 +189,12 @@ class _TestSession(Session):
 class _TestRunner(Runner):
     """A worker's runner whose cursors are those of the test."""
 
-    def __init__(self, session, registry):
+    def __init__(self, session: Session, registry: Registry) -> None:
         super().__init__(session)
         self._registry = registry
         self.progress = Progress(session.dbname)
 
-    def _cursor(self):
+    def _cursor(self) -> Any:
         cr = self._cr = self._registry.cursor()
         _CursorOfJob(cr)
         return cr
@@ -189,40 +206,40 @@ class _CursorOfJob:
     :param odoo.sql_db.BaseCursor cr: the cursor
     """
 
-    def __init__(self, cr):
+    def __init__(self, cr: Any) -> None:
         self._cr = cr
-        self._execution = None
+        self._execution: Execution | None = None
         self._is_finishing = False
         self._commit, self._rollback = cr.commit, cr.rollback
-        cr.begin, cr.finish, cr.commit, cr.rollback = self.begin, self.finish, self.commit, self.rollback
+        cr.begin_job, cr.finish, cr.commit, cr.rollback = self.begin_job, self.finish, self.commit, self.rollback
 
-    def begin(self, execution):
+    def begin_job(self, execution: Execution) -> Job:
         self._execution = execution
         return execution.job  # nobody can take a job away
 
-    def finish(self, job, outcome, starts):
+    def finish(self, job: Job, outcome: Outcome, starts: int) -> int:
         revision = _finish(self._cr, job, outcome, starts)
         self._is_finishing = True
         return revision
 
-    def commit(self):
+    def commit(self) -> None:
         self._commit()
-        if self._is_finishing:
+        if self._is_finishing and self._execution:
             self._execution.ended = True
 
-    def rollback(self):
+    def rollback(self) -> None:
         self._is_finishing = False
         self._rollback()
 
 
-def _finish(cr, job, outcome, starts):
+def _finish(cr: BaseCursor, job: Job, outcome: Outcome, starts: int) -> int:
     cr.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts, 'shown_claims': None})
-    [revision] = cr.fetchone()
+    [[revision]] = cr.fetchall()
     if revision is None:
         raise ClaimLost
     return revision
 
 
-def _call(records, method, args, kwargs):
+def _call(records: BaseModel, method: str, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
     arguments = [*map(repr, args), *(f'{name}={value!r}' for name, value in kwargs.items())]
     return f"{records!r}.{method}({', '.join(arguments)})"
