@@ -1,12 +1,19 @@
 """The routes for monitoring: health and metrics of the queue of a database."""
+from __future__ import annotations
+
 import contextlib
 import hmac
 import json
 import logging
+from typing import TYPE_CHECKING, Any
 
-from odoo import SUPERUSER_ID, api, http
+from odoo import api, http
+from odoo.api import SUPERUSER_ID
 from odoo.http import request
 from odoo.modules.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
 _logger = logging.getLogger(__name__)
 
@@ -17,19 +24,19 @@ class MonitoringController(http.Controller):
     """The two routes for monitoring. Both are off until the system parameter ``ir_async.metrics_token`` is set."""
 
     @http.route('/ir_async/health', type='http', auth='none', methods=['GET'], save_session=False)
-    def health(self, **_params):
+    def health(self, **_params: str) -> http.Response:
         """Answer whether the queue of a database is healthy, with the reasons if it is not: JSON, status 200 or 503."""
         return self._answer(self._health)
 
     @http.route('/ir_async/metrics', type='http', auth='none', methods=['GET'], save_session=False)
-    def metrics(self, **_params):
+    def metrics(self, **_params: str) -> http.Response:
         """Answer with the figures of the queue of a database, in the text format of Prometheus."""
         return self._answer(lambda env: _response(env['ir.async']._metrics(), PROMETHEUS))
 
-    def _health(self, env):
+    def _health(self, env: api.Environment) -> http.Response:
         return _health_response(**env['ir.async']._health())
 
-    def _answer(self, make):
+    def _answer(self, make: Callable[[api.Environment], http.Response]) -> http.Response:
         try:
             with _environment() as env:
                 if env is None or 'ir.async' not in env:
@@ -51,7 +58,7 @@ class MonitoringController(http.Controller):
 
 
 @contextlib.contextmanager
-def _environment():
+def _environment() -> Generator[api.Environment | None]:
     """Provide an environment on the database that the request names, or None if it names no database that it may use."""
     name = request.httprequest.args.get('db')
     if not name or name == request.db:
@@ -64,19 +71,22 @@ def _environment():
             yield api.Environment(cr, SUPERUSER_ID, {})
 
 
-def _is_authorized(token):
+def _is_authorized(token: str) -> bool:
     scheme, _space, given = request.httprequest.headers.get('Authorization', '').partition(' ')
     # Both sides are bytes, since `compare_digest` refuses text with accents. Headers come decoded as latin-1.
     is_same = hmac.compare_digest(given.strip().encode('latin-1', 'replace'), token.encode())
     return is_same and scheme.lower() == 'bearer'
 
 
-def _health_response(status, reasons, **more):
+def _health_response(status: str, reasons: list[dict[str, str]], **more: Any) -> http.Response:
     return _response(
         json.dumps({'status': status, 'reasons': reasons, **more}, indent=2) + '\n', 'application/json',
         status=200 if status == 'ok' else 503)
 
 
-def _response(body, content_type='text/plain; charset=utf-8', status=200, headers=()):
+def _response(
+    body: str, content_type: str = 'text/plain; charset=utf-8', status: int = 200,
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+) -> http.Response:
     return http.Response(body, status=status, headers={
         'Content-Type': content_type, 'Cache-Control': 'no-store', **dict(headers)})

@@ -1,6 +1,9 @@
 """Exports of any model in the background."""
+from __future__ import annotations
+
 import json
 import logging
+from typing import Any
 
 from odoo import api, models
 from odoo.exceptions import UserError
@@ -21,13 +24,13 @@ class Base(models.AbstractModel):
     _async_report = True
 
     @api.model
-    def has_async_export(self, format, data=None):  # noqa: A002
+    def has_async_export(self, format: str, data: str | None = None) -> bool:  # noqa: A002
         """Return whether the web client exports the records of this model by :meth:`async_export`.
 
         False if an addon replaces Odoo's way to make exports of this format, or if a short export would have to wait.
 
         :param str format: ``csv`` or ``xlsx``
-        :param str data: the parameter of the route ``/web/export/<format>``, if it is known
+        :param str | None data: the parameter of the route ``/web/export/<format>``, if it is known
         :rtype: bool
         """
         return (
@@ -55,13 +58,13 @@ class Base(models.AbstractModel):
         return self.env['ir.async']._log_extension(extension, f"{format_.upper()} exports")
 
     @api.model
-    def async_export(self, format, data):  # noqa: A002
+    def async_export(self, format: str, data: str) -> dict[str, Any]:  # noqa: A002
         """Export records of this model in the background, as ``/web/export/<format>`` does at once.
 
         :param str format: ``csv`` or ``xlsx``
         :param str data: the parameter of that route
         :return: the answer that ``asyncRpc`` in the web client expects
-        :rtype: dict
+        :rtype: dict[str, Any]
         :raises odoo.exceptions.AccessError: if the user is a portal or public user
         :raises odoo.exceptions.UserError: if they may not export, or the format is unknown
         """

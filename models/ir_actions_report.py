@@ -1,7 +1,10 @@
 """PDF reports in the background."""
+from __future__ import annotations
+
 import contextlib
 import json
 from contextvars import ContextVar
+from typing import Any
 
 from odoo import api, models
 from odoo.exceptions import AccessError, MissingError, UserError
@@ -22,14 +25,14 @@ class IrActionsReport(models.Model):
     _inherit = 'ir.actions.report'
 
     @api.model
-    def has_async_pdf(self, report_name, docids=None):
+    def has_async_pdf(self, report_name: str, docids: list[int] | None = None) -> bool:
         """Return whether the web client prints a report by :meth:`async_pdf`.
 
         False if an addon replaces Odoo's way to make the PDF files of this report, if Odoo has a message about wkhtmltopdf,
         or if a short report would have to wait.
 
         :param str report_name: the name of the report's template
-        :param list docids: the ids of the records to print, if they are known
+        :param list[int] | None docids: the ids of the records to print, if they are known
         :rtype: bool
         """
         model = self.env.get(self._get_report_from_name(report_name).model)
@@ -51,14 +54,16 @@ class IrActionsReport(models.Model):
         return self.env['ir.async']._log_extension(extension, "PDF reports")
 
     @api.model
-    def async_pdf(self, report_name, docids, data=None):
+    def async_pdf(
+        self, report_name: str, docids: list[int] | None, data: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Print a report in the background, as ``/report/download`` does at once.
 
         :param str report_name: the name of the report's template
-        :param list docids: the ids of the records to print; none for a report made from ``data`` alone
-        :param dict data: the options of the report, from a wizard
+        :param list[int] | None docids: the ids of the records to print; none for a report made from ``data`` alone
+        :param dict[str, Any] | None data: the options of the report, from a wizard
         :return: the answer that ``asyncRpc`` in the web client expects
-        :rtype: dict
+        :rtype: dict[str, Any]
         :raises odoo.exceptions.AccessError: if the user is a portal or public user
         :raises odoo.exceptions.UserError: if there is no such report
         """

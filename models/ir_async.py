@@ -1,10 +1,19 @@
 """The row of a job: its call, its options, and its state."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
 from odoo import api, fields, models
 from odoo.exceptions import AccessError, MissingError
 from odoo.tools import SQL, sql
 
 from ..engine.fence import create_functions
 from ..engine.job import UNMET_OF_CHILD, UNMET_OF_PARENT
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from odoo.api import ValuesType
 
 LIVE = ('waiting', 'created', 'processing')
 MAX_LABELS = 20  # jobs named in one error
@@ -20,7 +29,7 @@ class Payload(fields.Json):
     """JSON that keeps its text: jsonb refuses ``\\u0000`` and rewrites numbers."""
     _column_type = ('json', 'json')
 
-    def convert_to_record(self, value, record):
+    def convert_to_record(self, value: Any, record: models.BaseModel) -> Any:
         # Only managers see where a failed job was enqueued: it may have been in another user's job.
         payload = super().convert_to_record(value, record)
         return record._add_chain(payload) if payload and record.id and record._is_manager() else payload
@@ -29,10 +38,10 @@ class Payload(fields.Json):
 class WeakMany2one(fields.Many2one):
     """A reference without a foreign key: when its target is deleted, PostgreSQL does not write the row."""
 
-    def update_db_foreign_key(self, model, column):
+    def update_db_foreign_key(self, model: models.BaseModel, column: dict[str, Any]) -> None:
         pass
 
-    def convert_to_record(self, value, record):
+    def convert_to_record(self, value: Any, record: models.BaseModel) -> models.BaseModel:
         return super().convert_to_record(value, record).exists()
 
 
@@ -141,7 +150,7 @@ class IrAsync(models.Model):
     _notified_idx = models.Index("(user_id, id) WHERE notify AND dismissed IS NOT TRUE")
     _live_key_uniq = models.UniqueIndex(f"(key, {KEY_OWNER.code}, origin) WHERE {TAKES_KEY.code}", "There is already a job of that key.")
 
-    def init(self):
+    def init(self) -> None:
         # Alter only what differs: ALTER waits for the jobs that use the table, and all others wait behind it.
         cr = self.env.cr
         changes = [
@@ -168,7 +177,7 @@ class IrAsync(models.Model):
         if not sql.index_exists(cr, 'ir_async_late_parents_idx'):
             cr.execute("CREATE INDEX ir_async_late_parents_idx ON ir_async (id) WHERE late_parent_ids IS NOT NULL")
 
-    def _changed_defaults(self):
+    def _changed_defaults(self) -> list[str]:
         """Return the columns whose default in the database differs from ``DEFAULTS``, once PostgreSQL has parsed both."""
         cr = self.env.cr
         cr.execute(SQL("CREATE TEMPORARY TABLE ir_async_defaults (%s)", SQL(', '.join(map(' '.join, DEFAULTS.items())))))
@@ -188,7 +197,7 @@ class IrAsync(models.Model):
         cr.execute("DROP TABLE pg_temp.ir_async_defaults")
         return changed
 
-    def _compute_progress(self):
+    def _compute_progress(self) -> None:
         # Leave out the progress that an earlier attempt reported.
         self.env.cr.execute(SQL(
             """
@@ -210,32 +219,32 @@ class IrAsync(models.Model):
     # no form, no import, and not even the superuser over RPC.
 
     @api.model_create_multi
-    def create(self, vals_list):
+    def create(self, vals_list: list[ValuesType]) -> NoReturn:
         raise AccessError(self.env._("Jobs are created by calling ir.async's method call(), not as records."))
 
-    def write(self, vals):
+    def write(self, vals: ValuesType) -> NoReturn:
         raise AccessError(self.env._("Jobs cannot be modified, use their buttons."))
 
-    def unlink(self):
+    def unlink(self) -> NoReturn:
         raise AccessError(self.env._("Jobs cannot be deleted, old ones are cleaned up automatically."))  # pylint: disable=raise-unlink-override
 
-    def copy(self, default=None):
+    def copy(self, default: ValuesType | None = None) -> NoReturn:
         raise AccessError(self.env._("Jobs cannot be duplicated."))
 
-    def _add_chain(self, payload):
+    def _add_chain(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Add to the error of a job, for managers, where the job was enqueued.
 
-        :param dict payload: the payload, changed in place
-        :rtype: dict
+        :param dict[str, Any] payload: the payload, changed in place
+        :rtype: dict[str, Any]
         """
         if data := (payload.get('error') or {}).get('data'):
             data['debug'] = self.sudo()._format_chain() + (data.get('debug') or '')
         return payload
 
-    def _is_manager(self):
+    def _is_manager(self) -> bool:
         return self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')
 
-    def _lock(self):
+    def _lock(self) -> Self:
         """Lock the rows, if the user owns them or is a manager.
 
         :return: the records in sudo
@@ -255,14 +264,14 @@ class IrAsync(models.Model):
             raise AccessError(self.env._("Only the user who started a job, or a manager, can do that."))
         return jobs
 
-    def _label(self):
+    def _label(self) -> str:
         states = dict(self._fields['state']._description_selection(self.env))
         labels = [f"{job.name or job.method} ({job.id}: {states[job.state]})" for job in self[:MAX_LABELS]]
         if len(self) > MAX_LABELS:
             labels.append(self.env._("and %s more", len(self) - MAX_LABELS))
         return ", ".join(labels)
 
-    def _update(self, wakes=False, **values):
+    def _update(self, wakes: bool = False, **values: Any) -> None:
         """Set columns of rows locked by :meth:`_lock`, and notify their users with the commit.
 
         :param bool wakes: whether to wake the workers after the commit
@@ -280,12 +289,12 @@ class IrAsync(models.Model):
             pending.add_change(job_id, revision, began, wakes)
         self.invalidate_recordset()
 
-    def _send(self, job_id, user_id, name, state, revision, **more):
+    def _send(self, job_id: int, user_id: int, name: str | None, state: str, revision: int, **more: Any) -> None:
         """Notify a user of a change, once the transaction is committed."""
         # sudo - res.users: the owner is notified even of changes by others
         self.env['res.users'].sudo().browse(user_id)._bus_send(
             'ir.async', {'id': job_id, 'name': name or False, 'state': state, 'revision': revision, **more})
 
 
-def _progress(done, total, message):
+def _progress(done: float, total: float | None, message: str | None) -> dict[str, Any]:
     return {'done': done, 'total': total, 'message': message}

@@ -1,4 +1,8 @@
 """The actions of users on jobs: complete, cancel, retry, dismiss."""
+from __future__ import annotations
+
+from typing import Any, Literal
+
 import psycopg2.errors
 
 from odoo import fields, models
@@ -13,7 +17,7 @@ from .ir_async_key import KEY_WAIT
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def complete(self):
+    def complete(self) -> Literal[True]:
         """Mark these jobs as ``done``: their results were used. Jobs that are ``done`` already stay as they are.
 
         :return: True
@@ -26,7 +30,7 @@ class IrAsync(models.Model):
         jobs.filtered(lambda job: job.state == 'succeeded')._update(state='done')
         return True
 
-    def cancel(self):
+    def cancel(self) -> Literal[True]:
         """Cancel these jobs: queued ones at once, running ones within a second. The work of running ones is rolled back.
 
         :return: True
@@ -47,7 +51,7 @@ class IrAsync(models.Model):
             self.env.cr.execute(SQL("SELECT pg_notify('ir_async_stop', %s)", str(job.id)))
         return True
 
-    def retry(self):
+    def retry(self) -> Literal[True] | dict[str, Any]:
         """Run failed or cancelled jobs again. Their attempts and deaths start from zero.
 
         A job whose key is held by a live job stays as it is. The others are run again.
@@ -86,7 +90,7 @@ class IrAsync(models.Model):
             },
         }
 
-    def _find_live_jobs(self):
+    def _find_live_jobs(self) -> dict[int, int]:
         """Return, for each job whose key is taken, the job that holds it. Of several jobs with one key, the first gets it.
 
         :return: the ids of the holders, by the ids of these jobs
@@ -105,7 +109,7 @@ class IrAsync(models.Model):
                 found[job.id] = live_id
         return found
 
-    def _restart(self):
+    def _restart(self) -> None:
         """Put ended jobs back into the queue.
 
         :raises KeyTaken: if another transaction has enqueued a job with one of their keys meanwhile
@@ -139,7 +143,7 @@ class IrAsync(models.Model):
         self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
         self._pending()  # the savepoint's flush has dropped the precommit hook: add it again
 
-    def dismiss(self):
+    def dismiss(self) -> Literal[True]:
         """Remove ended jobs from the list of their owner, in all tabs. They stay in the job views.
 
         :return: True

@@ -4,16 +4,22 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from typing import TYPE_CHECKING, Any
 
 from odoo import api, models
 from odoo.exceptions import UserError
 from odoo.tools.misc import split_every
 
-from ..service.execution import Execution
+from ..service.execution import Execution, Report
 from ..tools.encoding import describe, encode
 from ..tools.options import Options, clean_text, is_text
 from ..tools.target import caller_stack, check_target
 from .ir_async_channel import root_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from typing_extensions import Self
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +62,7 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     @api.private
-    def with_options(self, **options):
+    def with_options(self, **options: Any) -> Self:
         """Return this model with options for the jobs that it enqueues.
 
         :param int priority: lower runs first, ties in the order of creation; 10 by default
@@ -81,12 +87,12 @@ class IrAsync(models.Model):
         """
         return self.with_context(**{OPTIONS: self._options().update(options)})
 
-    def _options(self):
+    def _options(self) -> Options:
         options = self.env.context.get(OPTIONS)
         return options if isinstance(options, Options) else Options()
 
     @api.private
-    def call(self, target, /, *args, **kwargs):
+    def call(self, target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Self:
         """Enqueue a call of ``target(*args, **kwargs)``, which a worker process runs once this transaction is committed.
 
         The method runs in a new transaction with the recordset, user, superuser mode and context of ``target``. The job
@@ -106,10 +112,10 @@ class IrAsync(models.Model):
         return self._enqueue(target, args, kwargs)
 
     @api.private
-    def call_notify(self, description, target, /, *args, **kwargs):
+    def call_notify(self, description: str | None, target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Self:
         """Do as :meth:`call`, and notify the user of ``target`` of every change of the job's state.
 
-        :param str description: the job's name in the list of the user; falsy: the job is not listed, but its changes are sent
+        :param str | None description: the job's name in the list of the user; falsy: not listed, but its changes are sent
         :param target: as for :meth:`call`
         :param args: as for :meth:`call`
         :param kwargs: as for :meth:`call`
@@ -118,7 +124,8 @@ class IrAsync(models.Model):
         :raises odoo.exceptions.UserError: as :meth:`call`
         """
         if callable(description):
-            msg = f"call_notify() takes a description first, then the method; got {describe(description)}"
+            given = describe(description)  # type: ignore[unreachable]  # the caller has forgotten the description
+            msg = f"call_notify() takes a description first, then the method; got {given}"
             raise TypeError(msg)
         if description and not is_text(str(description)):
             msg = f"the description cannot be stored: {describe(description)}"
@@ -126,7 +133,7 @@ class IrAsync(models.Model):
         return self._enqueue(target, args, kwargs, name=str(description) if description else None, notify=True)
 
     @api.private
-    def current(self):
+    def current(self) -> Self:
         """Return the job that is running this code.
 
         :return: a record of ``ir.async``, empty outside of a job
@@ -135,15 +142,15 @@ class IrAsync(models.Model):
         return self._plain().browse([running.job.id] if running else [])
 
     @api.private
-    def report_progress(self, done, total=None, message=None):
+    def report_progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Report the progress of the running job. The user sees it at once, although the transaction of the job is open.
 
         Reports cost next to nothing: only the last one is shown, a few times a second.
         Outside of a job, nothing happens.
 
         :param float done: how much is done
-        :param float total: how much there is to do, if known
-        :param str message: a text for the user, such as the current step
+        :param float | None total: how much there is to do, if known
+        :param str | None message: a text for the user, such as the current step
         :raises TypeError: if ``done`` or ``total`` is not a number
         """
         for name, value in (('done', done), ('total', 0 if total is None else total)):
@@ -151,15 +158,18 @@ class IrAsync(models.Model):
                 msg = f"{name} must be a finite number, not {describe(value)}"
                 raise TypeError(msg)
         if running := Execution.get(self.env.cr):
-            running.progress = (
+            running.progress = Report(
                 float(done), None if total is None else float(total), message and clean_text(str(message)))
 
-    def _plain(self):
+    def _plain(self) -> Self:
         """Return this model without sudo and without options, for the caller."""
         context = {key: value for key, value in self.env.context.items() if key != OPTIONS}
         return self.sudo(False).with_context(context)
 
-    def _enqueue(self, target, args, kwargs, name=None, notify=False):
+    def _enqueue(
+        self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None,
+        notify: bool = False,
+    ) -> Self:
         records, method, args, kwargs = check_target(target, args, kwargs)
         if not all(type(id_) is int for id_ in records._ids):
             raise UserError(self.env._(
@@ -198,7 +208,7 @@ class IrAsync(models.Model):
         return model._plain()._add_call(values, [json.dumps(chunk) for chunk in chunks], options)
 
 
-def _encode_context(context):
+def _encode_context(context: Mapping[str, Any]) -> str:
     """Return the context as JSON text, without the entries that only this process, request or transaction understands."""
     context = {
         key: value for key, value in context.items()

@@ -1,12 +1,21 @@
 """Channels: limits for groups of jobs."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
 from odoo import api, fields, models
 from odoo.exceptions import ValidationError
 from odoo.tools import ormcache
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from odoo.api import ValuesType
+
 EVERYTHING = '*'  # the channel of all jobs; it can only be paused
 
 
-def root_of(channel):
+def root_of(channel: str) -> str:
     """Return the channel whose settings a channel has: ``parent`` for ``parent/x``.
 
     :param str channel: the name of a channel
@@ -45,31 +54,31 @@ class IrAsyncChannel(models.Model):
                 raise ValidationError(self.env._("The channel * can only be paused."))
 
     @api.model_create_multi
-    def create(self, vals_list):
+    def create(self, vals_list: list[ValuesType]) -> Self:
         channels = super().create(vals_list)
         channels._apply()
         return channels
 
-    def write(self, vals):
+    def write(self, vals: ValuesType) -> Literal[True]:
         result = super().write(vals)
         self._apply()
         return result
 
-    def unlink(self):
+    def unlink(self) -> Literal[True]:
         result = super().unlink()
         self._apply()
         return result
 
-    def action_pause(self):
+    def action_pause(self) -> None:
         """Start no more jobs of these channels. Running jobs go on."""
         self.write({'paused': True})
 
-    def action_resume(self):
+    def action_resume(self) -> None:
         """Start jobs of these channels again."""
         self.write({'paused': False})
 
     @api.model
-    def _limited_names(self):
+    def _limited_names(self) -> frozenset[str]:
         """Return the names of the channels that have limits.
 
         :rtype: frozenset[str]
@@ -77,11 +86,11 @@ class IrAsyncChannel(models.Model):
         return self._get_limited_names()
 
     @ormcache()
-    def _get_limited_names(self):
+    def _get_limited_names(self) -> frozenset[str]:
         return frozenset(self.sudo().search([('name', '!=', EVERYTHING)]).filtered(
             lambda channel: channel.capacity or channel.interval or channel.paused).mapped('name'))
 
-    def _apply(self):
+    def _apply(self) -> None:
         """Make calls and workers follow a change.
 
         The row of a job notes whether its channel is limited, so that other jobs pay nothing for channels. Workers correct

@@ -1,4 +1,8 @@
 """Numbers and buttons of channels, for the views."""
+from __future__ import annotations
+
+from typing import Any
+
 from odoo import api, fields, models
 
 from .ir_async_channel import EVERYTHING
@@ -24,11 +28,11 @@ class IrAsyncChannel(models.Model):
             channel.queued_count = count('waiting', 'created')
             channel.failed_count = count('failed')
 
-    def action_open_jobs(self):
+    def action_open_jobs(self) -> dict[str, Any]:
         """Open the jobs of a channel.
 
         :return: the action
-        :rtype: dict
+        :rtype: dict[str, Any]
         """
         self.ensure_one()
         action = self.env['ir.actions.act_window']._for_xml_id('ir_async.ir_async_action')
@@ -38,12 +42,12 @@ class IrAsyncChannel(models.Model):
         return action
 
     @api.model
-    def action_pause_everything(self):
+    def action_pause_everything(self) -> None:
         """Start no more jobs of any channel. Running jobs go on."""
         self._pause_everything(True)
 
     @api.model
-    def action_resume_everything(self):
+    def action_resume_everything(self) -> None:
         """Start jobs again, except in channels that are paused themselves."""
         self._pause_everything(False)
 

@@ -1,11 +1,17 @@
 """Fields and methods for the web client: the list in the top bar, and the views."""
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING, Any
 
 from odoo import api, fields, models
 from odoo.tools import SQL
 
 from ..tools.options import MAX_INT
 from .ir_async import BUS_PAYLOAD_MAX_SIZE, LIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LISTED_MAX = 100  # jobs in the list of a user; the views have the others
 ACTION_MAX_SIZE = 1024 * 1024  # characters of JSON; a larger result is data, not an action
@@ -64,19 +70,19 @@ class IrAsync(models.Model):
 
     @api.model
     @api.readonly
-    def get_user_jobs(self, job_ids=()):
+    def get_user_jobs(self, job_ids: Iterable[int] = ()) -> list[dict[str, Any]]:
         """Return the jobs that the web client lists for the user, in the form of the bus messages.
 
         If there are too many, running jobs take precedence, then jobs with a result or an error, then queued ones, the
         latest of each first. Running jobs are always included.
 
-        :param list job_ids: more jobs of the user, which the client knows or waits for
+        :param Iterable[int] job_ids: more jobs of the user, which the client knows or waits for
         :return: ``{id, name, state, revision, payload, …}`` of each job, in the order of their ids. Times are durations in
             seconds, so that the browser's clock does not matter. ``elapsed``: how long the job has run, up to now or to its
             end; None while it is queued. ``ended_ago``, ``scheduled_in``: only for jobs that have ended or are dated. Large
             payloads are left out, as in bus messages; then ``result_type`` is the type of the action, or False.
             ``is_stuck``: a job that it waits for has failed.
-        :rtype: list[dict]
+        :rtype: list[dict[str, Any]]
         """
         self.browse().check_access('read')
         self._insert_pending()

@@ -1,4 +1,8 @@
 """The jobs that a call waits for: checked to be saved or of this transaction, then inserted as dependencies."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from psycopg2 import errors
 
 from odoo import models
@@ -7,6 +11,11 @@ from odoo.tools import SQL
 
 from ..tools.options import MAX_INT
 from .ir_async_savepoint import IDS_LOCK_CLASS, LAST_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..tools.pending import Pending, PendingCall
 
 # States of a parent that another transaction has enqueued, from the view of this one.
 SEEN = 'seen'  # its row is in the snapshot
@@ -18,7 +27,7 @@ PARENT_PROBE = '100ms'  # how long to wait for an open transaction that has inse
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def _find_parents(self, pending, ids):
+    def _find_parents(self, pending: Pending, ids: Iterable[int]) -> tuple[list[int], list[int]]:
         """Check the jobs that a call waits for. A missing one must be an error: workers take a missing dependency for a met one.
 
         :param Pending pending: the pending work of the transaction, with current marks
@@ -36,9 +45,10 @@ class IrAsync(models.Model):
             if is_current:
                 pending.query = self.env.cr.query
         found = {id_: SEEN if id_ in calls else pending.parents[id_] for id_ in ids}
-        return [[id_ for id_, state in found.items() if state == wanted] for wanted in (SEEN, LATE)]
+        seen, late = ([id_ for id_, state in found.items() if state == wanted] for wanted in (SEEN, LATE))
+        return seen, late
 
-    def _find_saved_parents(self, ids):
+    def _find_saved_parents(self, ids: list[int]) -> dict[int, str]:
         """Return whether each of these jobs of other transactions is SEEN, LATE or GONE.
 
         :rtype: dict[int, str]
@@ -67,7 +77,7 @@ class IrAsync(models.Model):
                     raise self._unsaved_parent(id_)
         return dict.fromkeys(ids, SEEN) | dict.fromkeys(unseen, GONE) | dict.fromkeys(late, LATE)
 
-    def _probe_parents(self, ids):
+    def _probe_parents(self, ids: list[int]) -> list[int]:
         """Return the ids of rows that exist although this transaction does not see them.
 
         The probe inserts a row of the same id: unique violations do not depend on the snapshot.
@@ -96,17 +106,17 @@ class IrAsync(models.Model):
         half = len(ids) // 2
         return self._probe_parents(ids[:half]) + self._probe_parents(ids[half:])
 
-    def _unsaved_parent(self, job_id):
+    def _unsaved_parent(self, job_id: int) -> UserError:
         return UserError(self.env._(
             "Job %s is not saved yet, so no other job can wait for it: enqueue both in one transaction, or commit that one first.",
             job_id))
 
-    def _no_parents(self, job_ids):
+    def _no_parents(self, job_ids: Iterable[int]) -> UserError:
         return UserError(self.env._(
             "No job can wait for these jobs, which do not exist or were rolled back: %s", ", ".join(map(str, job_ids))))
 
-    def _insert_dependencies(self, calls):
-        dependencies = [(job_id, parent_id) for call in calls for job_id in call.ids for parent_id in call.parent_ids]
+    def _insert_dependencies(self, calls: Sequence[PendingCall]) -> None:
+        dependencies = [(job_id, parent_id) for call in calls for job_id in call for parent_id in call.parent_ids]
         if dependencies:
             # The call has checked the parents. If one is missing now, this transaction has deleted it.
             self.env.cr.execute(
@@ -118,4 +128,4 @@ class IrAsync(models.Model):
             if call.late_parent_ids:
                 # The foreign key refuses parents outside the snapshot, so a worker inserts these dependencies.
                 self.env.cr.execute(SQL(
-                    "UPDATE ir_async SET late_parent_ids = %s WHERE id = ANY(%s)", call.late_parent_ids, list(call.ids)))
+                    "UPDATE ir_async SET late_parent_ids = %s WHERE id = ANY(%s)", call.late_parent_ids, list(call)))

@@ -1,4 +1,6 @@
 """Exports and reports that jobs make for waiting users."""
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -157,4 +159,4 @@ class IrAsync(models.Model):
         }
 
 
-_logged = set()
+_logged: set[str] = set()

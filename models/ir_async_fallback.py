@@ -1,4 +1,6 @@
 """The fallback without workers, as on Odoo.sh: jobs run on the cron workers."""
+from __future__ import annotations
+
 import logging
 from datetime import timedelta
 
@@ -16,7 +18,7 @@ RUN_TIME = 30  # seconds during which one run of the scheduled action begins new
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def _run_jobs(self):
+    def _run_jobs(self) -> None:
         """Run the queued jobs that no worker serves, on this cron worker."""
         # Imported here: the model is also loaded by processes that never run jobs.
         from ..service.inline import run_for  # noqa: PLC0415
@@ -34,7 +36,7 @@ class IrAsync(models.Model):
         if delay is not None:
             self._trigger_fallback(delay)
 
-    def _trigger_fallback(self, delay=0):
+    def _trigger_fallback(self, delay: float = 0) -> None:
         """Make the cron workers run the queued jobs, once this transaction is committed."""
         # sudo - ir.cron: any user who enqueues a job may trigger its run
         cron = self.sudo().env.ref('ir_async.ir_cron_run_jobs', raise_if_not_found=False)

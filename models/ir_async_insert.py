@@ -1,8 +1,11 @@
 """The bulk insert of a transaction's jobs: at its commit, or earlier when code looks for them."""
+from __future__ import annotations
+
 import contextlib
 import functools
 import io
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from odoo import models
 from odoo.tools import SQL, ormcache
@@ -11,6 +14,14 @@ from ..tools.pending import COLUMNS, PENDING, Insertion, PendingCall, PendingKey
 from .ir_async_savepoint import MARKS, add_mark, insertion_mark
 from .ir_async_signal import SIGNALED
 
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from typing_extensions import Self
+
+    from ..tools.options import Options
+    from ..tools.pending import Pending, PendingItem
+
 COPY_MIN = 50  # from so many rows on, COPY is faster: it takes two round trips, but half of the work
 COPY_ESCAPES = str.maketrans({'\\': r'\\', '\t': r'\t', '\n': r'\n', '\r': r'\r'})
 
@@ -18,11 +29,11 @@ COPY_ESCAPES = str.maketrans({'\\': r'\\', '\t': r'\t', '\n': r'\n', '\r': r'\r'
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def _add_call(self, values, chunks, options):
+    def _add_call(self, values: dict[str, Any], chunks: list[str], options: Options) -> Self:
         """Add the jobs of one call to the pending work of the transaction.
 
-        :param dict values: the columns that all jobs of the call have in common
-        :param list chunks: the record ids of each job, JSON
+        :param dict[str, Any] values: the columns that all jobs of the call have in common
+        :param list[str] chunks: the record ids of each job, JSON
         :param Options options: the options of the call
         :return: the jobs, or the live job of the same key
         """
@@ -44,7 +55,7 @@ class IrAsync(models.Model):
         return self._of_call(call)
 
     @ormcache()
-    def _is_referenced(self):
+    def _is_referenced(self) -> bool:
         """Return whether other models have references to jobs. If so, rows must be inserted at once."""
         return any(
             field.store and field.comodel_name == self._name
@@ -54,13 +65,13 @@ class IrAsync(models.Model):
             if field.type in ('many2one', 'many2many')
         )
 
-    def _insert_pending(self, is_flush=False):
+    def _insert_pending(self, is_flush: bool = False) -> None:
         """Insert the pending rows. Insert rows again that were rolled back while their calls were not.
 
         :param bool is_flush: whether the commit may come next, so that all its work must be done
         """
         cr = self.env.cr
-        pending = vars(cr).get(PENDING)
+        pending: Pending | None = vars(cr).get(PENDING)
         if not pending or not pending.began or pending.is_inserting or not (
                 is_flush or pending.open or (pending.insertions and cr.query is not pending.checked)):
             return
@@ -87,9 +98,9 @@ class IrAsync(models.Model):
         if is_current:
             pending.query = cr.query
 
-    def _insert(self, pending, is_flush, mark, marks, lock_timeout):
+    def _insert(self, pending: Pending, is_flush: bool, mark: str, marks: set[str], lock_timeout: str) -> None:
         # Sort in the order of the calls: some are inserted again.
-        items = sorted(pending.open, key=lambda item: int(item.mark))
+        items: list[PendingItem] = sorted(pending.open, key=lambda item: int(item.mark or 0))
         insertion = Insertion(mark, items)
         calls = [item for item in items if isinstance(item, PendingCall)]
         if any(call.ids is None for call in calls):
@@ -106,7 +117,7 @@ class IrAsync(models.Model):
             self._insert_dependencies(calls)
             self._hold_keyed(pending, held, lock_timeout)
         notices = pending.notices[:] if is_flush else []
-        items += relied + notices
+        items += [*relied, *notices]
         for item in items:
             item.insertion = insertion
         pending.insertions.append(insertion)
@@ -119,7 +130,7 @@ class IrAsync(models.Model):
             self._announce(notices)
         self._merge_marks(pending, marks)
 
-    def _insert_rows(self, rows):
+    def _insert_rows(self, rows: Sequence[tuple[Any, ...]]) -> None:
         columns = ', '.join(COLUMNS)
         if len(rows) >= COPY_MIN:
             # Jobs enqueued together often differ in little more than their ids, so their texts are cached.
@@ -132,22 +143,22 @@ class IrAsync(models.Model):
 
     # Readers find the pending rows as well.
 
-    def _search(self, *args, **kwargs):
+    def _search(self, *args: Any, **kwargs: Any) -> Any:
         self._insert_pending()
         return super()._search(*args, **kwargs)
 
-    def exists(self):
+    def exists(self) -> Self:
         self._insert_pending()
         return super().exists()
 
-    def flush_model(self, fnames=None):
+    def flush_model(self, fnames: Collection[str] | None = None) -> None:
         self._insert_pending()
         return super().flush_model(fnames)
 
-    def flush_recordset(self, fnames=None):
+    def flush_recordset(self, fnames: Collection[str] | None = None) -> None:
         self._insert_pending()
         return super().flush_recordset(fnames)
 
 
-def _copy_text(value):
+def _copy_text(value: Any) -> str:
     return r'\N' if value is None else str(value).translate(COPY_ESCAPES)

@@ -1,5 +1,8 @@
 """Unique keys: find the live job of a key, insert a new one, replace or hold a queued one."""
+from __future__ import annotations
+
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from psycopg2 import errors
 
@@ -11,6 +14,14 @@ from ..exceptions import KeyTaken
 from ..tools.pending import COLUMNS, PendingChange, PendingKey, key_identity
 from .ir_async import KEY_OWNER, TAKES_KEY
 from .ir_async_savepoint import MARKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from typing_extensions import Self
+
+    from ..tools.options import Options
+    from ..tools.pending import Pending, PendingCall
 
 # A call is replaced as a whole: its arguments must not meet the method, records or rights of another call.
 REPLACED = (
@@ -24,7 +35,9 @@ KEY_PROBE = '100ms'  # how long to wait for each key, to find out which one that
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def _find_keyed(self, pending, values, chunks, options):
+    def _find_keyed(
+        self, pending: Pending, values: dict[str, Any], chunks: list[str], options: Options,
+    ) -> Self | None:
         """Return the live job with the key of a call, committed or of this transaction; None if there is none.
 
         The search is in the snapshot and takes no lock, which would keep workers from beginning the job.
@@ -43,12 +56,12 @@ class IrAsync(models.Model):
             marks = set(marks.split(','))
             # The last call that counts and has no row yet. A savepoint may have taken back later ones.
             own = next((call for call in reversed(calls) if call.is_called(marks) and not call.is_done(marks)), None)
-        if not job_id and not own:
-            return None
         if job_id:
             job = self.browse(job_id)
-        else:
+        elif own:
             job, state, claims = self._of_call(own), own.values['state'], 0
+        else:
+            return None
         if options.on_duplicate == 'replace' and state == 'created':
             if options.after:
                 raise UserError(self.env._(
@@ -57,7 +70,7 @@ class IrAsync(models.Model):
             self._mark(pending, 0)
             date = pending.now() + timedelta(seconds=options.delay) if options.delay is not None else options.at
             replaced = {name: values.get(name) for name in REPLACED} | {'res_ids': chunks[0], 'date_scheduled': date}
-            if not job_id and own.mark == pending.mark and not own.insertion:
+            if not job_id and own and own.mark == pending.mark and not own.insertion:
                 own.values.update(replaced)
                 own.chunks = [chunks[0]]
             else:
@@ -70,7 +83,7 @@ class IrAsync(models.Model):
             pending.relied.append(PendingKey(pending.mark, job_id, claims))
         return job
 
-    def _insert_keyed(self, calls, lock_timeout):
+    def _insert_keyed(self, calls: list[PendingCall], lock_timeout: str) -> None:
         """Insert the rows of jobs that have keys.
 
         :raises KeyTaken: if another transaction has enqueued a job with one of the keys meanwhile
@@ -89,7 +102,7 @@ class IrAsync(models.Model):
                     raise self._key_busy(call.values['key']) from None
         self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s; RELEASE SAVEPOINT ir_async_key", lock_timeout))
 
-    def _insert_free_keys(self, calls, wait, savepoint='ir_async_key'):
+    def _insert_free_keys(self, calls: list[PendingCall], wait: str, savepoint: str = 'ir_async_key') -> None:
         inserted = {id_ for id_, in self._execute_keyed(SQL(
             """
             INSERT INTO ir_async (%s) VALUES %s
@@ -98,10 +111,12 @@ class IrAsync(models.Model):
             """, SQL(', ').join(map(SQL.identifier, COLUMNS)),
             SQL(', ').join(SQL("%s", row) for call in calls for row in call.rows()), KEY_OWNER, TAKES_KEY,
         ), [call.values['key'] for call in calls], wait, savepoint)}
-        if taken := [call.values['key'] for call in calls if call.ids[0] not in inserted]:
+        if taken := [call.values['key'] for call in calls if not inserted.issuperset(call)]:
             raise KeyTaken(*taken)  # at READ COMMITTED, a conflict raises no error: its row is left out
 
-    def _execute_keyed(self, statement, names, wait=KEY_WAIT, savepoint='ir_async_key'):
+    def _execute_keyed(
+        self, statement: SQL, names: Iterable[str], wait: str = KEY_WAIT, savepoint: str = 'ir_async_key',
+    ) -> list[tuple[Any, ...]]:
         """Execute a statement that may have to wait for another transaction. Leave its savepoint to the caller.
 
         :return: the rows
@@ -114,11 +129,11 @@ class IrAsync(models.Model):
             raise KeyTaken(*names) from exc
         return self.env.cr.fetchall()
 
-    def _key_busy(self, key):
+    def _key_busy(self, key: str) -> UserError:
         return UserError(self.env._(
             "Another transaction is about to enqueue or change a job of the key \"%s\". Try again.", key))
 
-    def _hold_keyed(self, pending, held, lock_timeout):
+    def _hold_keyed(self, pending: Pending, held: dict[int, PendingKey], lock_timeout: str) -> None:
         """Change queued jobs, or keep them from beginning, until this transaction is committed.
 
         This comes last before the commit, as workers pass over locked rows.

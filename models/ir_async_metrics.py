@@ -1,4 +1,8 @@
 """The metrics of the queue, in the text format of Prometheus."""
+from __future__ import annotations
+
+from typing import Any
+
 from odoo import api, models
 
 from .ir_async_channel import EVERYTHING
@@ -25,7 +29,7 @@ class IrAsync(models.Model):
             health = self._health()
         channels = sorted({channel for _state, channel in counts} | set(limits) - {EVERYTHING} | {'default'})[:CHANNELS_MAX]
         codes = {reason['code'] for reason in health['reasons']}
-        families = [
+        families: list[tuple[str, str, list[tuple[dict[str, Any], float]]]] = [
             ('jobs', "Jobs by state and channel.", [
                 ({'state': state, 'channel': channel}, counts.get((state, channel), 0))
                 for channel in channels for state in STATES]),

@@ -1,5 +1,8 @@
 """Jobs that came with a copy of another database. They run only once a manager adopts them."""
+from __future__ import annotations
+
 import logging
+from typing import Literal
 
 import psycopg2.errors
 
@@ -21,7 +24,7 @@ class IrAsync(models.Model):
         "From Another Database", compute='_compute_is_elsewhere', search='_search_is_elsewhere',
         help="It is queued, but came with a copy of another database. It does not run in this one.")
 
-    def _register_hook(self):
+    def _register_hook(self) -> None:
         super()._register_hook()
         self.env.registry.ir_async_origin = read_origin(self.env.cr)
 
@@ -39,13 +42,13 @@ class IrAsync(models.Model):
         foreign = Domain.custom(to_sql=lambda model, alias, query: self._is_foreign(SQL.identifier(alias)))
         return foreign if True in value else ~foreign
 
-    def _is_foreign(self, alias):
+    def _is_foreign(self, alias: SQL) -> SQL:
         return SQL(
             "(%(job)s.state IN %(live)s AND %(job)s.origin IS DISTINCT FROM %(here)s)",
             job=alias, live=LIVE, here=self._origin_sql())
 
     @api.model
-    def _origin_sql(self):
+    def _origin_sql(self) -> SQL:
         """Return the SQL expression of this database's identity, evaluated by the transaction that uses it.
 
         :rtype: SQL
@@ -53,10 +56,10 @@ class IrAsync(models.Model):
         return SQL(self._get_origin_expression())
 
     @ormcache()
-    def _get_origin_expression(self):
+    def _get_origin_expression(self) -> str:
         return origin_expression(self.env.cr)
 
-    def adopt(self):
+    def adopt(self) -> Literal[True]:
         """Let jobs that came with a copy of another database run in this one. Other jobs stay as they are.
 
         :return: True

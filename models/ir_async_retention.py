@@ -1,4 +1,6 @@
 """Retention: jobs that ended long ago are deleted, with their files."""
+from __future__ import annotations
+
 from odoo import api, models
 from odoo.tools import SQL
 from odoo.tools.constants import GC_UNLINK_LIMIT
@@ -14,7 +16,7 @@ MAX_RETENTION_DAYS = 36500
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def _retention_days(self):
+    def _retention_days(self) -> int:
         value = self.env['ir.config_parameter'].sudo().get_param('ir_async.retention_days')
         try:
             days = int(float(value or RETENTION_DAYS))
@@ -23,10 +25,10 @@ class IrAsync(models.Model):
         return min(days, MAX_RETENTION_DAYS) if days >= 0 else RETENTION_DAYS
 
     @api.autovacuum
-    def _gc_jobs(self):
+    def _gc_jobs(self) -> tuple[int, bool]:
         days = self._retention_days()
 
-        def is_old(alias):
+        def is_old(alias: str) -> SQL:
             return SQL(
                 "(%(job)s.state NOT IN %(live)s AND coalesce(%(job)s.date_done < now() AT TIME ZONE 'UTC' - make_interval("
                 "days => CASE %(job)s.state WHEN 'failed' THEN greatest(%(days)s, 30) ELSE %(days)s END), false))",
@@ -67,7 +69,7 @@ class IrAsync(models.Model):
         jobs._delete()
         return len(jobs), len(jobs) == GC_UNLINK_LIMIT  # done, remaining
 
-    def _delete(self):
+    def _delete(self) -> None:
         """Delete jobs and the files that belong to them."""
         for ids in split_every(self.env.cr.IN_MAX, self._ids):
             self.env['ir.attachment'].sudo().search([('res_model', '=', self._name), ('res_id', 'in', ids)]).unlink()

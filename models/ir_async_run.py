@@ -4,8 +4,10 @@ from __future__ import annotations
 import json
 import logging
 import random
+from typing import TYPE_CHECKING
 
-from odoo import SUPERUSER_ID, models
+from odoo import models
+from odoo.api import SUPERUSER_ID
 from odoo.exceptions import UserError
 from odoo.http import serialize_exception
 from odoo.tools import SQL, json_default
@@ -19,6 +21,10 @@ from ..tools.options import clean_text
 from ..tools.target import format_stack
 from .ir_async import BUS_PAYLOAD_MAX_SIZE, _progress
 
+if TYPE_CHECKING:
+    from ..engine.job import Job
+    from ..service.execution import Report
+
 _logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3
@@ -29,7 +35,7 @@ CHAIN_DEPTH = 20  # length of a chain of jobs that enqueued each other, in an er
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def _perform(self, execution):
+    def _perform(self, execution: Execution) -> Outcome:
         """Call the method of a job, in its own environment.
 
         :param Execution execution: the job
@@ -58,7 +64,7 @@ class IrAsync(models.Model):
             Execution.current.reset(token)
         return Outcome('done' if payload is None else 'succeeded', payload)
 
-    def _finish(self, job, outcome, starts=1):
+    def _finish(self, job: Job, outcome: Outcome, starts: int = 1) -> None:
         """Write the outcome of a job in the current transaction, and notify its user with the commit.
 
         :param Job job: the job
@@ -90,12 +96,12 @@ class IrAsync(models.Model):
                     raise  # such as a lost race: the end of the job is tried again
                 _logger.exception("_on_failed() of job %s", job.id)
 
-    def _outcome_of_error(self, job, exc, debug=None):
+    def _outcome_of_error(self, job: Job, exc: BaseException, debug: str | None = None) -> Outcome:
         """Decide the outcome of a job whose method raised: it has failed, or is tried again.
 
         :param Job job: the job
         :param BaseException exc: the exception
-        :param str debug: the traceback, if the exception has none
+        :param str | None debug: the traceback, if the exception has none
         :rtype: Outcome
         """
         payload = self._encode_error(job, exc, debug)
@@ -106,10 +112,10 @@ class IrAsync(models.Model):
             return Outcome('created', payload, delay=_retry_delay(job))
         return Outcome('failed', payload)
 
-    def _on_failed(self):
+    def _on_failed(self) -> None:
         """Hook: called in sudo when a job ends ``failed``, in the transaction that writes it."""
 
-    def _encode_error(self, job, exc, debug=None):
+    def _encode_error(self, job: Job, exc: BaseException, debug: str | None = None) -> str:
         """Return the payload for a job that ended with an exception, in the form of an RPC error.
 
         :rtype: str
@@ -124,9 +130,10 @@ class IrAsync(models.Model):
             text = json.dumps({'error': error})
         return clean_text(text)
 
-    def _format_chain(self):
+    def _format_chain(self) -> str:
         """Return the users and jobs that enqueued this job, with their stacks, the outermost first."""
-        chain, job = [], self
+        chain: list[str] = []
+        job = self
         while job.exists() and len(chain) < CHAIN_DEPTH:
             who = f"job {job.parent_id.id}" if job.parent_id else job.user_id.login
             chain.append(
@@ -135,7 +142,7 @@ class IrAsync(models.Model):
             job = job.parent_id
         return ''.join(reversed(chain))
 
-    def _save_progress(self, job, progress):
+    def _save_progress(self, job: Job, progress: Report) -> None:
         """Write and publish the progress of a job, in another transaction than the job's."""
         done, total, message = progress
         self.env.cr.execute(SQL(
@@ -148,7 +155,7 @@ class IrAsync(models.Model):
             self._send(job.id, job.user_id, job.name, 'processing', job.revision, progress=_progress(*progress))
 
 
-def _retry_delay(job):
+def _retry_delay(job: Job) -> float:
     """Return the seconds until the next attempt."""
     delay = json.loads(job.retry_delay or 'null')
     if isinstance(delay, list):

@@ -1,6 +1,9 @@
 """Marks of calls and insertions, which PostgreSQL takes back when it rolls a savepoint back."""
+from __future__ import annotations
+
 import itertools
 import time
+from typing import TYPE_CHECKING
 
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 
@@ -9,6 +12,9 @@ from odoo.exceptions import UserError
 from odoo.tools import SQL
 
 from ..tools.pending import Insertion, PendingCall
+
+if TYPE_CHECKING:
+    from ..tools.pending import Pending
 
 # The rollback of a savepoint takes back LOCAL settings, no matter which code made the savepoint. So a mark that is still
 # there proves that its calls and insertions count.
@@ -24,7 +30,7 @@ _marks = itertools.count(1)
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def _mark(self, pending, count):
+    def _mark(self, pending: Pending, count: int) -> tuple[int, ...] | None:
         """Give the next call a mark that is taken back if the call is rolled back.
 
         :param int count: the number of jobs of the call
@@ -57,7 +63,7 @@ class IrAsync(models.Model):
         pending.query = cr.query
         return tuple(ids)
 
-    def _merge_marks(self, pending, marks):
+    def _merge_marks(self, pending: Pending, marks: set[str]) -> None:
         """Replace the marks of all insertions by one, if there are too many marks.
 
         The rollback of a savepoint brings the replaced marks back.
@@ -70,7 +76,7 @@ class IrAsync(models.Model):
         pending.insertions = [whole]
         pending.mark = None
 
-    def _check_marks(self, pending, marks):
+    def _check_marks(self, pending: Pending, marks: set[str]) -> None:
         """Raise if marks have gone for another reason than the rollback of a savepoint: their jobs would be lost.
 
         :raises odoo.exceptions.UserError: if the lock of the first mark is held but the mark is gone
@@ -82,12 +88,12 @@ class IrAsync(models.Model):
             """, MARK_LOCK_CLASS, _lock_key(pending.first))):
             raise UserError(self.env._("RESET ALL in a transaction that has enqueued jobs would lose them. Reset single settings."))
 
-    def _leave_transaction(self, pending):
+    def _leave_transaction(self, pending: Pending) -> None:
         """Begin anew after the transaction was ended below the cursor.
 
         :raises odoo.exceptions.UserError: if jobs were lost
         """
-        job_ids = {id_ for item in pending.items() if isinstance(item, PendingCall) for id_ in item.ids}
+        job_ids = {id_ for item in pending.items() if isinstance(item, PendingCall) for id_ in item}
         [[count]] = self.env.execute_query(SQL("SELECT count(*) FROM ir_async WHERE id = ANY(%s)", list(job_ids)))
         if pending.open or count < len(job_ids):
             raise UserError(self.env._(
@@ -98,20 +104,20 @@ class IrAsync(models.Model):
         pending.reset()
 
 
-def insertion_mark():
+def insertion_mark() -> str:
     return f'i{next(_marks)}'
 
 
-def add_mark(mark):
+def add_mark(mark: str) -> SQL:
     """Return SQL that adds a mark, and evaluates to all marks."""
     return SQL("set_config('ir_async.marks', %s || %s, true)", MARKS, f'{mark},')
 
 
-def _lock_key(mark):
+def _lock_key(mark: str) -> int:
     return int(mark) % 2**31
 
 
-def _locks(mark, last_id):
+def _locks(mark: str, last_id: SQL) -> SQL:
     return SQL(
         "ROW(pg_advisory_xact_lock_shared(%s, %s), pg_advisory_xact_lock_shared(%s, (%s)::int))",
         MARK_LOCK_CLASS, _lock_key(mark), IDS_LOCK_CLASS, last_id)

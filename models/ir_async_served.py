@@ -1,4 +1,6 @@
 """Which workers serve a channel: the one question of exports, reports, the fallback, health and the interface."""
+from __future__ import annotations
+
 from odoo import api, models
 from odoo.tools import SQL
 
@@ -22,7 +24,7 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     @api.model
-    def _serving(self):
+    def _serving(self) -> SQL:
         """Return a query for the live workers that serve this database: ``id``, ``process_key``, ``channels``.
 
         :rtype: SQL
@@ -30,7 +32,7 @@ class IrAsync(models.Model):
         return SQL(serving(self._get_origin_expression()))
 
     @api.model
-    def _why_unserved(self, channel='default'):
+    def _why_unserved(self, channel: str = 'default') -> str | None:
         """Return why no live worker would start a job of a channel now.
 
         :param str channel: the channel, as in ``with_options``
@@ -52,7 +54,7 @@ class IrAsync(models.Model):
         return None if is_served else 'no_worker'
 
     @api.model
-    def _has_unserved(self):
+    def _has_unserved(self) -> bool:
         """Return whether any queued job is in a channel that no live worker serves.
 
         :rtype: bool

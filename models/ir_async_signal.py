@@ -1,4 +1,6 @@
 """Signals of changed caches and registries, sent within the transaction so that its jobs see the new values."""
+from __future__ import annotations
+
 from odoo import models
 from odoo.tools import SQL
 
@@ -8,7 +10,7 @@ SIGNALED = 'ir_async.signaled'  # key in the data of the postcommit hooks: the s
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def _signal_changes(self):
+    def _signal_changes(self) -> None:
         """Signal, in this transaction, the caches that other processes have to reload.
 
         Odoo signals after the commit. By then, a worker may have begun a job with old values.
@@ -28,7 +30,7 @@ class IrAsync(models.Model):
             self.env.cr.postcommit.add(self._count_signals)
         data[SIGNALED] += names
 
-    def _count_signals(self):
+    def _count_signals(self) -> None:
         """Count the signals as seen by this process: its own caches are up to date."""
         registry = self.env.registry
         for name in self.env.cr.postcommit.data.pop(SIGNALED, ()):

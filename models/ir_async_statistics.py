@@ -1,4 +1,6 @@
 """Numbers and durations of jobs: exact where an index helps, else from a sample, so cheap with millions of rows."""
+from __future__ import annotations
+
 import contextlib
 from collections import defaultdict
 
@@ -56,7 +58,7 @@ class IrAsync(models.Model):
         :rtype: tuple[dict[tuple[str, str], int], bool]
         """
         share = self._sample_share()
-        counts = defaultdict(dict)
+        counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for state, channel, count in self.env.execute_query(SQL(
             "SELECT state, split_part(channel, '/', 1), count(*) FROM %s GROUP BY 1, 2", _sampled(share),
         )):
@@ -109,7 +111,7 @@ def _sampled(share):
     return SQL("ir_async") if share == 100 else SQL("ir_async TABLESAMPLE SYSTEM (%s)", share)
 
 
-def index_conditions(state):
+def index_conditions(state: str) -> tuple[SQL, ...]:
     """Return conditions that divide the jobs in a state, so that each part has one index."""
     if state == 'created':
         return tuple(SQL(" AND %s", SQL(part)) for part in QUEUED_PARTS)

@@ -1,12 +1,18 @@
 """The reasons why queued jobs wait, and the button that runs a job anyway."""
+from __future__ import annotations
+
 import logging
 from collections import defaultdict
+from typing import TYPE_CHECKING, Literal
 
 from odoo import api, fields, models
 from odoo.exceptions import AccessError, UserError
 from odoo.tools import SQL, format_datetime
 
 from .ir_async_channel import EVERYTHING, root_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 _logger = logging.getLogger(__name__)
 
@@ -115,7 +121,7 @@ class IrAsync(models.Model):
             return self.env._("It came with a copy of another database, and does not run in this one unless a manager has it run.")
         return False
 
-    def run_anyway(self):
+    def run_anyway(self) -> Literal[True]:
         """Start waiting jobs although their parents have not ended well. Only managers may do this.
 
         :return: True
@@ -139,39 +145,39 @@ class IrAsync(models.Model):
 class _Queue:
     """The limits and the load of the queue, read once for many jobs."""
 
-    def __init__(self, env):
+    def __init__(self, env: api.Environment) -> None:
         self.env = env
-        self.now = env.cr.now()
-        self._unserved = {}
-        self._limits = None
-        self._running = None
+        self.now: datetime = env.cr.now()
+        self._unserved: dict[str, str | None] = {}
+        self._limits: tuple[set[str], dict[str, tuple[int, float]]] | None = None
+        self._running: dict[str, int] | None = None
 
-    def why_unserved(self, root):
+    def why_unserved(self, root: str) -> str | None:
         if root not in self._unserved:
             self._unserved[root] = self.env['ir.async']._why_unserved(root)
         return self._unserved[root]
 
     @property
-    def paused(self):
+    def paused(self) -> set[str]:
         return self._read_limits()[0]
 
     @property
-    def limits(self):
+    def limits(self) -> dict[str, tuple[int, float]]:
         return self._read_limits()[1]
 
-    def _read_limits(self):
+    def _read_limits(self) -> tuple[set[str], dict[str, tuple[int, float]]]:
         if self._limits is None:
             self._limits = self.env['ir.async']._limits()
         return self._limits
 
     @property
-    def running(self):
+    def running(self) -> dict[str, int]:
         if self._running is None:
             self._running = dict(self.env.execute_query(SQL(
                 "SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")))
         return self._running
 
-    def is_early(self, channel, interval):
+    def is_early(self, channel: str, interval: float) -> bool:
         [[is_early]] = self.env.execute_query(SQL(
             "SELECT max(date_start) + %s * interval '1 second' > clock_timestamp() AT TIME ZONE 'UTC'"
             " FROM ir_async WHERE channel = %s AND limited", interval, channel))

@@ -1,4 +1,6 @@
 """The table of workers."""
+from __future__ import annotations
+
 from odoo import fields, models
 from odoo.tools import SQL
 
@@ -28,7 +30,7 @@ class IrAsyncWorker(models.Model):
     server_start = fields.Float(readonly=True, aggregator=None)
     closed = fields.Boolean(readonly=True, help="It keeps no connection while there is nothing to do")
 
-    def init(self):
+    def init(self) -> None:
         # Alter only what differs: ALTER waits for the workers, then holds them up until the upgrade has ended.
         cr = self.env.cr
         sequence = SQL.identifier(f'{self._table}_id_seq')

@@ -1,4 +1,8 @@
 """Fields and buttons of workers, for the views."""
+from __future__ import annotations
+
+from typing import Any
+
 from odoo import api, fields, models
 from odoo.fields import Domain
 from odoo.tools import SQL
@@ -46,11 +50,11 @@ class IrAsyncWorker(models.Model):
             worker.job_duration = worker.current_job_id.duration
             worker.user_id = worker.current_job_id.user_id
 
-    def action_open_job(self):
+    def action_open_job(self) -> dict[str, Any] | None:
         """Open the job that the worker runs.
 
         :return: the action; None if the job has ended meanwhile
-        :rtype: dict | None
+        :rtype: dict[str, Any] | None
         """
         self.ensure_one()
         return self.current_job_id.get_formview_action() if self.current_job_id else None

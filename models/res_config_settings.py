@@ -1,4 +1,6 @@
 """Settings of background jobs, and their state at a glance."""
+from __future__ import annotations
+
 from odoo import api, fields, models
 
 
@@ -15,7 +17,7 @@ class ResConfigSettings(models.TransientModel):
     def _compute_async_summary(self):
         jobs = self.env['ir.async']
         counts, _is_estimated = jobs._count_jobs()
-        by_state = {}
+        by_state: dict[str, int] = {}
         for (state, _channel), count in counts.items():
             by_state[state] = by_state.get(state, 0) + count
         self.async_summary = self.env._(

@@ -216,7 +216,7 @@ class Pending:
         if call.values['key']:
             self.keyed.setdefault(key_identity(call.values), []).append(call)
 
-    def add_change(self, job_id: int, revision: int, began: datetime, wakes: bool) -> None:
+    def add_change(self, job_id: int, revision: int, began: datetime | None, wakes: bool) -> None:
         """Schedule the notice of a change for the commit.
 
         :param int job_id: the job
