@@ -41,6 +41,7 @@ class Runner:
 
     def lint(self):
         self.step('ruff', 'ruff', 'check', '--quiet', '--output-format=concise', ROOT, cwd=ROOT)
+        self.check_types()
         self.step('language', sys.executable, ROOT / 'script' / 'language.py')
         scripts = [path for path in ROOT.glob('script/*') if path.is_file() and b'bash' in path.read_bytes()[:30]]
         self.step('bash -n', 'bash', '-n', *scripts)
@@ -49,6 +50,13 @@ class Runner:
             run = NODE / 'node_modules' / '.bin'
             self.step('eslint', run / 'eslint', '--max-warnings=0', 'static', cwd=ROOT)
             self.step('prettier', run / 'prettier', '--check', '--log-level=warn', 'static/{src,tests}/**/*.js', cwd=ROOT)
+
+    def check_types(self):
+        package = STATE / 'package'  # where the addon has its full name, as in Odoo
+        env = os.environ | {'MYPYPATH': f'{package}:{os.environ["PYTHONPATH"]}'}
+        self.step(
+            'mypy', 'mypy', '--config-file', ROOT / 'pyproject.toml', '--cache-dir', STATE / 'mypy', '--no-error-summary',
+            cwd=package, env=env)
 
     def install_node(self):
         wanted, installed = ROOT / 'script' / 'package.json', NODE / 'package.json'
