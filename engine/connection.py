@@ -52,7 +52,8 @@ NO_TIMEOUTS = {'statement_timeout': '0', 'lock_timeout': '0', 'idle_in_transacti
 CLIENT_FORMATS = {'client_encoding': 'UTF8', 'datestyle': 'ISO'}
 NO_TIMEOUTS_SINCE = {'idle_session_timeout': 140000, 'transaction_timeout': 170000}
 
-_files: weakref.WeakKeyDictionary[Connection, tuple[int, int]] = weakref.WeakKeyDictionary()  # device and inode of each connection's descriptor when it was opened
+# The device and inode of each connection's descriptor when it was opened.
+_files: weakref.WeakKeyDictionary[Connection, tuple[int, int]] = weakref.WeakKeyDictionary()
 
 
 def connect(

@@ -21,7 +21,8 @@ from odoo.exceptions import ConcurrencyError
 from odoo.sql_db import PoolError
 
 RACE_CODES = {'40001', '40P01', '55P03'}  # serialization failure, deadlock, lock not available
-LOST_CODES = {'57P01', '57P02', '57P03', '57P05', '25P03', '25P04'}  # shutdown, crash, starting up; session idle or slow
+# Shutdown, crash, starting up; session idle or slow.
+LOST_CODES = {'57P01', '57P02', '57P03', '57P05', '25P03', '25P04'}
 SERVER_CLASSES = {'53', '58'}  # insufficient resources, system error
 # object in use; plan that uses a rebuilt index; damaged page; dropped database
 SERVER_CODES = {'55006', 'XX000', 'XX001', 'XX002', '57P04'}

@@ -23,7 +23,8 @@ _logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL = 1  # seconds between two looks while anything is processing
 SWEEP_INTERVAL = 1  # minimum seconds between two sweeps
-BUSY_SWEEP_INTERVAL = 10  # seconds between two sweeps that nothing asked for: a worker may die between a job and its children
+# Seconds between two sweeps that nothing asked for: a worker may die between a job and its children.
+BUSY_SWEEP_INTERVAL = 10
 WARNING_INTERVAL = 60  # seconds between two warnings about modules
 FLUX_TIME = 10  # seconds that a job waits before the first warning: most upgrades are over by then
 STUCK_TIME = 5 * 3600  # seconds after which modules in flux count as left over, as for Odoo's crons

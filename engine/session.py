@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-STOP_CHANNEL = 'ir_async_stop'  # a NOTIFY here, in the database of a job, is a hint to stop it; the row in ir_async_stop decides
+# A NOTIFY here, in the database of a job, is a hint to stop it. The row in ir_async_stop decides.
+STOP_CHANNEL = 'ir_async_stop'
 
 # A crash may lose a claim, since the session of the claim is gone then, too. So a commit need not wait for the disk. Statements
 # that must survive a crash begin with `DURABLE`. All statements look rows up in indexes, in the order of the index. The planner
@@ -140,7 +141,8 @@ class Session:
                 [[is_ready, is_waiting, is_processing, delay, is_known]] = cr.fetchall()
                 delay = None if delay is None else float(delay)
                 is_due = always or is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
-                if is_due or (process_key and not is_known):  # register even without jobs: others look for serving workers
+                # Register even without jobs: others look for serving workers.
+                if is_due or (process_key and not is_known):
                     cr.execute(f"LISTEN {STOP_CHANNEL}")
                     session = cls(dbname, connection, register(cr, origin, process_key))
                     warn_of_copies(cr, dbname, session.origin)

@@ -206,7 +206,7 @@ class IrAsync(models.Model):
               JOIN ir_async AS job ON job.id = progress.job_id
              WHERE job.id IN %s AND job.state NOT IN ('waiting', 'created')
                AND (job.state != 'processing' OR coalesce(progress.revision, job.revision) = job.revision)
-            """, self._ids or (0,)))
+            """, self._ids or (0,)))  # fmt: skip
         reported = {job_id: _progress(*progress) for job_id, *progress in self.env.cr.fetchall()}
         for job in self:
             job.progress = reported.get(job.id, False)

@@ -122,7 +122,7 @@ class IrAsync(models.Model):
              WHERE job_id IN %(ids)s AND unmet AND parent.state NOT IN ('succeeded', 'done')
              UNION
             SELECT id FROM ir_async WHERE id IN %(ids)s AND late_parent_ids IS NOT NULL
-            """, ids=self._ids or (0,))))
+            """, ids=self._ids or (0,))))  # fmt: skip
         restart = {
             'attempts': 0, 'deaths': 0, 'payload': None, 'date_scheduled': None, 'date_done': None, 'dismissed': False,
             'origin': self._origin_sql(),

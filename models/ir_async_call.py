@@ -51,7 +51,7 @@ PROCESS_CONTEXT = frozenset({
     'bin_size',  # files read as their sizes
     'check_translations', 'edit_translations', 'inherit_branding', 'inherit_branding_auto',  # marks for the website's editor
     '_qweb_error_path_xml',  # the template that is being rendered
-})
+})  # fmt: skip
 PROCESS_CONTEXT_PREFIXES = (
     'bin_size_',  # one file field read as its size
     '__',  # an unfinished operation of Odoo: a copy, a sort, a template

@@ -127,7 +127,8 @@ class IrAsync(models.Model):
           ORDER BY id
             """,
             uid=self.env.uid, limit=LISTED_MAX, max_size=BUS_PAYLOAD_MAX_SIZE,
-            job_ids=[id_ for id_ in map(int, job_ids or ()) if 0 < id_ <= MAX_INT]))  # no job has another id
+            job_ids=[id_ for id_ in map(int, job_ids or ()) if 0 < id_ <= MAX_INT],  # no job has another id
+        ))  # fmt: skip
         for row in rows:
             row['name'] = row['name'] or False
             for key in ('ended_ago', 'scheduled_in', 'is_stuck'):

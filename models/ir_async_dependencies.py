@@ -68,7 +68,7 @@ class IrAsync(models.Model):
                             WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2 AND pid != pg_backend_pid()
                               AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
                   FROM ir_async_id_seq
-                """, LAST_ID, IDS_LOCK_CLASS))
+                """, LAST_ID, IDS_LOCK_CLASS))  # fmt: skip
             if wrong := [id_ for id_ in unseen if id_ > last_id]:
                 raise self._no_parents(wrong)
             late = self._probe_parents(unseen)
@@ -93,7 +93,7 @@ class IrAsync(models.Model):
                                 id, state, res_model, res_ids, method, args, kwargs, context, user_id, priority, channel, origin)
                          SELECT id, 'cancelled', '', '[]', '', '[]', '{}', '{}', %s, 0, '', ''
                            FROM unnest(%s) AS parent (id)
-                    """, PARENT_PROBE, self.env.uid, ids), log_exceptions=False)
+                    """, PARENT_PROBE, self.env.uid, ids), log_exceptions=False)  # fmt: skip
                 savepoint.rollback()
         except errors.UniqueViolation:
             if len(ids) == 1:

@@ -77,7 +77,7 @@ class IrAsync(models.Model):
                      WHERE channels IS NULL OR %(channel)s = ANY(string_to_array(channels, ',')))
               FROM candidate
          LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
-            """, channel=channel, origin=self._origin_sql(), serving=self._serving()))
+            """, channel=channel, origin=self._origin_sql(), serving=self._serving()))  # fmt: skip
         workers = max(workers, 1)  # the channel is served, even if the worker is not visible here
         has_slot = delay == 0 and not (capacity and running + queued >= capacity) and not (interval and queued)
         return has_slot and busy < workers

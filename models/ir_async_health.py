@@ -94,7 +94,7 @@ class IrAsync(models.Model):
                    greatest(0, extract(epoch FROM clock_timestamp() AT TIME ZONE 'UTC' - since))::float AS age
               FROM ((SELECT * FROM plain LIMIT %(limit)s) UNION ALL (SELECT * FROM limited LIMIT %(limit)s)
                     UNION ALL SELECT * FROM dated) AS head
-            """, columns=columns, here=here, ready=ready, limit=HEADS_MAX))
+            """, columns=columns, here=here, ready=ready, limit=HEADS_MAX))  # fmt: skip
 
     def _oldest_startable(self, heads, paused, limits):
         """Return for how many seconds the oldest job that could start has waited for a worker, and its channel."""
@@ -128,7 +128,7 @@ class IrAsync(models.Model):
                      ORDER BY date_start DESC
                         LIMIT 1)
               FROM unnest(%s::varchar[]) AS wanted
-            """, list(channels))) if seconds is not None}
+            """, list(channels))) if seconds is not None}  # fmt: skip
 
     def _unserved_channels(self, channels, workers):
         roots = ['default', *sorted({root_of(channel) for channel in channels} - {'default'})][:CHANNELS_MAX]
@@ -167,7 +167,7 @@ class IrAsync(models.Model):
               JOIN pg_sequence sequence ON sequence.seqrelid = pg_get_serial_sequence(owner.oid::regclass::text, 'id')::regclass
              WHERE owner.oid IN (SELECT to_regclass(name) FROM unnest(%s) AS name) AND NOT sequence.seqcycle
           ORDER BY 1
-            """, ['ir_async', 'ir_async_progress', 'ir_async_stop']))}
+            """, ['ir_async', 'ir_async_progress', 'ir_async_stop']))}  # fmt: skip
 
     def _has_copied(self):
         """Return whether queued jobs came with a copy of a database."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 REPLACED = (
     'res_ids', 'name', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context', 'parent_id', 'stack',
     'priority', 'date_scheduled',
-)
+)  # fmt: skip
 KEY_WAIT = '3s'  # how long to wait for an open transaction that holds a key
 KEY_PROBE = '100ms'  # how long to wait for each key, to find out which one that transaction holds
 
@@ -52,7 +52,7 @@ class IrAsync(models.Model):
                 SELECT %s, id, state, claims
                   FROM (SELECT) AS nothing
              LEFT JOIN ir_async ON key = %s AND %s = %s AND %s AND origin = %s
-                """, MARKS, identity[0], KEY_OWNER, identity[1], TAKES_KEY, self._origin_sql()))
+                """, MARKS, identity[0], KEY_OWNER, identity[1], TAKES_KEY, self._origin_sql()))  # fmt: skip
             marks = set(marks.split(','))
             # The last call that counts and has no row yet. A savepoint may have taken back later ones.
             own = next((call for call in reversed(calls) if call.is_called(marks) and not call.is_done(marks)), None)
@@ -89,7 +89,8 @@ class IrAsync(models.Model):
         :raises KeyTaken: if another transaction has enqueued a job with one of the keys meanwhile
         :raises odoo.exceptions.UserError: if another transaction is about to do so and does not end in time
         """
-        calls = sorted(calls, key=lambda call: key_identity(call.values))  # one order for all: no two wait for each other
+        # One order for all: no two wait for each other.
+        calls = sorted(calls, key=lambda call: key_identity(call.values))
         try:
             self._insert_free_keys(calls, KEY_WAIT)
         except errors.LockNotAvailable:
@@ -110,7 +111,7 @@ class IrAsync(models.Model):
               RETURNING id
             """, SQL(', ').join(map(SQL.identifier, COLUMNS)),
             SQL(', ').join(SQL("%s", row) for call in calls for row in call.rows()), KEY_OWNER, TAKES_KEY,
-        ), [call.values['key'] for call in calls], wait, savepoint)}
+        ), [call.values['key'] for call in calls], wait, savepoint)}  # fmt: skip
         if taken := [call.values['key'] for call in calls if not inserted.issuperset(call)]:
             raise KeyTaken(*taken)  # at READ COMMITTED, a conflict raises no error: its row is left out
 

@@ -52,7 +52,7 @@ class IrAsync(models.Model):
             ('unhealthy', "1 if the queue is not well for this reason.", [
                 ({'reason': code}, int(code in codes))
                 for code in ('no_worker', 'overdue', 'paused', 'upgrading', 'ids', 'copied')]),
-        ]
+        ]  # fmt: skip
         return ''.join(
             f'# HELP ir_async_{name} {text}\n# TYPE ir_async_{name} gauge\n'
             + ''.join(f'ir_async_{name}{_labels(labels)} {_number(value)}\n' for labels, value in samples)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from ..tools.pending import Pending, PendingItem
 
-WOKEN = 'ir_async.notified'  # key in the data of the postcommit hooks: whether the workers certainly have something to do
+# The key in the data of the postcommit hooks: whether the workers certainly have something to do.
+WOKEN = 'ir_async.notified'
 
 
 class IrAsync(models.Model):

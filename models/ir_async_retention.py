@@ -65,7 +65,7 @@ class IrAsync(models.Model):
              LIMIT %(limit)s
         FOR UPDATE OF job SKIP LOCKED
             """, unmet=SQL(UNMET_OF_CHILD), is_child_old=is_old('child'), is_job_old=is_old('job'), live=LIVE,
-            limit=GC_UNLINK_LIMIT)))
+            limit=GC_UNLINK_LIMIT)))  # fmt: skip
         jobs._delete()
         return len(jobs), len(jobs) == GC_UNLINK_LIMIT  # done, remaining
 
@@ -79,6 +79,6 @@ class IrAsync(models.Model):
                 UPDATE ir_async
                    SET parent_id = NULL
                  WHERE id IN (SELECT id FROM ir_async WHERE parent_id IN %s AND state NOT IN %s FOR UPDATE SKIP LOCKED)
-                """, ids, LIVE))
+                """, ids, LIVE))  # fmt: skip
             self.env.cr.execute(SQL("DELETE FROM ir_async WHERE id IN %s", ids))
         self.env.invalidate_all()

@@ -150,7 +150,7 @@ class IrAsync(models.Model):
             INSERT INTO ir_async_progress (job_id, revision, done, total, message)
                  SELECT id, %(revision)s, %(done)s, %(total)s, %(message)s FROM ir_async WHERE id = %(id)s
             ON CONFLICT (job_id) DO UPDATE SET revision = %(revision)s, done = %(done)s, total = %(total)s, message = %(message)s
-            """, id=job.id, revision=job.revision, done=done, total=total, message=message), log_exceptions=False)
+            """, id=job.id, revision=job.revision, done=done, total=total, message=message), log_exceptions=False)  # fmt: skip
         if job.notify:
             self._send(job.id, job.user_id, job.name, 'processing', job.revision, progress=_progress(*progress))
 

@@ -49,7 +49,7 @@ class IrAsync(models.Model):
             SELECT %s, now(), clock_timestamp() AT TIME ZONE 'UTC', %s, %s, %s,
                    ARRAY(SELECT nextval('ir_async_id_seq') FROM generate_series(1, %s))
               FROM ir_async_id_seq
-            """, add_mark(mark), self._origin_sql(), LAST_ID, _locks(mark, LAST_ID) if is_locked else SQL("NULL"), count))
+            """, add_mark(mark), self._origin_sql(), LAST_ID, _locks(mark, LAST_ID) if is_locked else SQL("NULL"), count))  # fmt: skip
         if pending.began not in (None, began):
             self._leave_transaction(pending)
         pending.began, pending.origin, marks = began, origin, set(marks.split(','))
@@ -85,7 +85,7 @@ class IrAsync(models.Model):
             """
             SELECT FROM pg_locks
              WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND pid = pg_backend_pid()
-            """, MARK_LOCK_CLASS, _lock_key(pending.first))):
+            """, MARK_LOCK_CLASS, _lock_key(pending.first))):  # fmt: skip
             raise UserError(self.env._("RESET ALL in a transaction that has enqueued jobs would lose them. Reset single settings."))
 
     def _leave_transaction(self, pending: Pending) -> None:

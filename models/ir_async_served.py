@@ -46,7 +46,7 @@ class IrAsync(models.Model):
             SELECT EXISTS (SELECT FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove')),
                    EXISTS (SELECT FROM ir_async_channel WHERE name IN %s AND paused),
                    {IS_SERVED}
-            """, self._serving(), (EVERYTHING, root_of(channel)), channel))
+            """, self._serving(), (EVERYTHING, root_of(channel)), channel))  # fmt: skip
         if is_upgrading:
             return 'upgrading'
         if is_paused:

@@ -103,7 +103,7 @@ class IrAsync(models.Model):
           GROUP BY 1
           ORDER BY 1
              LIMIT %s
-            """, list(QUANTILES), _sampled(share), ENDED, CHANNELS_MAX))
+            """, list(QUANTILES), _sampled(share), ENDED, CHANNELS_MAX))  # fmt: skip
         return [(channel, round(count * 100 / share), *values) for channel, count, values in rows]
 
 

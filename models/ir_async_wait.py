@@ -60,7 +60,7 @@ class IrAsync(models.Model):
               JOIN ir_async parent ON parent.id = rel.after_id
              WHERE rel.unmet AND rel.job_id IN %s
           ORDER BY parent.state != 'failed', parent.id
-            """, self._ids or (0,))):
+            """, self._ids or (0,))):  # fmt: skip
             states[job_id].append(state)
             ids[job_id].append(parent_id)
         shown = self.browse(id_ for parents in ids.values() for id_ in parents[:PARENTS_MAX])._filtered_access('read')

@@ -39,7 +39,7 @@ class IrAsyncWorker(models.Model):
             SELECT (SELECT relpersistence FROM pg_class WHERE oid = %(table)s::regclass),
                    (SELECT relpersistence FROM pg_class WHERE oid = %(sequence)s::regclass),
                    (SELECT seqcycle AND seqtypid = 'int4'::regtype FROM pg_sequence WHERE seqrelid = %(sequence)s::regclass)
-            """, table=self._table, sequence=f'{self._table}_id_seq'))
+            """, table=self._table, sequence=f'{self._table}_id_seq'))  # fmt: skip
         table_persistence, sequence_persistence, is_cycle = cr.fetchone()
         if table_persistence != 'u':
             cr.execute(SQL("ALTER TABLE %s SET UNLOGGED", SQL.identifier(self._table)))

@@ -16,7 +16,7 @@ SAMPLES = {
     'id': '1', 'ids': "'{1}'", 'job_id': '1', 'key': '1', 'killed': "'{}'", 'max': '1000', 'parents': "'{1}'", 'payload': 'NULL::json',
     'pid': '1', 'process_key': '1', 'reason': "'cancel'", 'session': '1', 'sessions': 'NULL', 'shown_claims': 'NULL', 'starts': '1',
     'state': "'done'",
-}
+}  # fmt: skip
 ARGUMENTS = {'CLAIM': "10, '{-2147483647}', '{0}', '{2147483648}'", 'LOOK': 'false'}
 
 

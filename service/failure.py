@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 # All ends of jobs go to one logger, since tests of other addons mute it by this name.
 _logger = logging.getLogger(f'{__package__}.runner')
 
-MAX_SETBACKS = 50  # setbacks, over more than half an hour, after which trouble of the server counts as an error of the method
+# Setbacks, over more than half an hour, after which trouble of the server counts as an error of the method.
+MAX_SETBACKS = 50
 MAX_DELAY = 60  # maximum seconds until a job runs again after lost races or trouble of the server
 
 

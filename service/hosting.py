@@ -23,7 +23,8 @@ MARGIN = 3  # seconds after `stop_timeout` in which a stopped job is left and pu
 
 CRON_TIME = 1  # maximum seconds that the scheduled action has to end after its jobs
 
-_runs: dict[threading.Thread, threading.Event] = {}  # for each thread that runs jobs, an event that is set when it has ended
+# For each thread that runs jobs, an event that is set when it has ended.
+_runs: dict[threading.Thread, threading.Event] = {}
 
 
 def _server() -> CommonServer | None:

@@ -136,7 +136,8 @@ class Standby:
         if self._left.wait(INTERRUPT_TIME):
             return
         if is_prefork():
-            signal.setitimer(signal.ITIMER_REAL, EXIT_TIME)  # the next statements may wait for a lock that the job holds
+            # The next statements may wait for a lock that the job holds.
+            signal.setitimer(signal.ITIMER_REAL, EXIT_TIME)
         if self._execution.fenced:
             with contextlib.suppress(Exception):  # otherwise the worker that rescues the job writes its outcome
                 self._conclude()

@@ -67,7 +67,8 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
         else:
             try:
                 job = fence_off(batch.session, execution.job, reason if is_outcome else None, debug)
-            except psycopg2.Error as exc:  # the end of the session frees the job, and the next worker writes the outcome
+            except psycopg2.Error as exc:
+                # The end of the session frees the job, and the next worker writes the outcome.
                 _logger.info("Job %s could not be taken from its method: %s", execution.job, exc)
             else:
                 if not job:

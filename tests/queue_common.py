@@ -150,8 +150,8 @@ class QueueCase(AsyncCase):
         """Move dates of jobs: the clock of the database cannot be moved."""
         jobs.flush_recordset()
         for column, seconds in intervals.items():
-            self.env.cr.execute(f"UPDATE ir_async SET {column} = {column} + %s WHERE id IN %s", [  # pylint: disable=sql-injection
-                timedelta(seconds=seconds), jobs._ids])
+            self.env.cr.execute(  # pylint: disable=sql-injection
+                f"UPDATE ir_async SET {column} = {column} + %s WHERE id IN %s", [timedelta(seconds=seconds), jobs._ids])
         self.env.invalidate_all()
 
     @contextmanager

@@ -118,7 +118,7 @@ class TestEncoding(MethodCase):
             {'$records': ['res.users', [1]]}, [{'$tuple': [1]}], ({'$unknown': (1, 2)},),
             self.partner, self.partner.browse(), self.user + self.other_user, [self.partner, {'user': self.user}],
             {10**5000},
-        ):
+        ):  # fmt: skip
             with self.subTest(value=self.shorten(value)):
                 self.assertExact(value)
 
@@ -171,7 +171,7 @@ class TestEncoding(MethodCase):
             Level.HIGH, derived(int, 1), derived(float, 1.5), derived(bytes, b'a'), derived(Decimal, '1.5'), derived(date, 2026, 11, 24),
             derived(datetime, 2026, 11, 24), derived(Markup, "a"), derived(set), derived(tuple), derived(dict),
             fields.Domain('id', '=', 1),
-        ):
+        ):  # fmt: skip
             for path, args, kwargs in (
                 (r"args[1]", (0, value), {}),
                 (r"kwargs['b']", (0,), {'b': value}),

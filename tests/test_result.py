@@ -96,7 +96,7 @@ class TestResult(MethodCase):
             (Markup("<b/>"), "<b/>"), (BrokenText("text"), "text"), (lazy(lambda: {1}), [1]), (frozendict(a=(1,)), {'a': [1]}),
             (OrderedDict(b=1, a=2), {'b': 1, 'a': 2}), ("\0\ud800", "\0\ud800"), (10**50, 10**50), ({}, {}), ([], []), (0, 0), (False, False),
             ({'error': 1}, {'error': 1}),
-        ):
+        ):  # fmt: skip
             with self.subTest(expected=expected):
                 job = self.run_method(result)
                 self.assertEqual((job.state, self.partner.name), ('succeeded', "worked"))

@@ -84,7 +84,7 @@ def _passes(controller: type, leaves: list[type], name: str, kwargs: dict[str, A
 
     # Only an extension would read the attributes of these two.
     answer: Any = object.__new__(type('Answer', (http.Response,), {
-        '__getattribute__': touch, '__setattr__': touch, '__bool__': touch, '__call__': touch, '__eq__': touch, '__hash__': None}))
+        '__getattribute__': touch, '__setattr__': touch, '__bool__': touch, '__call__': touch, '__eq__': touch, '__hash__': None}))  # fmt: skip
     request = type('Request', (), {'__getattr__': touch, '__setattr__': touch, '__bool__': touch})()
     signature = inspect.signature(getattr(controller, name))
 

@@ -16,7 +16,7 @@ COLUMNS = (
     'id', 'res_ids', 'state', 'name', 'notify', 'res_model', 'method', 'args', 'kwargs', 'user_id', 'su', 'context',
     'parent_id', 'stack', 'priority', 'date_scheduled', 'max_attempts', 'retry_delay', 'timeout', 'channel', 'limited',
     'key', 'key_until', 'origin',
-)
+)  # fmt: skip
 
 
 class Insertion:
@@ -145,20 +145,22 @@ class Pending:
     """The pending work of a transaction for its jobs, until the transaction is over."""
     __slots__ = (
         'began', 'calls', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'marks',
-        'notices', 'open', 'origin', 'parents', 'query', 'relied')
+        'notices', 'open', 'origin', 'parents', 'query', 'relied')  # fmt: skip
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Drop everything, for the next transaction."""
-        self.open: list[PendingCall | PendingKey] = []  # calls and replacements that are not done, or whose work was rolled back
+        # Calls and replacements that are not done, or whose work was rolled back.
+        self.open: list[PendingCall | PendingKey] = []
         self.notices: list[PendingNotice | PendingChange] = []  # notices that are not given yet
         self.relied: list[PendingKey] = []  # queued jobs that must not begin before the commit, and are not locked yet
         self.insertions: list[Insertion] = []
         self.keyed: dict[tuple[str, int], list[PendingCall]] = {}  # the calls of each key, by ``key_identity``
         self.calls: dict[int, PendingCall] = {}  # the calls, by the ids of their jobs
-        self.parents: dict[int, str] = {}  # jobs of other transactions that calls wait for: whether each is SEEN, LATE or GONE
+        # Jobs of other transactions that calls wait for: whether each is SEEN, LATE or GONE.
+        self.parents: dict[int, str] = {}
         self.mark: str | None = None
         self.marks: set[str] = set()  # all marks that existed when `mark` was set
         self.first: str | None = None  # a mark that also has a lock

@@ -32,12 +32,13 @@ def migrate(cr, version):
            SET origin = NULL
          WHERE database IS DISTINCT FROM current_database()
            AND (state IN ('waiting', 'created') OR state = 'processing' AND session NOT IN (%s))
-        """, SQL(ALIVE, int.from_bytes(b'iras', 'big'))))
+        """, SQL(ALIVE, int.from_bytes(b'iras', 'big'))))  # fmt: skip
     if cr.rowcount:
         _logger.warning("%s queued jobs came with a copy of another database, they do not run until they are adopted", cr.rowcount)
     # The type of this column has changed, and its old values are of no use.
     cr.execute("ALTER TABLE ir_async_worker DROP COLUMN IF EXISTS server_start")
-    cr.execute("DROP INDEX IF EXISTS ir_async_after_rel_unmet_idx, ir_async_after_rel_after_idx")  # new indexes replace them
+    # New indexes replace them.
+    cr.execute("DROP INDEX IF EXISTS ir_async_after_rel_unmet_idx, ir_async_after_rel_after_idx")
     cr.execute("ALTER TABLE ir_async DROP COLUMN database, DROP CONSTRAINT IF EXISTS ir_async_parent_id_fkey")
     cr.execute("""
         WITH gone AS (DELETE FROM ir_model_constraint WHERE name = 'ir_async_parent_id_fkey' RETURNING id)

@@ -35,7 +35,7 @@ class Faults:
         'postgres_fast': 0.5, 'postgres_immediate': 0.5,
         'lock_row': 3, 'lock_table': 1, 'vacuum_full': 0.7, 'reindex': 1, 'old_snapshot': 1, 'timeouts': 1,
         'touch_rows': 3, 'garbage': 2, 'foreign_burst': 1, 'clean_up': 1,
-    }
+    }  # fmt: skip
 
     def __init__(self, world, seed, only=()):
         self.world = world

@@ -48,7 +48,7 @@ class Kinds:
         'noop': 3, 'write': 6, 'sleep': 4, 'sleep_in_sql': 2, 'commit': 2, 'rollback': 2, 'fail_then_end_well': 2,
         'fail': 1, 'odd': 1, 'overtime': 0.3, 'postpone': 1, 'chain': 2, 'keyed': 3, 'channel': 4, 'delay': 2, 'more': 2,
         'progress': 1, 'cancel_me': 0.5, 'chunks': 1, 'bulk': 1, 'count': 1,
-    }
+    }  # fmt: skip
 
     def __init__(self, dbname, rng):
         self.dbname = dbname

@@ -88,7 +88,8 @@ class World:
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
-            self.folder = Path(tempfile.mkdtemp(prefix='ir_async-'))  # short: the path of a socket has at most 107 bytes
+            # Short: the path of a socket has at most 107 bytes.
+            self.folder = Path(tempfile.mkdtemp(prefix='ir_async-'))
             self.folder.chmod(0o755)
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self._configure()

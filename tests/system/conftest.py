@@ -20,7 +20,8 @@ ADDONS = Path(__file__).parent / 'addons'
 @pytest.fixture(scope='session')
 def cluster():
     """A PostgreSQL cluster of this session, with a template database."""
-    folder = Path(tempfile.mkdtemp(prefix='ir_async-'))  # short: the path of a socket has at most 107 bytes
+    # Short: the path of a socket has at most 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix='ir_async-'))
     folder.chmod(0o755)
     core = os.environ['ODOO_ADDONS_PATH'].split(',')[0]
     addons_path = f"{core},{STATE / 'addons'},{ADDONS}"

@@ -96,10 +96,11 @@ def temporary(tmp_path_factory):
 def odoo(cluster, database, gevent_port, temporary, tmp_path_factory):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv('TMPDIR', str(temporary))
+        # The expected line is one of Odoo's own exports.
         odoo = Server(
             cluster, tmp_path_factory.mktemp('server'),
             ['-d', database.name, '--workers=2', '--max-cron-threads=0', '--proxy-mode', f'--gevent-port={gevent_port}'],
-            expected=[*EXPECTED, r'\.web_export_(csv|xlsx)> called ignoring args'])  # of Odoo's own exports
+            expected=[*EXPECTED, r'\.web_export_(csv|xlsx)> called ignoring args'])
     try:
         odoo.wait_until_ready()
         yield odoo

@@ -47,7 +47,7 @@ GROUPS = {
         'signal_handler', 'timers', 'context_variable', 'thread', 'thread_user', 'request', 'decimal', 'decimal_context', 'socket_timeout',
         'temporary_folder',
     ],
-}
+}  # fmt: skip
 SCHEMA = """
     CREATE SCHEMA leak_schema;
     CREATE TABLE leak_table (tag text);

@@ -88,7 +88,8 @@ def test_a_signal_after_a_savepoint(database):
             pass
         env.registry.clear_cache()
     [[job]] = database.sql("SELECT xmin::text FROM ir_async")
-    assert job in [signal for signal, in database.sql("SELECT xmin::text FROM orm_signaling_default")]  # beside Odoo's own
+    # Beside Odoo's own.
+    assert job in [signal for signal, in database.sql("SELECT xmin::text FROM orm_signaling_default")]
 
 
 def test_a_key_of_a_call_that_was_rolled_back(database):

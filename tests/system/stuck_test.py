@@ -14,7 +14,7 @@ RETRIES = [  # they are put off to a date, or have failed; a date in the past is
     'retry_timedelta', 'retry_huge', 'retry_huge_float', 'retry_beyond_dates', 'retry_huge_timedelta', 'retry_negative',
     'retry_very_negative', 'retry_nan', 'retry_inf', 'retry_text', 'retry_number_as_text', 'retry_decimal', 'retry_list',
     'retry_object', 'retry_changed', 'retry_reason', 'retry_without_reason',
-]
+]  # fmt: skip
 FAILURES = [  # they have failed and say so
     'broken_str', 'broken_repr', 'broken_args', 'broken_attributes', 'broken_base', 'broken_hash', 'broken_argument',
     'broken_cause', 'cause_of_itself', 'no_module', 'str_of_other_type', 'str_that_exits', 'arguments', 'recursive_argument',
@@ -25,7 +25,7 @@ FAILURES = [  # they have failed and say so
     'class_that_exits', 'name_that_exits', 'base_without_name', 'cause_without_name', 'rollback_hook_without_name',
     'commit_replaced', 'commit_of_connection_replaced', 'sql_swallowed_late',
     'result_generator',  # its code is that of the method
-]
+]  # fmt: skip
 MAY_BE_REPEATED = ['operational', 'interface', 'database_error']  # they look like trouble of the server
 BROKEN_CONNECTIONS = ['closes_cursor', 'closes_connection', 'ends_backend']
 HOOKS = [  # what raises after the commit; the job is done
