@@ -41,6 +41,7 @@ class Runner:
 
     def lint(self):
         self.step('ruff', 'ruff', 'check', '--quiet', '--output-format=concise', ROOT, cwd=ROOT)
+        self.step('ruff format', 'ruff', 'format', '--quiet', '--check', '--output-format=concise', ROOT, cwd=ROOT)
         self.check_types()
         self.step('language', sys.executable, ROOT / 'script' / 'language.py')
         scripts = [path for path in ROOT.glob('script/*') if path.is_file() and b'bash' in path.read_bytes()[:30]]
