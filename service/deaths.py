@@ -57,14 +57,14 @@ def report_deaths(obituaries: list[Obituary], databases: Databases) -> None:
             obituaries.remove(obituary)
             database.wake()
         except psycopg2.Error as exc:
-            _logger.info("A death cannot be reported yet: %s", exc)
+            _logger.info("The death of a worker of database %s cannot be recorded yet: %s", obituary.dbname, exc)
             database.back_off()
 
 
 def _report(session: Session, obituary: Obituary) -> None:
     claim = obituary.job_id, obituary.session, obituary.claims
     if not obituary.cause:
-        _logger.info("A worker died while it ran job %s of %s", obituary.job_id, obituary.dbname)
+        _logger.warning("A worker died while it ran job %s of database %s", obituary.job_id, obituary.dbname)
         charge(session, *claim)
     elif jobs := take_over(session, *claim, obituary.cause):
         conclude(session, jobs[0], 1, obituary.shown_claims)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import Server, complaints, wait_until
+from harness import DEATH, Server, complaints, wait_until
 
 ANYTHING = ['']  # what the log says of such troubles is not the point
 RACES = ['bad query', 'could not serialize']
@@ -150,7 +150,7 @@ def test_lost_connections_are_no_deaths(database, server, tmp_path, which):
 
 def test_deaths_are_counted(database, server, tmp_path):
     """A job whose worker is killed three times has failed; it has begun three times."""
-    with server(database, workers=2, expected=['Job .* failed']) as odoo:
+    with server(database, workers=2, expected=[DEATH, 'Job .* failed']) as odoo:
         job_id = database.enqueue('poll_sql', 'job', str(tmp_path / 'gate'))
         for i in range(1, 4):
             run = database.wait_for_run('job', i)[-1]

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from harness import wait_until
+from harness import DEATH, wait_until
 from pressure import seconds
 
 pytestmark = pytest.mark.alone
@@ -15,7 +15,7 @@ def test_kills_and_recycling(database, server, measured):
     """However many workers are killed in the midst of their jobs, every effect is there exactly once."""
     names = {f'job {i}' for i in range(2000)}
     args = ('--workers=1', '--no-http', '--max-cron-threads=0', '--limit-request=60')
-    with server(database, args=args, workers=4) as odoo:
+    with server(database, args=args, workers=4, expected=[DEATH]) as odoo:
         with database.env() as env:
             for name in names:
                 env['ir.async'].call(env['test.async.effect'].effect, name, random.uniform(0.02, 0.05))
@@ -41,7 +41,7 @@ def test_kills_and_recycling(database, server, measured):
 def test_worker_killed(database, server, tmp_path, measured, workers):
     """The job of a dead worker begins again within two seconds."""
     gate = tmp_path / 'gate'
-    with server(database, workers=workers) as odoo:
+    with server(database, workers=workers, expected=[DEATH]) as odoo:
         job_id = database.enqueue('effect_then_wait', 'job', str(gate))
         [first] = database.wait_for_run('job')
         killed = kill(odoo, first)
@@ -56,7 +56,7 @@ def test_worker_killed(database, server, tmp_path, measured, workers):
 
 def test_worker_killed_in_sql(database, server):
     """PostgreSQL does not go on with what the dead worker asked for."""
-    with server(database) as odoo:
+    with server(database, expected=[DEATH]) as odoo:
         job_id = database.enqueue('effect_then_sleep_in_sql', 'job', 600)
         sleeping = wait_until(lambda: database.backends("query LIKE 'SELECT pg_sleep%%' AND state = 'active'"))
         [first] = database.runs('job')
@@ -76,7 +76,7 @@ def test_lethal_job(database, server):
     def had_neighbours():
         return database.value("SELECT count(*) FROM ir_async WHERE claims > 1 AND id != ALL(%s)", [lethal])
 
-    with server(database, expected=['ERROR .* Job .*effect_then_kill.* failed']) as odoo:
+    with server(database, expected=[DEATH, 'ERROR .* Job .*effect_then_kill.* failed']) as odoo:
         # It may be the last one of those that were claimed together: then it had none.
         while not had_neighbours() and len(lethal) < 6:
             with database.env() as env:

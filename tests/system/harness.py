@@ -29,6 +29,7 @@ ODOO = [sys.executable, os.environ['IR_ASYNC_ODOO']]
 WITH_US = ['setpriv', '--pdeathsig']
 TIMEOUT = 60  # seconds to wait for what takes one or two; others use this machine, too
 LIVE = ('waiting', 'created', 'processing')
+DEATH = 'WARNING .* died while it ran job'  # what the log says of a killed worker
 
 
 def wait_until(condition, what='', timeout=TIMEOUT):
