@@ -25,7 +25,7 @@ class RetryJob(Exception):
         try:
             self.delay = None if delay is None else to_seconds(delay)
         except (TypeError, ValueError, OverflowError):
-            msg = f"RetryJob takes a delay in seconds or a timedelta, not negative, not {delay!r}"
+            msg = f"the delay of RetryJob takes a number of seconds or a timedelta of at least 0, not {delay!r}"
             raise TypeError(msg) from None
 
 
@@ -53,9 +53,9 @@ class PoolerFound(RuntimeError):
 
     def __init__(self, dbname: str) -> None:
         super().__init__(
-            f"A connection pooler such as PgBouncer is between this job worker and the database {dbname}: advisory locks and"
-            " LISTEN prove nothing there, so no job is run. Set db_host and db_port in the section [ir_async] of Odoo's"
-            " configuration file to PostgreSQL itself; on web servers, too.")
+            f"A connection pooler such as PgBouncer is between this worker and database {dbname}, so no job of it runs: advisory"
+            " locks and LISTEN prove nothing there. Set db_host and db_port in the section [ir_async] of Odoo's configuration file"
+            " to those of PostgreSQL itself, also on web servers.")
 
 
 class KeyTaken(errors.SerializationFailure):
@@ -67,4 +67,4 @@ class KeyTaken(errors.SerializationFailure):
     pgcode = errorcodes.SERIALIZATION_FAILURE
 
     def __init__(self, *keys: str) -> None:
-        super().__init__(f"Another transaction has enqueued or begun a job of the same key meanwhile: {', '.join(keys)}")
+        super().__init__(f"Another transaction has enqueued or begun a job with the same key meanwhile: {', '.join(keys)}")

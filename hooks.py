@@ -72,7 +72,7 @@ def _stop_jobs(registry: Registry) -> None:
                 "SELECT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND session IN (%s))", SQL(LIVE_SESSIONS)))
             [is_running] = cr.fetchone()
     if is_running:
-        _logger.warning("Some jobs do not end. If the tables cannot be dropped for it, stop the servers that run them.")
+        _logger.warning("Some jobs are still running. If they keep the tables from being dropped, stop the servers that run them")
 
 
 def _vacuum_files(registry: Registry) -> None:

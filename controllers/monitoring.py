@@ -52,9 +52,9 @@ class MonitoringController(http.Controller):
                     return make(env)
         except Exception:
             # Monitoring needs an answer, whatever is wrong with the database. Details only go to the log.
-            _logger.warning("Could not answer the request of the monitoring", exc_info=True)
+            _logger.warning("Could not answer a request for monitoring", exc_info=True)
             return _health_response('unhealthy', [
-                {'code': 'error', 'message': "The database could not be asked. The log of the server says more."}])
+                {'code': 'error', 'message': "The state of the queue could not be read. See the log of the server."}])
 
 
 @contextlib.contextmanager

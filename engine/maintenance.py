@@ -146,9 +146,11 @@ class Maintenance:
             return
         self._next_warning = now + WARNING_INTERVAL
         if age > STUCK_TIME:
-            _logger.warning("Jobs of %s wait for modules to install, upgrade or remove since %d hours: resetting these modules",
-                            self._session.dbname, age / 3600)
+            _logger.warning(
+                "Jobs of database %s have waited for %d hours because of modules to install, upgrade or remove. Resetting these"
+                " modules", self._session.dbname, age / 3600)
             reset_modules_state(self._session.dbname)
         else:
             _logger.warning(
-                "Jobs of %s wait because of modules to install, upgrade or remove", self._session.dbname)
+                "Jobs of database %s wait because of modules to install, upgrade or remove. Apply or cancel these changes in Apps",
+                self._session.dbname)

@@ -50,7 +50,7 @@ class Notifier:
                     self._send(dbname)
             except (psycopg2.Error, ValueError) as exc:  # ValueError: a wrong setting that no server has checked
                 self._connection = None
-                _logger.log(self.failure_level, "Could not wake the job workers: %s", exc)
+                _logger.log(self.failure_level, "Could not wake the workers. They look for the jobs of database %s later: %s", dbname, exc)
 
     def _send(self, dbname: str) -> None:
         if self._connection is None:

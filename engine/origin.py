@@ -70,7 +70,7 @@ def is_same_version(dbname: str, versions: dict[str, str]) -> bool:
     if versions.get('ir_async') and dbname not in _skipped:
         _skipped.add(dbname)
         _logger.info(
-            "Database %s is left alone until its modules are upgraded: it has %s, this server %s",
+            "Skipping database %s until its modules and this server have the same version: it has %s, this server has %s",
             dbname, *(', '.join(f'{name} {found.get(name)}' for name in VERSIONS) for found in (versions, VERSIONS)))
     return False
 
@@ -99,7 +99,7 @@ def warn_of_copies(cr: Cursor, dbname: str, origin: str) -> None:
     if count:
         _reported.add((dbname, origin))
         _logger.warning(
-            "Database %s: %s%s queued jobs came with a copy of another database and do not run here. To run them all the"
-            " same, use the button \"Run in This Database\" in the list of jobs, or env['ir.async'].search("
+            "Database %s: %s%s queued jobs came with a copy of another database and do not run here. To run them, select them in"
+            " the list of background jobs and choose \"Run in This Database\", or call env['ir.async'].search("
             "[('is_elsewhere', '=', True)]).adopt() and env.cr.commit() in odoo-bin shell.",
             dbname, "at least " if count == COUNT_MAX else "", count)

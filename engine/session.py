@@ -84,7 +84,8 @@ SIGNALS = """
 
 @functools.cache
 def _report_missing_functions(dbname: str) -> None:
-    _logger.error("Jobs of %s do not run: functions of this module are missing. Upgrade it: -u ir_async", dbname)
+    _logger.error(
+        "Jobs of database %s do not run: functions of this module are missing. Upgrade it: odoo-bin -d %s -u ir_async", dbname, dbname)
 
 
 class Opened(NamedTuple):

@@ -31,7 +31,7 @@ class IrAsync(models.Model):
         try:
             delay = run_for(dbname, RUN_TIME)
         except psycopg2.Error as exc:  # not raised: after five failures Odoo would switch the scheduled action off
-            _logger.info("Jobs of %s run again in %s s: %s", dbname, RETRY_DELAY, exc)
+            _logger.info("The cron workers look for jobs of database %s again in %ss: %s", dbname, RETRY_DELAY, exc)
             delay = RETRY_DELAY
         if delay is not None:
             self._trigger_fallback(delay)

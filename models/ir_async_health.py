@@ -28,20 +28,20 @@ class IrAsync(models.Model):
             paused, limits = self._limits()
             heads = self._due_heads()
             if EVERYTHING in paused:
-                reasons.append(('paused', "Everything is paused: no job starts until it is resumed."))
+                reasons.append(('paused', "All channels are paused. No job starts until they are resumed."))
             if modules := self._modules_in_flux():
                 reasons.append(('upgrading', f"Modules are being installed, upgraded or removed: {', '.join(modules)}."))
             workers = self._count_workers()
             if unserved := self._unserved_channels({head['channel'] for head in heads}, workers):
-                reasons.append(('no_worker', f"No live worker of this database serves the channels {', '.join(unserved)}."))
+                reasons.append(('no_worker', f"No worker serves the channels {', '.join(unserved)}."))
             age, channel = self._oldest_startable(heads, paused, limits)
             if age > (limit := self._overdue_seconds()):
-                reasons.append(('overdue', f"A job of the channel {channel} is due for {age:.0f} s, more than {limit:.0f} s."))
+                reasons.append(('overdue', f"A job of the channel {channel} has been due for {age:.0f} s, more than {limit:.0f} s."))
             reasons += [
                 ('ids', f"{used:.0%} of the ids of {table} are used up.")
                 for table, used in self._used_ids().items() if used >= ID_LIMIT]
             if self._has_copied():
-                reasons.append(('copied', "Queued jobs came with a copy of a database, and do not run by themselves."))
+                reasons.append(('copied', "Queued jobs came with a copy of another database. They run only if a manager chooses so."))
         return {
             'status': 'unhealthy' if reasons else 'ok',
             'reasons': [{'code': code, 'message': message} for code, message in reasons],

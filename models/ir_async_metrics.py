@@ -33,23 +33,23 @@ class IrAsync(models.Model):
             ('jobs', "Jobs by state and channel.", [
                 ({'state': state, 'channel': channel}, counts.get((state, channel), 0))
                 for channel in channels for state in STATES]),
-            ('jobs_estimated', "1 if the table is so large that some of the numbers of jobs are estimates.", [({}, int(is_estimated))]),
-            ('oldest_due_seconds', "For how long the oldest job that is due has been waiting for its start, in seconds.", [
+            ('jobs_estimated', "1 if some numbers of jobs are estimates, since the table is large.", [({}, int(is_estimated))]),
+            ('oldest_due_seconds', "Seconds that the oldest due job has waited for its start.", [
                 ({}, max((head['age'] for head in heads), default=0))]),
-            ('job_duration_seconds', "How long the jobs took that ended in the last hour.", [
+            ('job_duration_seconds', "Seconds that the jobs took that ended in the last hour.", [
                 ({'channel': channel, 'quantile': quantile}, value)
                 for channel, _count, *values in durations for quantile, value in zip(QUANTILES, values)]),
             ('jobs_ended_last_hour', "Jobs that ended in the last hour.", [
                 ({'channel': channel}, count) for channel, count, *_values in durations]),
-            ('workers', "Live worker processes.", [({}, health['workers'])]),
-            ('channel_capacity', "Jobs of the channel that may run at once, 0: no limit.", [
+            ('workers', "Worker processes that are alive.", [({}, health['workers'])]),
+            ('channel_capacity', "Maximum number of jobs of the channel that run at once. 0: no limit.", [
                 ({'channel': channel}, capacity) for channel, (capacity, _interval) in sorted(limits.items())[:CHANNELS_MAX]
                 if channel != EVERYTHING]),
-            ('channel_paused', "1 if no job of the channel is started; the channel * holds all jobs.", [
+            ('channel_paused', "1 if the channel is paused. The channel * stands for all jobs.", [
                 ({'channel': channel}, int(channel in paused)) for channel in sorted({*limits, EVERYTHING})[:CHANNELS_MAX]]),
-            ('ids_used_ratio', "How much of the sequence of ids is used up, from 0 to 1.", [
+            ('ids_used_ratio', "Share of the ids of the table that is used up, from 0 to 1.", [
                 ({'table': table}, used) for table, used in used_ids.items()]),
-            ('unhealthy', "1 if the queue is not well for this reason.", [
+            ('unhealthy', "1 if the queue is unhealthy for this reason.", [
                 ({'reason': code}, int(code in codes))
                 for code in ('no_worker', 'overdue', 'paused', 'upgrading', 'ids', 'copied')]),
         ]  # fmt: skip

@@ -19,7 +19,7 @@ class IrCron(models.Model):
         try:
             super()._notifydb()
         except psycopg2.OperationalError as exc:
-            _logger.warning("The cron workers could not be notified: %s", exc)
+            _logger.warning("Could not wake the cron workers. They look for scheduled actions later: %s", exc)
 
     def _callback(self, cron_name, server_action_id):
         """Run the action again if it loses the race for the key of a job before it has committed anything.
@@ -34,6 +34,6 @@ class IrCron(models.Model):
             except KeyTaken as exc:
                 if commits or not tries_left:
                     raise
-                _logger.info("%s: %s; %d tries left", cron_name, exc, tries_left)
+                _logger.info("Scheduled action %s runs again, %d tries left: %s", cron_name, tries_left, exc)
             else:
                 return

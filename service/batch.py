@@ -83,7 +83,7 @@ class Batch:
                     self._prefetched = deque(
                         execution for execution in self._prefetched if execution.job.id not in released)
         except psycopg2.Error as exc:  # the end of the session frees them, see `WorkerAsync._run_batch`
-            _logger.info("Claimed jobs could not be released yet: %s", exc)
+            _logger.info("Prefetched jobs of database %s could not be put back into the queue yet: %s", self.session.dbname, exc)
 
     def next_size(self) -> int:
         """Return how many jobs to claim next.

@@ -59,7 +59,7 @@ class JobConnection(sql_db.PsycoConnection):
     def commit(self) -> None:
         if self.get_transaction_status() == TRANSACTION_STATUS_INERROR:
             # PostgreSQL would roll back without an error.
-            msg = "An SQL error was swallowed, so nothing of this transaction can be committed"
+            msg = "The method swallowed an SQL error, so its transaction cannot be committed. Execute such statements in a savepoint"
             raise psycopg2.errors.InFailedSqlTransaction(msg)
         if self.guard:
             self.guard.check_claim()
@@ -243,7 +243,7 @@ class JobCursor(sql_db.Cursor):
                 connection.close()
             if not isinstance(exc, Exception):
                 raise
-            _logger.info("A cursor of a job could not be closed: %s", exc)
+            _logger.info("The cursor of a job could not be closed: %s", exc)
         finally:
             # Code that still has this cursor, such as a finalizer or a thread, must not reach the next job through it.
             self._closed = True

@@ -82,7 +82,7 @@ def settle(runner: Runner, execution: Execution, exc: BaseException, begin: floa
         if is_taken_away(session, execution.job, second):
             raise
         # From here on, an exception is only read by functions that catch anything it raises.
-        _logger.error("The failure of job %s could not be handled\n%s", execution.job, safe_traceback(second))
+        _logger.error("Job %s failed, and handling its failure raised an error\n%s", execution.job, safe_traceback(second))
         fail(session, execution.job, minimal_payload(exc))
 
 
@@ -98,7 +98,7 @@ def _handle(runner: Runner, execution: Execution, exc: BaseException, begin: flo
         raise
     except BaseException as second:  # noqa: BLE001 -- the job must end
         if kind_of(second) is Kind.METHOD:
-            _logger.error("The failure of job %s could not be recorded in full\n%s", job, safe_traceback(second))
+            _logger.error("Job %s failed, but its error could not be stored in full\n%s", job, safe_traceback(second))
             fail(session, job, minimal_payload(exc))
         else:
             _send_back(session, execution, second)
@@ -161,24 +161,24 @@ def outcome_of_stop(env: Environment, execution: Execution) -> Outcome:
     """
     job = execution.job
     if job.stop == 'cancel':
-        _logger.info("Job %s is cancelled", job)
+        _logger.info("Job %s was cancelled", job)
         return Outcome('cancelled', attempts=0)
     exc = JobTimeout(f"The job took longer than {execution.given_time or time_limit(job):g} seconds")
     _logger.error("Job %s failed: %s", job, exc)
     return env['ir.async']._outcome_of_error(
-        job, exc, job.stop_debug or "Where it was: in code that did not let anything else run\n")
+        job, exc, job.stop_debug or "Where it was: in code that let no other thread run\n")
 
 
 def _send_back(session: Session, execution: Execution, exc: BaseException) -> None:
     """Put a job back into the queue, with a growing delay. The job is not to blame, so this costs no attempt."""
     job = execution.job
     delay = min(MAX_DELAY, 0.5 * 1.3 ** min(_setbacks(execution), 40)) * random.uniform(0.2, 1)
-    _logger.info("Job %s goes back into the queue for %.1fs: %s", job, delay, first_line(exc))
+    _logger.info("Job %s is put back into the queue and runs again in %.1fs: %s", job, delay, first_line(exc))
     # An error alone does not prove that the claim is lost. So the claim is looked up.
     if not release(session, [job], starts=execution.starts, delay=delay, payload=minimal_payload(exc)):
         if not session.execute("SELECT FROM ir_async WHERE id = %s AND session = %s", [job.id, session.key]):
             raise ClaimLost from exc
-        msg = f"somebody has job {job} locked"  # this session ends with the error, and rescue then finds the job
+        msg = f"another transaction has locked job {job}"  # this session ends with the error, and rescue then finds the job
         raise psycopg2.OperationalError(msg) from exc
 
 
@@ -194,10 +194,11 @@ def _log_failure(execution: Execution, exc: BaseException, duration: float) -> N
     assert outcome, "`record_failure` has decided"
     again = ""
     if outcome.state == 'created':
-        again = f", attempt {job.attempts + 1} of {job.max_attempts}, tried again in {outcome.delay:.0f}s"
+        again = f", attempt {job.attempts + 1} of {job.max_attempts}, runs again in {outcome.delay:.0f}s"
     if isinstance(exc, RetryJob):
-        _logger.info("Job %s is tried again in %.0fs: %s", job, outcome.delay, safe_text(exc))
+        _logger.info("Job %s runs again in %.0fs: %s", job, outcome.delay, safe_text(exc))
     elif isinstance(exc, UserError):
         _logger.warning("Job %s failed after %.3fs%s: %s", job, duration, again, safe_text(exc))
     else:
-        _logger.error("Job %s failed after %.3fs%s\n%s", job, duration, again, safe_traceback(exc))
+        level = logging.WARNING if again else logging.ERROR
+        _logger.log(level, "Job %s failed after %.3fs%s\n%s", job, duration, again, safe_traceback(exc))

@@ -38,8 +38,8 @@ STOP_LOOK_INTERVAL = 0.2  # seconds between two looks for a stop of the server w
 
 WHY_NOT = {
     'waiting': "it waits for other jobs",
-    'created': "it came with a copy of another database",
-    'processing': "a worker runs it",
+    'created': "it came with a copy of another database, call its method adopt() first",
+    'processing': "a worker is running it",
     'failed': "retry it first",
     'cancelled': "retry it first",
     'succeeded': "it has ended",
@@ -67,14 +67,14 @@ def run_one(dbname: str, job_id: int) -> str:
         msg = f"database {dbname} cannot be used: {first_line(exc)}"
         raise CannotRun(msg) from exc
     if not session:
-        msg = f"database {dbname} has no ir_async of this version"
+        msg = f"database {dbname} does not have this version of ir_async: install or upgrade the module"
         raise CannotRun(msg)
     with _runner(session) as runner:
         Registry(dbname)
         try:
             jobs = claim_one(session, job_id)
         except psycopg2.errors.LockNotAvailable as exc:
-            msg = f"another transaction has job {job_id} locked"
+            msg = f"another transaction has locked job {job_id}: try again later"
             raise CannotRun(msg) from exc
         for job in jobs:
             runner.prepare(job)
@@ -83,7 +83,7 @@ def run_one(dbname: str, job_id: int) -> str:
         publish(session)
         states = [state for state, in session.execute("SELECT state FROM ir_async WHERE id = %s", [job_id])]
     if not states:
-        msg = f"there is no job {job_id}"
+        msg = f"there is no job {job_id} in database {dbname}"
         raise CannotRun(msg)
     if not jobs:
         msg = f"job {job_id} is {states[0]}: {WHY_NOT[states[0]]}"
@@ -119,7 +119,7 @@ def run_for(dbname: str, seconds: float) -> float | None:
                     delay = 0
             publish(session)
             if runner.must_end and is_prefork():
-                _logger.warning("This cron worker is replaced: a job changed its process for good")
+                _logger.warning("This cron worker is replaced: a job changed its process in a way that cannot be undone")
                 replace()
     if delay is not None and is_stopping():
         return max(delay, STOP_DELAY)

@@ -80,7 +80,7 @@ class ProcessState(ThreadState):
             for (name, (_read, write)), before, value in zip(PARTS.items(), self._values, values):
                 if value == before:
                     continue
-                _logger.info("A job changed the %s of its process, it is set back", name)
+                _logger.info("Undoing what a job changed in its process: %s", name)
                 try:
                     write(before)
                 except (OSError, ValueError, locale.Error):
@@ -99,12 +99,12 @@ class ProcessState(ThreadState):
             folder.mkdir(mode=0o700)
             return
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-            msg = f"{folder} was removed, and is somebody else's now"
+            msg = f"{folder} was replaced and belongs to another user now"
             raise PermissionError(msg)
         clear_folder(folder)
 
     def _restore_environ(self) -> None:
-        _logger.info("A job changed the environment of its process, it is set back")
+        _logger.info("Undoing what a job changed in its process: environment")
         os.environ = ENVIRON  # noqa: B003 -- a job may have put another mapping in its place
         for name in {*map(os.fsdecode, _touched), *ENVIRON, *self._environ}:
             if name in self._environ:

@@ -42,4 +42,4 @@ def publish(session: Session) -> None:
             env['ir.async']._send(change.id, change.user_id, change.name, change.state, change.revision)
             for change in changes])
     except Exception as exc:  # noqa: BLE001 -- the queue goes on
-        _logger.info("Users of %s could not be notified of %d changes: %s", session.dbname, len(changes), exc)
+        _logger.info("Users of database %s could not be notified of %d changes of their jobs: %s", session.dbname, len(changes), exc)

@@ -79,7 +79,7 @@ class Runner:
         """Delete the registry of another database that had the same name before. Two copies may have equal signals."""
         registry = Registry.registries.get(self.session.dbname)
         if registry and getattr(registry, 'ir_async_origin', self.session.origin) != self.session.origin:
-            _logger.info("Database %s was replaced, its registry is loaded again", self.session.dbname)
+            _logger.info("Database %s was replaced by another one. Its registry is loaded again", self.session.dbname)
             Registry.delete(self.session.dbname)
 
     def forget(self) -> None:
@@ -118,11 +118,11 @@ class Runner:
                 if not execution.job.stop:
                     _logger.info("Job %s done in %.3fs", execution.job, time.monotonic() - begin)
         except ClaimLost:
-            _logger.warning("Job %s was taken away from this worker, nothing of it is committed", execution.job)
+            _logger.warning("Job %s was taken away from this worker, which commits nothing more of it", execution.job)
         except failure.CannotBegin as exc:
             raise exc.__cause__ from None  # the next job would meet the same error: the worker backs off from this database
         except psycopg2.Error:
-            _logger.warning("Job %s was taken away from this worker with its connection", execution.job)
+            _logger.warning("Job %s was taken away from this worker: the connection to PostgreSQL was lost", execution.job)
             raise
         except JobInterrupted:
             _logger.info("Job %s was interrupted after %.3fs", execution.job, time.monotonic() - begin)
@@ -141,7 +141,7 @@ class Runner:
                 exc = raced.__cause__
                 if tryno == TRIES:
                     raise exc from None
-                _logger.info("Job %s lost a race, trying it again: %s", execution.job, first_line(exc))
+                _logger.info("Job %s conflicted with another transaction and runs again: %s", execution.job, first_line(exc))
                 time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (tryno - 1)))
 
     def _transact(self, execution: Execution, function: _Step) -> None:
@@ -204,7 +204,7 @@ class Runner:
             try:
                 self.must_end = bool(self._process_state.restore()) or self.must_end
             except Exception:
-                _logger.exception("What job %s changed in its process could not be set back", execution.job)
+                _logger.exception("The changes of job %s to its process could not be undone", execution.job)
                 self.must_end = True
         execution.reset_registry(self.session.dbname)
 
@@ -234,7 +234,7 @@ class Runner:
         :param Execution execution: the job
         """
         if self._owns_process and (self.session.has_closed_descriptor() or self._pool.has_closed_descriptor()):
-            _logger.warning("Job %s has closed file descriptors of its worker, which ends", execution.job)
+            _logger.warning("Job %s closed file descriptors of its worker. The worker is replaced", execution.job)
             logging.shutdown()
             os._exit(1)
 
@@ -273,7 +273,7 @@ class _Raced(Exception):  # noqa: N818 -- no error, but its cause
 
 def _check_end(execution: Execution) -> None:
     if not execution.ended:
-        msg = "The end of the job was not committed: its method, or a hook, has replaced what commits"
+        msg = "The end of the job was not committed: its method or a hook has replaced the commit of the cursor"
         raise RuntimeError(msg)
 
 

@@ -39,7 +39,8 @@ def post_load() -> None:
         return
     if 'ir_async' not in config['server_wide_modules']:
         if config['http_enable']:  # not for `odoo-bin ir_async`, which has workers of its own
-            _logger.info("ir_async is not in server_wide_modules: this server starts no job workers, jobs run on the cron workers")
+            _logger.info(
+                "This server starts no job workers, since ir_async is not in server_wide_modules. Jobs run on the cron workers")
         return
     try:
         settings()
@@ -75,7 +76,7 @@ def _refresh_registries() -> None:
             with registry.cursor() as cr:
                 registry.check_signaling(cr)
         except Exception as exc:  # noqa: BLE001 -- the server must not end because a database is gone or broken
-            _logger.info("The registry of %s could not be refreshed: %s", dbname, exc)
+            _logger.info("The registry of database %s could not be refreshed: %s", dbname, exc)
     sql_db.close_all()
 
 
@@ -146,7 +147,7 @@ class ChildServer:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
             self._process.wait()
             if not self._stopping.wait(delay):
-                _logger.warning("The job workers ended (%s), starting them again", self._process.returncode)
+                _logger.warning("The job workers ended with exit code %s. Starting them again", self._process.returncode)
                 delay = min(2 * delay, 60)
 
 

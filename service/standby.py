@@ -91,7 +91,7 @@ class Standby:
                 if kind_of(exc) is Kind.LOST:
                     self._leave_alone(exc)
                     return
-                _logger.info("Job %s cannot be looked after: %s", self._execution.job, exc)
+                _logger.info("Could not check whether job %s has to stop: %s", self._execution.job, exc)
 
     def _reason_to_stop(self) -> str | None:
         execution, now = self._execution, time.monotonic()
@@ -124,7 +124,7 @@ class Standby:
 
     def _leave_alone(self, exc: psycopg2.Error) -> None:
         """Stop a job whose claim was lost with the connection. The job runs again."""
-        _logger.warning("This process lost the claim of job %s with its connection: %s", self._execution.job, exc)
+        _logger.warning("This cron worker lost the claim of job %s with its connection. The job runs again: %s", self._execution.job, exc)
         take_note_back(self._session)
         self._interrupt()
 
@@ -143,9 +143,9 @@ class Standby:
                 self._conclude()
                 publish(self._session)
         if is_prefork():
-            _logger.warning("Job %s does not stop: this cron worker is replaced", self._execution.job)
+            _logger.warning("Job %s does not stop. This cron worker is replaced", self._execution.job)
             end_process()
-        _logger.warning("Job %s does not stop: its thread is taken until it does", self._execution.job)
+        _logger.warning("Job %s does not stop. It occupies its cron thread until it does", self._execution.job)
         while not self._left.wait(INTERRUPT_TIME):
             raise_in(self._thread, JobInterrupted)
 

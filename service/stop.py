@@ -51,7 +51,7 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
         if execution.ended:
             if reason == 'cancel':
                 return
-            _logger.warning("The hooks after the commit of job %s take too long, this worker is replaced", execution.job)
+            _logger.warning("The hooks after the commit of job %s take too long. This worker is replaced", execution.job)
             _leave(batch, thread)
         batch.is_stopping = True
         debug = where_it_is(thread) if reason == 'timeout' else None
@@ -63,13 +63,13 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
         signal.setitimer(signal.ITIMER_REAL, 2 * INTERRUPT_TIME if reason == 'shutdown' else INTERRUPT_TIME)
         job = None
         if reason == 'lost':
-            _logger.warning("This worker lost the claim of job %s with its connection: it runs again", execution.job)
+            _logger.warning("This worker lost the claim of job %s with its connection. The job runs again", execution.job)
         else:
             try:
                 job = fence_off(batch.session, execution.job, reason if is_outcome else None, debug)
             except psycopg2.Error as exc:
                 # The end of the session frees the job, and the next worker writes the outcome.
-                _logger.info("Job %s could not be taken from its method: %s", execution.job, exc)
+                _logger.info("Job %s could not be fenced off. The next worker writes its outcome: %s", execution.job, exc)
             else:
                 if not job:
                     _restore(batch, execution)
@@ -83,7 +83,7 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
             _conclude(batch, job, reason, execution)
             batch.unmark()
         except Exception as exc:  # noqa: BLE001 -- the next worker writes the outcome
-            _logger.info("The outcome of job %s is left to the next worker: %s", job, exc)
+            _logger.info("The outcome of job %s could not be written. The next worker writes it: %s", job, exc)
     _leave(batch, thread, interrupt=False)
 
 

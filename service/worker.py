@@ -138,7 +138,7 @@ class WorkerAsync(Worker):
 
     def _log_end(self, exc: Exception) -> None:
         if isinstance(exc, OSError) and exc.errno == errno.EBADF:
-            _logger.warning("Worker (%s) ends: a job has closed its file descriptors", self.pid)
+            _logger.warning("Worker (%s) is replaced: a job closed its file descriptors", self.pid)
         else:
             _logger.error("Worker (%s) Exception occurred, exiting...", self.pid, exc_info=exc)
 
@@ -194,8 +194,8 @@ class WorkerAsync(Worker):
                 # A worker that is recycled before its first job would never run any.
                 self.warned_memory = True
                 _logger.warning(
-                    "Worker (%d) has used %d MB before its first job: raise limit_memory_soft (%d MB)."
-                    " Each worker runs one batch of jobs until then.",
+                    "Worker (%d) used %d MB before its first job: raise limit_memory_soft (%d MB). Until then, each worker ends"
+                    " after one batch of jobs",
                     self.pid, memory >> 20, config['limit_memory_soft'] >> 20)
         set_limit_memory_hard()
 
@@ -247,7 +247,7 @@ class WorkerAsync(Worker):
             # Expected: the database was dropped or is being copied, PostgreSQL restarts, or the module was uninstalled.
             is_expected = kind_of(exc) is not Kind.METHOD or isinstance(exc, psycopg2.errors.UndefinedTable)
             _logger.log(
-                logging.INFO if is_expected else logging.WARNING, "Worker (%s) keeps away from %s for a while: %s",
+                logging.INFO if is_expected else logging.WARNING, "Worker (%s) backs off from database %s: %s",
                 self.pid, database.name, exc, exc_info=not is_expected)
             database.back_off()
 
@@ -274,7 +274,7 @@ class WorkerAsync(Worker):
             batch.release_prefetched()
         self.request_count += batch.count
         if runner.must_end:
-            _logger.warning("Worker (%s) is replaced: a job changed its process for good", self.pid)
+            _logger.warning("Worker (%s) is replaced: a job changed its process in a way that cannot be undone", self.pid)
             self.alive = False
         self.batch_size = batch.next_size()
         if session.has_waiting or any(job.has_children for job in jobs):

@@ -103,7 +103,7 @@ class TestCall(MethodCase):
             super(type(partner), partner).copy_data, copy_data.__get__(Plain()),
         ):
             with self.subTest(target=target):
-                self.assertRefused(TypeError, "method.*bound to a recordset|looks it up by its name", target)
+                self.assertRefused(TypeError, "method.*bound to a recordset|looks the method up by its name", target)
 
     def test_target_under_another_name(self):
         """A method in the place of another one keeps the name it was defined with, as those of automation rules do."""
@@ -139,7 +139,7 @@ class TestCall(MethodCase):
         def async_foo(self):
             pass
 
-        self.assertRefused(TypeError, "looks it up by its name", old)
+        self.assertRefused(TypeError, "looks the method up by its name", old)
 
     def test_targets_that_cannot_be_shown(self):
         class Rude:

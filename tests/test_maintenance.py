@@ -171,7 +171,7 @@ class TestMaintenance(QueueCase):
             for _i in range(5):
                 self.assertEqual(self.watch(), LOOK_INTERVAL)
         self.assertEqual(len(log.output), 1, "once a minute")
-        self.assertIn(f"Jobs of {self.env.cr.dbname} wait because of modules", log.output[0])
+        self.assertIn(f"Jobs of database {self.env.cr.dbname} wait because of modules", log.output[0])
         self.clock.advance(WARNING_INTERVAL)
         with self.assertLogs('odoo.addons.ir_async.engine.maintenance', 'WARNING'):
             self.watch()

@@ -414,7 +414,7 @@ class TestTransaction(MethodCase):
                 self.assertLogs('odoo.addons.ir_async.engine.notifier', 'WARNING') as log:
             job = self.call()
             self.commit()
-        self.assertIn("Could not wake the job workers: down", log.output[0])
+        self.assertIn(f"jobs of database {self.env.cr.dbname} later: down", log.output[0])
         self.assertEqual(self.in_database(), job.ids)
 
     def test_without_workers(self):

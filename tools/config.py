@@ -46,7 +46,7 @@ def _number(kind: type[float], minimum: int, maximum: int) -> _Parser:
         return value
 
     number = 'a whole number' if kind is int else 'a number of seconds'
-    return _Parser(parse, f"{number} of at least {minimum} and of at most {maximum}")
+    return _Parser(parse, f"{number} from {minimum} to {maximum}")
 
 
 def _names(text: str) -> list[str]:
@@ -78,12 +78,12 @@ def settings() -> Settings:
         msg = f"{config['config']}: {exc}"
         raise ValueError(msg) from exc
     if unknown := given.keys() - PARSERS.keys():
-        msg = f"[{SECTION}] {', '.join(sorted(unknown))}: no such setting, there are {', '.join(PARSERS)}"
+        msg = f"[{SECTION}] {', '.join(sorted(unknown))}: no such setting. Use {', '.join(PARSERS)}"
         raise ValueError(msg)
     variables = {PREFIX + key.upper(): key for key in PARSERS}
     environment = {name: text for name, text in os.environ.items() if name.startswith(PREFIX)}
     if unknown := environment.keys() - variables.keys():
-        msg = f"{', '.join(sorted(unknown))}: no such setting, there are {', '.join(variables)}"
+        msg = f"{', '.join(sorted(unknown))}: no such setting. Use {', '.join(variables)}"
         raise ValueError(msg)
 
     sources = {f'[{SECTION}] {key}': (key, text) for key, text in given.items()}

@@ -109,7 +109,7 @@ def _pack(value: Any, path: str) -> Any:
                 if name != timezone(offset).tzname(None):
                     more = [value.fold, name]
                 return {'$instant': [text, offset // MICROSECOND, *more]}
-            msg = f"{path} cannot be stored: the time zone of {describe(value)} would be lost, pass it in UTC"
+            msg = f"{path} cannot be stored: the time zone of {describe(value)} would be lost; pass it in UTC, without time zone"
             raise TypeError(msg)
         case date() if is_exact and not isinstance(value, datetime):
             return {'$date': value.isoformat()}
@@ -121,7 +121,7 @@ def _pack(value: Any, path: str) -> Any:
         case BaseModel():
             if all(type(id_) is int for id_ in value._ids):
                 return {'$records': [value._name, value._ids]}
-            msg = f"{path} cannot be stored: {describe(value)} has records that are not saved yet"
+            msg = f"{path} cannot be stored: {describe(value)} has unsaved records; save them first"
             raise TypeError(msg)
     msg = f"{path} cannot be stored: {describe(value)} is of type {type(value).__name__}" + (
         ", and not a finite number" if type(value) in {float, Decimal} else
@@ -206,7 +206,7 @@ def encode_result(result: Any) -> str:
     except RecursionError:
         reason = "it is nested too deeply, or contains itself"
     except Exception as exc:  # noqa: BLE001 -- objects of any addon may raise anything
-        reason = f"{type(exc).__name__} was raised by it"
+        reason = f"it raised {type(exc).__name__}"
     warning = f"The result was left out, since JSON cannot express it: {reason}"
     _logger.warning("%s", warning)
     return json.dumps({'result': None, 'warning': warning})
@@ -220,7 +220,7 @@ def _to_json(value: Any, path: str) -> Any:
             return str.__str__(value)  # noqa: PLC2801 -- not that of a subclass
         case int():
             if value.bit_length() >= LONG_INTEGER_BITS:
-                msg = f"{path} is a number of too many digits"
+                msg = f"{path} is a number with too many digits"
                 raise _NoJson(msg)
             return int(value)
         case float():

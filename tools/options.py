@@ -54,7 +54,7 @@ class Options(NamedTuple):
         result = self._replace(**checked)
         for one, other in (('at', 'delay'), ('key', 'chunk_size')):
             if getattr(result, one) is not None and getattr(result, other) is not None:
-                msg = f"options {one} and {other} exclude each other"
+                msg = f"options {one} and {other} exclude each other: pass only one of them"
                 raise TypeError(msg)
         return result
 
@@ -65,7 +65,7 @@ class Options(NamedTuple):
         """
         for name in ('key_until', 'on_duplicate'):
             if self.key is None and getattr(self, name) != self._field_defaults[name]:
-                msg = f"option {name} says what happens to the key of a job: it takes the option key as well"
+                msg = f"option {name} applies to the key of a job: pass the option key as well"
                 raise TypeError(msg)
 
 
@@ -154,13 +154,13 @@ def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 CHECKS = {
     'priority': _Check(_integer(-MAX_INT), "a whole number"),
-    'at': _Check(_or_none(_date), "a datetime in UTC without time zone"),
+    'at': _Check(_or_none(_date), "a datetime in UTC, without time zone"),
     'delay': _Check(_or_none(to_seconds), "a number of seconds or a timedelta of at least 0"),
     'max_attempts': _Check(_integer(1), "a whole number of at least 1"),
     'retry_delay': _Check(_or_none(_delays), "a number of seconds, a list of them, or None"),
     'timeout': _Check(_or_none(_positive_seconds), "a positive number of seconds"),
-    'channel': _Check(_text, f"the name of a channel, without NUL, of at most {MAX_BYTES} bytes in UTF-8"),
-    'key': _Check(_or_none(_text), f"a text without NUL, of at most {MAX_BYTES} bytes in UTF-8"),
+    'channel': _Check(_text, f"the name of a channel, of at most {MAX_BYTES} bytes in UTF-8 and without NUL"),
+    'key': _Check(_or_none(_text), f"a text of at most {MAX_BYTES} bytes in UTF-8 and without NUL"),
     'key_until': _one_of('end', 'start'),
     'on_duplicate': _one_of('keep', 'replace'),
     'after': _Check(_or_none(_jobs), "jobs, records of ir.async"),

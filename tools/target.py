@@ -45,8 +45,8 @@ def check_target(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
     name = _find_name(type(records), function)
     if not name:
         msg = (
-            f"{records._name} has no method that is the given {describe(target)}: a worker looks it up by its name, "
-            f"so what super() returns, and lambdas and wrappers that are no methods of the model, cannot be called later"
+            f"no worker could call {describe(target)}: it looks the method up by its name in the model {records._name}. "
+            f"Pass a method of the model: not one of super(), no lambda and no wrapper"
         )
         raise TypeError(msg)
     signature = _signature(function)

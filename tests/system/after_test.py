@@ -22,7 +22,7 @@ def test_many_parents_end_at_once(database, server):
             for i in range(20):
                 jobs.with_options(after=parents).call(effect.effect, f'child {i}')
         assert database.wait_for_all() == {'done': 420}
-        assert 'keeps away' not in odoo.log
+        assert 'backs off from' not in odoo.log
         assert 'tries left' not in odoo.log, "nothing had to be tried again"
     runs = database.runs()
     assert len(runs) == 420
@@ -130,7 +130,7 @@ def test_locked_parent(database, server):
                 time.sleep(0.5)  # sweeps take place
             assert database.job(child_id).state == 'waiting'
         assert database.wait_for(child_id).state == 'done'
-        assert 'keeps away' not in odoo.log
+        assert 'backs off from' not in odoo.log
 
 
 def test_parent_that_is_not_saved_yet(database):
@@ -199,7 +199,7 @@ def test_fan_out_and_in(database, server, measured):
     with server(database, workers=3) as odoo:
         few_read, few_updated = work(1000)
         many_read, many_updated = work(10_000)
-        assert 'keeps away' not in odoo.log
+        assert 'backs off from' not in odoo.log
     assert database.states() == {'done': 11_004}
     measured(f"rows of 1,000: {few_read} read, {few_updated} updated; of 10,000: {many_read} read, {many_updated} updated")
     # claimed, finished, released: three updates a job, and one for each of its two dependencies; some are given back
@@ -295,7 +295,7 @@ def test_random_graph(database, server, measured, tmp_path, count):
             count_failed = len(failed)
             retrying(failed.retry, env)
         settle(expected(True))
-        assert 'keeps away' not in odoo.log
+        assert 'backs off from' not in odoo.log
     final = expected(True)
 
     # What was done is there once, what was not is not.

@@ -269,11 +269,11 @@ def test_code_before_its_upgrade(cluster, database, server):
     make_old(database)
     # The server may come by while the upgrade below is under way.
     with server(database, workers=1, settings={'poll_interval': 1}, expected=['WARNING .* wait because of modules']) as odoo_server:
-        odoo_server.wait_for_log("left alone until its modules are upgraded")
+        odoo_server.wait_for_log("until its modules and this server have the same version")
         # It comes to each database in turn, again and again.
         before = transactions(cluster, database)
         wait_until(lambda: transactions(cluster, database) > before + 2, "it looks again")
-        assert len(re.findall(r"left alone until", odoo_server.log)) == 1
+        assert len(re.findall(r"until its modules and this server", odoo_server.log)) == 1
         assert not database.runs()
         load(database, '-u', 'ir_async')
         assert database.wait_for(job_id).state == 'done'
@@ -281,7 +281,7 @@ def test_code_before_its_upgrade(cluster, database, server):
 
 def test_functions_that_are_missing(database, server):
     """As after a dump was restored without them: nothing runs, the log says why, and an upgrade makes them again."""
-    expected = ['WARNING .* keeps away from', 'ERROR .* functions of this module are missing']
+    expected = ['WARNING .* backs off from', 'ERROR .* functions of this module are missing']
     with server(database, workers=1, settings={'poll_interval': 1}, expected=expected) as odoo_server:
         assert database.wait_for(database.enqueue('effect', 'before')).state == 'done'
         database.sql("DROP FUNCTION ir_async_begin, ir_async_finish")

@@ -38,13 +38,13 @@ def test_wrong_configuration(database, run):
         (run(*command, conf="wokers = 2"), "wokers: no such setting"),
         (run(*command, ODOO_IR_ASYNC_WOKERS='2'), "ODOO_IR_ASYNC_WOKERS: no such setting"),
         (run(*command, '--workers=1', conf="wokers = 2"), "wokers: no such setting"),
-        (run(*command, '--workers=x'), "wrong value of an option: invalid literal for int() with base 10: 'x'"),
+        (run(*command, '--workers=x'), "an option has a wrong value: invalid literal for int() with base 10: 'x'"),
         (run(*command, '--workers=0'), "0 workers"),
         (run(*command, '--run=4711'), "no job 4711"),
         (run(*command, '--run=0'), "no job 0"),
-        (run(*command, '--run=abc'), "wrong value of an option"),
+        (run(*command, '--run=abc'), "an option has a wrong value"),
         (run('ir_async', '-d', 'nowhere', '--run=1'), 'database nowhere cannot be used: '),
-        (run('ir_async', '-d', 'postgres', '--run=1'), "database postgres has no ir_async of this version"),
+        (run('ir_async', '-d', 'postgres', '--run=1'), "database postgres does not have this version of ir_async"),
     ]
     for process, message in cases:
         output, _ = process.communicate(timeout=180)
@@ -71,7 +71,7 @@ def test_failure_in_the_foreground(database, run, tmp_path):
     process = run('ir_async', '-d', database.name, f'--run={job_id}')
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 1, output
-    assert output.splitlines()[-1] == f"ir_async: job {job_id} is failed now"
+    assert output.splitlines()[-1] == f"ir_async: job {job_id} is now failed"
     waiting_id = database.enqueue('effect', 'child', options={'delay': 1000})
     database.sql("UPDATE ir_async SET state = 'waiting' WHERE id = %s", [waiting_id])
     for id_, why in ((job_id, "failed: retry it first"), (waiting_id, "waiting: it waits for other jobs")):
@@ -82,7 +82,7 @@ def test_failure_in_the_foreground(database, run, tmp_path):
     locked_id = database.enqueue('effect', 'locked')
     with database.locked(locked_id):
         output, _ = run('ir_async', '-d', database.name, f'--run={locked_id}').communicate(timeout=180)
-    assert output.splitlines()[-1] == f"ir_async: another transaction has job {locked_id} locked"
+    assert output.splitlines()[-1] == f"ir_async: another transaction has locked job {locked_id}: try again later"
 
 
 @pytest.mark.parametrize('args', [Server.PREFORK, ('--max-cron-threads=0',), COMMAND], ids=['prefork', 'threaded', 'command'])

@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 import pytest
-from harness import wait_until
+from harness import DEATH, wait_until
 from pressure import seconds
 
 from odoo.exceptions import UserError
@@ -207,7 +207,7 @@ def test_children_of_a_running_job(database, server):
 @pytest.mark.parametrize('how', ['cancel', 'nothing'])
 def test_worker_dies_before_it_can_stop_the_job(database, server, how):
     """Who finds the job learns what was to be done; a death is charged to nobody then."""
-    with server(database, workers=2) as odoo:
+    with server(database, workers=2, expected=[DEATH]) as odoo:
         job_id = database.enqueue('hang_in_sleep', 'job')
         [run] = database.wait_for_run('job')
         worker = odoo.worker(run.pid)
@@ -312,4 +312,4 @@ def test_a_lock_on_a_job_stalls_nobody(database, server):
                 other.rollback()
         for job_id in locked:
             assert database.wait_for(job_id).state == 'done'
-        assert 'keeps away' not in odoo.log
+        assert 'backs off from' not in odoo.log
