@@ -1,7 +1,7 @@
 {
     'name': 'Background Jobs',
     'version': '19.0.1.1.0',
-    'summary': 'Run any model method in the background, right now, and tell the user',
+    'summary': 'Run any model method in the background and notify the user',
     'category': 'Hidden/Tools',
     'author': 'The ir_async authors',
     'license': 'LGPL-3',

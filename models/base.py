@@ -71,7 +71,7 @@ class Base(models.AbstractModel):
         self.env['ir.async']._check_download()
         if format not in FORMATS:
             raise UserError(self.env._(
-                "Unknown export format %(format)s: choose one of %(formats)s.", format=format, formats=", ".join(FORMATS)))
+                "Unknown export format %(format)s: use one of %(formats)s.", format=format, formats=", ".join(FORMATS)))
         self.browse().export_data([])  # raises now if the user may not export
         params = json.loads(data)
         description = self.env._(

@@ -70,7 +70,7 @@ class IrActionsReport(models.Model):
         self.env['ir.async']._check_download()
         report = self._get_report_from_name(report_name)
         if not report:
-            raise UserError(self.env._("There is no report %(name)s. Update the page.", name=report_name))
+            raise UserError(self.env._("There is no report %(name)s. Reload the page.", name=report_name))
         return self.env['ir.async']._call_download(
             'report', self._describe_print(report, docids), self.browse()._print_file, report_name, docids, data,
             is_short=0 < len(docids or ()) <= SHORT_COUNT, identity=[report_name, docids, data or {}])

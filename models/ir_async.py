@@ -66,7 +66,7 @@ class IrAsync(models.Model):
     _log_access = False  # jobs are written in bulk, by SQL
     _allow_sudo_commands = False
 
-    name = fields.Char(readonly=True, help="What the user who is notified sees")
+    name = fields.Char(readonly=True, help="Name that the notified user sees")
     state = fields.Selection(
         [
             ('waiting', "Waiting"),
@@ -78,12 +78,12 @@ class IrAsync(models.Model):
             ('cancelled', "Cancelled"),
         ],
         required=True, readonly=True, default='created')
-    payload = Payload(readonly=True, help="The result or the error", prefetch=False)
-    progress = fields.Json(compute='_compute_progress', help="What the method reported last: done, total and message")
-    notify = fields.Boolean(readonly=True, help="Tell the user about every change")
-    dismissed = fields.Boolean(readonly=True, help="The user does not want to see it any more")
+    payload = Payload(readonly=True, help="Result or error of the job", prefetch=False)
+    progress = fields.Json(compute='_compute_progress', help="Last progress that the method reported: done, total and message")
+    notify = fields.Boolean(readonly=True, help="The user is notified of each change of the job")
+    dismissed = fields.Boolean(readonly=True, help="The user has removed the job from their list")
     revision = fields.Integer(
-        required=True, readonly=True, default=1, aggregator=None, help="Grows with every change of state")
+        required=True, readonly=True, default=1, aggregator=None, help="Number of changes of the job")
 
     # The call. A queued job's call can change only as a whole, by `on_duplicate='replace'`.
     res_model = fields.Char("Model", required=True, readonly=True)
@@ -93,45 +93,46 @@ class IrAsync(models.Model):
         'res.users', "User", required=True, readonly=True, ondelete='cascade')
     su = fields.Boolean("Superuser Mode", readonly=True)
     args = fields.Text(
-        required=True, readonly=True, prefetch=False, groups='ir_async.ir_async_group_manager')
+        "Arguments", required=True, readonly=True, prefetch=False, groups='ir_async.ir_async_group_manager')
     kwargs = fields.Text(
-        required=True, readonly=True, prefetch=False, groups='ir_async.ir_async_group_manager')
+        "Keyword Arguments", required=True, readonly=True, prefetch=False, groups='ir_async.ir_async_group_manager')
     context = fields.Text(
         required=True, readonly=True, prefetch=False, groups='ir_async.ir_async_group_manager')
     stack = fields.Text(
         readonly=True, prefetch=False, groups='ir_async.ir_async_group_manager',
-        help="Where it was enqueued: JSON, innermost frame last")
+        help="Code that enqueued the job, as JSON, with the innermost frame last")
     # With a foreign key, deleting the parent would write this row, even while a worker runs the job.
     parent_id = WeakMany2one(
         'ir.async', "Enqueued by", readonly=True, index='btree_not_null', groups='ir_async.ir_async_group_manager')
 
     # The options: see `with_options`.
-    priority = fields.Integer(required=True, readonly=True, default=10, aggregator=None, help="Lower runs first")
-    date_scheduled = fields.Datetime("Not before", readonly=True)
+    priority = fields.Integer(required=True, readonly=True, default=10, aggregator=None, help="Jobs with a lower number run first")
+    date_scheduled = fields.Datetime("Scheduled Date", readonly=True)
     max_attempts = fields.Integer(readonly=True, default=1, aggregator=None)
-    retry_delay = fields.Char(readonly=True, help="Seconds, a list of them, or nothing: exponential. JSON")
-    timeout = fields.Float(digits=0, readonly=True, aggregator=None, help="Seconds that the method may run")
+    retry_delay = fields.Char(
+        readonly=True, help="Seconds until the next attempt, or a list of them, as JSON. Empty: 10 seconds to an hour, doubled each time")
+    timeout = fields.Float(digits=0, readonly=True, aggregator=None, help="Maximum number of seconds that the method runs")
     channel = fields.Char(required=True, readonly=True, default='default')
     limited = fields.Boolean(readonly=True, help="The channel has limits")
-    key = fields.Char(readonly=True, help="While a job of this key is queued or running, there is no second one")
+    key = fields.Char(readonly=True, help="While a job with this key is queued or running, no second one is created")
     key_until = fields.Selection(
-        [('end', "It ends"), ('start', "It begins")], readonly=True, help="How long the job has its key to itself")
+        [('end', "The job ends"), ('start', "The job starts")], readonly=True, help="Until then, no second job with this key is created")
     after_ids = fields.Many2many(
         'ir.async', 'ir_async_after_rel', 'job_id', 'after_id', "After", readonly=True,
-        help="The jobs that must have ended well first")
+        help="Jobs that must succeed before this one starts")
 
     # The state.
     starts = fields.Integer(
-        readonly=True, default=0, aggregator=None, help="How many times the method was begun: also after lost races")
-    attempts = fields.Integer(readonly=True, default=0, aggregator=None, help="How many times the method ended")
+        readonly=True, default=0, aggregator=None, help="Number of times the method started, also after conflicts with other transactions")
+    attempts = fields.Integer(readonly=True, default=0, aggregator=None, help="Number of times the method ended by itself")
     deaths = fields.Integer(
-        readonly=True, default=0, aggregator=None, help="How many times a worker died while it ran the method")
+        readonly=True, default=0, aggregator=None, help="Number of workers that died while they ran the method")
     # (session, claims) is the fencing token: each claim makes a new pair, and each outcome must match it.
-    claims = fields.Integer(readonly=True, default=0, aggregator=None, help="How many times a worker took it")
-    session = fields.Integer(readonly=True, aggregator=None, help="The worker that has it, while processing")
+    claims = fields.Integer(readonly=True, default=0, aggregator=None, help="Number of times a worker claimed the job")
+    session = fields.Integer(readonly=True, aggregator=None, help="Worker that is running the job")
     origin = fields.Char(
         readonly=True, groups='ir_async.ir_async_group_manager',
-        help="The database where the job may run: its PostgreSQL server and its number there. A copy has others.")
+        help="Database where the job may run: its PostgreSQL server and its number there. A copy of the database differs in one of them")
     create_date = fields.Datetime("Created on", readonly=True)
     date_start = fields.Datetime("Started on", readonly=True)
     date_done = fields.Datetime("Ended on", readonly=True)
@@ -148,7 +149,8 @@ class IrAsync(models.Model):
     _session_idx = models.Index("(session) WHERE state = 'processing'")
     _limited_start_idx = models.Index("(channel, date_start) WHERE limited")
     _notified_idx = models.Index("(user_id, id) WHERE notify AND dismissed IS NOT TRUE")
-    _live_key_uniq = models.UniqueIndex(f"(key, {KEY_OWNER.code}, origin) WHERE {TAKES_KEY.code}", "There is already a job of that key.")
+    _live_key_uniq = models.UniqueIndex(
+        f"(key, {KEY_OWNER.code}, origin) WHERE {TAKES_KEY.code}", "There is already a queued or running job with this key.")
 
     def init(self) -> None:
         # Alter only what differs: ALTER waits for the jobs that use the table, and all others wait behind it.
@@ -220,13 +222,13 @@ class IrAsync(models.Model):
 
     @api.model_create_multi
     def create(self, vals_list: list[ValuesType]) -> NoReturn:
-        raise AccessError(self.env._("Jobs are created by calling ir.async's method call(), not as records."))
+        raise AccessError(self.env._("Jobs cannot be created as records. Use the method call() of ir.async."))
 
     def write(self, vals: ValuesType) -> NoReturn:
-        raise AccessError(self.env._("Jobs cannot be modified, use their buttons."))
+        raise AccessError(self.env._("Jobs cannot be changed. Use their buttons."))
 
     def unlink(self) -> NoReturn:
-        raise AccessError(self.env._("Jobs cannot be deleted, old ones are cleaned up automatically."))  # pylint: disable=raise-unlink-override
+        raise AccessError(self.env._("Jobs cannot be deleted. Old ones are deleted automatically."))  # pylint: disable=raise-unlink-override
 
     def copy(self, default: ValuesType | None = None) -> NoReturn:
         raise AccessError(self.env._("Jobs cannot be duplicated."))
@@ -261,7 +263,7 @@ class IrAsync(models.Model):
         if missing := set(self._ids) - rows.keys():
             raise MissingError(self.env._("These jobs do not exist any more: %s", sorted(missing)))
         if not self._is_manager() and any(owner != self.env.uid for owner in rows.values()):
-            raise AccessError(self.env._("Only the user who started a job, or a manager, can do that."))
+            raise AccessError(self.env._("Only the user who started the job or a manager of background jobs can do this."))
         return jobs
 
     def _label(self) -> str:

@@ -26,7 +26,7 @@ class IrAsync(models.Model):
         """
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state not in ('succeeded', 'done')):
-            raise UserError(self.env._("Only jobs that succeeded can be completed, not %(jobs)s.", jobs=others._label()))
+            raise UserError(self.env._("Only jobs with a ready result can be completed, not %(jobs)s.", jobs=others._label()))
         jobs.filtered(lambda job: job.state == 'succeeded')._update(state='done')
         return True
 
@@ -39,7 +39,7 @@ class IrAsync(models.Model):
         """
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state in ENDED):
-            raise UserError(self.env._("Only jobs that did not end can be cancelled, not %(jobs)s.", jobs=others._label()))
+            raise UserError(self.env._("Jobs that have ended cannot be cancelled: %(jobs)s.", jobs=others._label()))
         running = jobs.filtered(lambda job: job.state == 'processing' and not job.is_elsewhere)
         (jobs - running)._update(wakes=True, state='cancelled', date_done=fields.Datetime.now())  # for the children
         for job in running:
@@ -64,17 +64,17 @@ class IrAsync(models.Model):
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state not in ('failed', 'cancelled')):
             raise UserError(self.env._(
-                "Only jobs that failed or were cancelled can be tried again, not %(jobs)s.", jobs=others._label()))
+                "Only failed or cancelled jobs can be retried, not %(jobs)s.", jobs=others._label()))
         live_jobs = jobs._find_live_jobs()
         retried = jobs.filtered(lambda job: job.id not in live_jobs)
         if parents := retried.after_ids.filtered(lambda job: job.state == 'cancelled') - retried:
-            raise UserError(self.env._("First try again what they wait for: %(jobs)s.", jobs=parents._label()))
+            raise UserError(self.env._("Retry the jobs that they wait for first: %(jobs)s.", jobs=parents._label()))
         refused = [
-            self.env._("%(job)s: job %(live_id)s of the same key is queued or running.", job=job._label(), live_id=live_jobs[job.id])
+            self.env._("%(job)s: job %(live_id)s with the same key is queued or running.", job=job._label(), live_id=live_jobs[job.id])
             for job in jobs - retried
         ]
         if refused and not retried:
-            raise UserError('\n'.join([self.env._("There is already a live job of the same key."), *refused]))
+            raise UserError('\n'.join([self.env._("There is already a queued or running job with the same key."), *refused]))
         retried._restart()
         if not refused:
             return True
@@ -84,7 +84,7 @@ class IrAsync(models.Model):
             'params': {
                 'type': 'warning',
                 'sticky': True,
-                'title': self.env._("%(count)s jobs are run again, %(refused)s are not", count=len(retried), refused=len(refused)),
+                'title': self.env._("%(count)s jobs run again, %(refused)s do not", count=len(retried), refused=len(refused)),
                 'message': '\n'.join(refused),
                 'next': {'type': 'ir.actions.client', 'tag': 'soft_reload'},
             },
@@ -152,6 +152,6 @@ class IrAsync(models.Model):
         """
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state not in ENDED):
-            raise UserError(self.env._("Only jobs that ended can be dismissed, not %(jobs)s.", jobs=others._label()))
+            raise UserError(self.env._("Jobs that have not ended cannot be dismissed: %(jobs)s.", jobs=others._label()))
         jobs.filtered(lambda job: not job.dismissed)._update(dismissed=True)
         return True

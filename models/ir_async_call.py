@@ -173,7 +173,7 @@ class IrAsync(models.Model):
         records, method, args, kwargs = check_target(target, args, kwargs)
         if not all(type(id_) is int for id_ in records._ids):
             raise UserError(self.env._(
-                "Save %(records)s first: what is not saved cannot be worked on in the background.", records=records))
+                "Save %(records)s first. Background jobs need saved records.", records=records))
         env = records.env
         # Enqueue the job in the transaction of the target, even if this model has another one.
         model = self if self.env.cr is env.cr else env[self._name].with_context(**{OPTIONS: self._options()})
@@ -221,6 +221,6 @@ def _encode_context(context: Mapping[str, Any]) -> str:
             try:
                 encode({key: value}, 'context')
             except TypeError as exc:
-                _logger.debug("Not passed on to the job: %s", exc)
+                _logger.debug("An entry of the context is not passed on to the job: %s", exc)
                 del context[key]
     return encode(context, 'context')

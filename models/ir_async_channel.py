@@ -35,12 +35,13 @@ class IrAsyncChannel(models.Model):
     _order = 'name'
     _allow_sudo_commands = False
 
-    name = fields.Char(required=True, help="What the jobs call it. The channel * holds all jobs: it can be paused")
-    capacity = fields.Integer(aggregator=None, help="Jobs that run at once, at most; 0: no limit")
-    interval = fields.Float(digits=0, aggregator=None, help="Seconds from the start of a job to that of the next, at least")
-    paused = fields.Boolean(help="No job of it is started")
+    name = fields.Char(
+        required=True, help="Name that jobs give in their option channel. The channel * stands for all jobs and can only be paused")
+    capacity = fields.Integer(aggregator=None, help="Maximum number of jobs that run at once. 0: no limit")
+    interval = fields.Float(digits=0, aggregator=None, help="Minimum number of seconds between the starts of two jobs")
+    paused = fields.Boolean(help="No job of this channel starts")
 
-    _name_uniq = models.UniqueIndex('(name)', "There is already a channel of that name.")
+    _name_uniq = models.UniqueIndex('(name)', "There is already a channel with this name.")
     _check_limits = models.Constraint(
         'CHECK (capacity >= 0 AND interval >= 0)', "The capacity and the interval of a channel cannot be negative.")
 
@@ -49,7 +50,8 @@ class IrAsyncChannel(models.Model):
         for channel in self:
             if '/' in channel.name or channel.name != channel.name.strip():
                 raise ValidationError(self.env._(
-                    "%(name)s: the limits of a channel are those of the part of its name before the slash.", name=channel.name))
+                    "The channel %(name)s has the limits of the channel %(parent)s. Set them there.",
+                    name=channel.name, parent=root_of(channel.name)))
             if channel.name == EVERYTHING and (channel.capacity or channel.interval):
                 raise ValidationError(self.env._("The channel * can only be paused."))
 

@@ -12,7 +12,7 @@ class IrAsyncChannel(models.Model):
     _inherit = 'ir.async.channel'
 
     running_count = fields.Integer("Running", compute='_compute_counts')
-    queued_count = fields.Integer("Queued", compute='_compute_counts', help="Jobs that wait for others, a date or their turn")
+    queued_count = fields.Integer("Queued", compute='_compute_counts', help="Jobs that wait for other jobs, a date or their turn")
     failed_count = fields.Integer("Failed", compute='_compute_counts')
 
     @api.depends('name')

@@ -21,15 +21,16 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     duration = fields.Float(
-        compute='_compute_duration', digits=(16, 3), aggregator='avg', help="Seconds it has run, last time")
+        compute='_compute_duration', digits=(16, 3), aggregator='avg', help="Seconds that the job ran the last time")
     wait_duration = fields.Float(
-        "Waited", compute='_compute_duration', digits=(16, 3), aggregator='avg', help="Seconds from its creation to its start")
+        "Waited", compute='_compute_duration', digits=(16, 3), aggregator='avg',
+        help="Seconds between the creation and the start of the job")
     child_ids = fields.One2many('ir.async', 'parent_id', "Enqueued", readonly=True, groups='ir_async.ir_async_group_manager',
-        help="The jobs it has enqueued")
+        help="Jobs that this job enqueued")
     before_ids = fields.Many2many(
-        'ir.async', 'ir_async_after_rel', 'after_id', 'job_id', "Before", readonly=True, help="The jobs that wait for it")
+        'ir.async', 'ir_async_after_rel', 'after_id', 'job_id', "Before", readonly=True, help="Jobs that wait for this job")
 
-    error_message = fields.Char("Error", compute='_compute_error_message', help="What went wrong, last time")
+    error_message = fields.Char("Error", compute='_compute_error_message', help="Last error of the job")
 
     @api.depends('state', 'create_date', 'date_start', 'date_done')
     def _compute_duration(self):

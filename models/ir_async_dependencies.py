@@ -108,12 +108,12 @@ class IrAsync(models.Model):
 
     def _unsaved_parent(self, job_id: int) -> UserError:
         return UserError(self.env._(
-            "Job %s is not saved yet, so no other job can wait for it: enqueue both in one transaction, or commit that one first.",
+            "Job %s is not saved yet, so no other job can wait for it. Enqueue both jobs in one transaction, or commit that one first.",
             job_id))
 
     def _no_parents(self, job_ids: Iterable[int]) -> UserError:
         return UserError(self.env._(
-            "No job can wait for these jobs, which do not exist or were rolled back: %s", ", ".join(map(str, job_ids))))
+            "No job can wait for jobs that do not exist or were rolled back: %s", ", ".join(map(str, job_ids))))
 
     def _insert_dependencies(self, calls: Sequence[PendingCall]) -> None:
         dependencies = [(job_id, parent_id) for call in calls for job_id in call for parent_id in call.parent_ids]

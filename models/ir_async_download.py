@@ -89,7 +89,7 @@ class IrAsync(models.Model):
         :raises odoo.exceptions.AccessError: if they are a portal or public user
         """
         if not self.env.user._is_internal():
-            raise AccessError(self.env._("Only internal users can export and print in the background."))
+            raise AccessError(self.env._("Only internal users can export or print in the background."))
 
     @api.model
     def _call_download(self, kind, description, target, *args, is_short=False, identity=None):
@@ -130,7 +130,7 @@ class IrAsync(models.Model):
         """
         if extension and extension not in _logged:
             _logged.add(extension)
-            _logger.info("%s in the foreground: %s has a say in them", what, extension)
+            _logger.info("%s are made in the foreground, since %s extends them", what, extension)
         return extension
 
     @api.model

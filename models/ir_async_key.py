@@ -65,7 +65,7 @@ class IrAsync(models.Model):
         if options.on_duplicate == 'replace' and state == 'created':
             if options.after:
                 raise UserError(self.env._(
-                    "Job %(id)s of the key \"%(key)s\" is queued already: it cannot be replaced by one that waits for other jobs.",
+                    "Job %(id)s with the key \"%(key)s\" is already queued. It cannot be replaced by one that waits for other jobs.",
                     id=job.id, key=values['key']))
             self._mark(pending, 0)
             date = pending.now() + timedelta(seconds=options.delay) if options.delay is not None else options.at
@@ -132,7 +132,7 @@ class IrAsync(models.Model):
 
     def _key_busy(self, key: str) -> UserError:
         return UserError(self.env._(
-            "Another transaction is about to enqueue or change a job of the key \"%s\". Try again.", key))
+            "Another transaction is enqueuing or changing a job with the key \"%s\". Try again later.", key))
 
     def _hold_keyed(self, pending: Pending, held: dict[int, PendingKey], lock_timeout: str) -> None:
         """Change queued jobs, or keep them from beginning, until this transaction is committed.

@@ -22,7 +22,7 @@ class IrAsync(models.Model):
 
     is_elsewhere = fields.Boolean(
         "From Another Database", compute='_compute_is_elsewhere', search='_search_is_elsewhere',
-        help="It is queued, but came with a copy of another database. It does not run in this one.")
+        help="The job came with a copy of another database and does not run in this one")
 
     def _register_hook(self) -> None:
         super()._register_hook()
@@ -67,7 +67,7 @@ class IrAsync(models.Model):
         :raises odoo.exceptions.UserError: if a job of the same key is queued or running here; then none is changed
         """
         if not (self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')):
-            raise AccessError(self.env._("Only managers of jobs can have jobs of another database run in this one."))
+            raise AccessError(self.env._("Only a manager of background jobs can run jobs of another database in this one."))
         jobs = self._lock().filtered('is_elsewhere')
         here = self._origin_sql()
         running = jobs.filtered(lambda job: job.state == 'processing')  # in the original, when the copy was made
@@ -77,9 +77,9 @@ class IrAsync(models.Model):
                 (jobs - running)._update(wakes=True, origin=here)
         except psycopg2.errors.UniqueViolation as exc:
             raise UserError(self.env._(
-                "There is already a queued or running job of the same key: %(detail)s",
+                "There is already a queued or running job with the same key: %(detail)s",
                 detail=exc.diag.message_detail)) from None
         if jobs:
             self._pending()  # the savepoint's flush has dropped the precommit hook: add it again
-            _logger.info("User %s has %s jobs of another database run in this one: %s", self.env.uid, len(jobs), jobs.ids)
+            _logger.info("User %s (%s) lets jobs of another database run in this one: %s", self.env.user.login, self.env.uid, jobs.ids)
         return True

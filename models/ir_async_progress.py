@@ -9,7 +9,7 @@ class IrAsyncProgress(models.Model):
     _log_access = False
     _rec_name = 'job_id'
 
-    revision = fields.Integer(readonly=True, aggregator=None, help="Of the job while it ran: which run the progress is of")
+    revision = fields.Integer(readonly=True, aggregator=None, help="Revision of the job during the run that reported this progress")
     job_id = fields.Many2one('ir.async', required=True, readonly=True, ondelete='cascade')
     done = fields.Float(digits=0, readonly=True, aggregator=None)
     total = fields.Float(digits=0, readonly=True, aggregator=None)

@@ -44,12 +44,13 @@ class IrAsync(models.Model):
         """
         job = execution.job
         if job.deaths >= MAX_DEATHS:
-            msg = f"{job.deaths} workers died, one after the other, while they ran this job"
+            msg = f"{job.deaths} workers died while they ran this job, so it does not run again"
             raise WorkerDied(msg)
         context = decode(job.context, self.env(user=job.user_id, context={}, su=job.su))
         env = self.env(user=job.user_id, context={**context, 'async_job_id': job.id}, su=job.su)
         if not job.user_active and job.user_id != SUPERUSER_ID and not env.user._is_public():
-            raise UserError(env._("The user %(login)s was archived since.", login=env.user.sudo().login))
+            raise UserError(env._(
+                "The user %(login)s has been archived. Unarchive the user, then retry the job.", login=env.user.sudo().login))
         records = env[job.res_model].browse(json.loads(job.res_ids))
         execution.dbname = env.cr.dbname
         token = Execution.current.set(execution)
@@ -94,7 +95,7 @@ class IrAsync(models.Model):
             except Exception as exc:
                 if kind_of(exc) is not Kind.METHOD:
                     raise  # such as a lost race: the end of the job is tried again
-                _logger.exception("_on_failed() of job %s", job.id)
+                _logger.exception("The hook _on_failed() of job %s raised an error", job)
 
     def _outcome_of_error(self, job: Job, exc: BaseException, debug: str | None = None) -> Outcome:
         """Decide the outcome of a job whose method raised: it has failed, or is tried again.

@@ -86,7 +86,7 @@ class IrAsync(models.Model):
             SELECT FROM pg_locks
              WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND pid = pg_backend_pid()
             """, MARK_LOCK_CLASS, _lock_key(pending.first))):  # fmt: skip
-            raise UserError(self.env._("RESET ALL in a transaction that has enqueued jobs would lose them. Reset single settings."))
+            raise UserError(self.env._("RESET ALL would lose the jobs of this transaction. Reset single settings instead."))
 
     def _leave_transaction(self, pending: Pending) -> None:
         """Begin anew after the transaction was ended below the cursor.
@@ -98,7 +98,7 @@ class IrAsync(models.Model):
         if pending.open or count < len(job_ids):
             raise UserError(self.env._(
                 "COMMIT or ROLLBACK in SQL, or a connection in autocommit, would lose the jobs of this transaction."
-                " Call commit() or rollback() of the cursor."))
+                " Call commit() or rollback() of the cursor instead."))
         self._wake_workers()
         self._announce_changes(pending.notices)
         pending.reset()

@@ -9,15 +9,15 @@ class IrAsyncStop(models.Model):
     request how the job ends.
     """
     _name = 'ir.async.stop'
-    _description = "Background Job to Stop"
+    _description = "Stop Request of a Background Job"
     _log_access = False
     _rec_name = 'job_id'
 
     job_id = fields.Many2one('ir.async', required=True, readonly=True, ondelete='cascade')
 
     reason = fields.Selection(
-        [('cancel', "Cancelled"), ('timeout', "Took too long")], required=True, readonly=True)
+        [('cancel', "Cancelled"), ('timeout', "Timed Out")], required=True, readonly=True)
 
-    debug = fields.Text(readonly=True, help="Where the method was")
+    debug = fields.Text(readonly=True, help="Stack of the method")
 
     _job_uniq = models.UniqueIndex('(job_id)')

@@ -22,11 +22,12 @@ PARENTS_MAX = 10  # unmet parents shown for a job
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    wait_reason = fields.Char("Why It Waits", compute='_compute_wait_reason', help="What a queued job waits for")
+    wait_reason = fields.Char("Waiting Reason", compute='_compute_wait_reason', help="Why the job has not started yet")
     is_blocked = fields.Boolean(
-        "Blocked", compute='_compute_wait_reason', help="A job that it waits for has failed: it does not start by itself")
+        "Blocked", compute='_compute_wait_reason', help="A job that this one waits for has failed")
     blocking_ids = fields.Many2many(
-        'ir.async', string="Waits For", compute='_compute_wait_reason', help="The jobs that have not ended well yet")
+        'ir.async', string="Waits For", compute='_compute_wait_reason',
+        help="Jobs that must succeed before this one starts, and have not yet")
     worker_id = fields.Many2one(
         'ir.async.worker', "Worker", compute='_compute_worker_id', groups='ir_async.ir_async_group_manager')
 
@@ -69,15 +70,15 @@ class IrAsync(models.Model):
 
     def _why_parents(self, states, parents):
         names = ", ".join(f"{parent.display_name} ({parent.id})" for parent in parents if parent.state == 'failed')
-        hidden = self.env._("another user's")
+        hidden = self.env._("a job of another user")
         failed = states.count('failed')
         if failed > 1:
             return self.env._(
-                "%(count)s of the jobs it waits for failed: %(jobs)s. It starts once they are retried and end well.",
+                "%(count)s jobs that it waits for have failed: %(jobs)s. It starts once they are retried and succeed.",
                 count=failed, jobs=names or hidden)
         if failed:
             return self.env._(
-                "The job it waits for failed: %(job)s. It starts once that one is retried and ends well.", job=names or hidden)
+                "A job that it waits for has failed: %(job)s. It starts once that job is retried and succeeds.", job=names or hidden)
         if not states:
             return self.env._("The jobs it waited for have ended. It starts in a moment.")
         if len(states) > 1:
@@ -93,32 +94,32 @@ class IrAsync(models.Model):
         if self.date_scheduled and self.date_scheduled > queue.now:
             date = format_datetime(self.env, self.date_scheduled)
             if self.attempts:
-                return self.env._("It failed, and is tried again on %(date)s.", date=date)
+                return self.env._("It failed and runs again on %(date)s.", date=date)
             return self.env._("It does not start before %(date)s.", date=date)
         match queue.why_unserved(root):
             case 'upgrading':
-                return self.env._("Modules are being installed or upgraded. It starts when that is done.")
+                return self.env._("Modules are being installed or upgraded. It starts once this is done.")
             case 'paused' if EVERYTHING in queue.paused:
-                return self.env._("Everything is paused.")
+                return self.env._("All channels are paused.")
             case 'paused':
                 return self.env._("The channel %(channel)s is paused.", channel=root)
             case 'no_worker':
                 return self.env._(
-                    "No worker serves the channel %(channel)s. The scheduled actions run it, which takes longer.", channel=root)
+                    "No worker serves the channel %(channel)s. A scheduled action runs the job, which takes longer.", channel=root)
         capacity, interval = queue.limits.get(root, (0, 0))
         running = queue.running.get(self.channel, 0)
         if capacity and running >= capacity:
             return self.env._(
-                "The channel %(channel)s is full: %(running)s of %(capacity)s jobs run.",
+                "The channel %(channel)s is full: %(running)s of %(capacity)s jobs are running.",
                 channel=self.channel, running=running, capacity=capacity)
         if interval and queue.is_early(self.channel, interval):
             return self.env._(
-                "The channel %(channel)s starts a job every %(interval)s seconds.", channel=self.channel, interval=f'{interval:g}')
+                "The channel %(channel)s starts one job every %(interval)s seconds.", channel=self.channel, interval=f'{interval:g}')
         return self.env._("It waits for a free worker.")
 
     def _why_copied(self):
         if self.is_elsewhere:
-            return self.env._("It came with a copy of another database, and does not run in this one unless a manager has it run.")
+            return self.env._("It came with a copy of another database. It runs here only if a manager chooses “Run in This Database”.")
         return False
 
     def run_anyway(self) -> Literal[True]:
@@ -129,16 +130,15 @@ class IrAsync(models.Model):
         :raises odoo.exceptions.UserError: if one of them does not wait for other jobs; then none is changed
         """
         if not (self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')):
-            raise AccessError(self.env._("Only a manager of background jobs can let a job run before the jobs it waits for."))
+            raise AccessError(self.env._("Only a manager of background jobs can start a job before the jobs it waits for."))
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state != 'waiting'):
-            raise UserError(self.env._("Only jobs that wait for others can be run anyway, not %(jobs)s.", jobs=others._label()))
+            raise UserError(self.env._("Only waiting jobs can be run anyway, not %(jobs)s.", jobs=others._label()))
         if jobs:
             self.env.cr.execute(SQL("UPDATE ir_async_after_rel SET unmet = false WHERE job_id IN %s AND unmet", jobs._ids))
             jobs._update(wakes=True, state='created', late_parent_ids=None)
             _logger.info(
-                "Jobs %s run although the jobs they wait for did not end well: user %s (%s) said so",
-                jobs.ids, self.env.user.login, self.env.uid)
+                "User %s (%s) lets jobs run before the jobs they wait for: %s", self.env.user.login, self.env.uid, jobs.ids)
         return True
 
 

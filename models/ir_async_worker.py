@@ -19,16 +19,16 @@ class IrAsyncWorker(models.Model):
 
     host = fields.Char(readonly=True)
     pid = fields.Integer(string="Process", readonly=True, aggregator=None)
-    process_key = fields.Integer(readonly=True, aggregator=None, help="The lock that its process holds")
-    channels = fields.Char(readonly=True, help="Only jobs of these channels, all if empty")
+    process_key = fields.Integer(readonly=True, aggregator=None, help="Key of the lock that the process holds")
+    channels = fields.Char(readonly=True, help="Channels whose jobs the worker runs. Empty: all")
     database = fields.Char(
-        readonly=True, help="The database that it found, its name, and the versions of the worker. It counts while they are the same.")
-    running_job_id = fields.Integer(readonly=True, aggregator=None, help="The job that a cron worker runs")
+        readonly=True, help="Identity and name of the database, and versions of the worker. The worker counts while they are the same")
+    running_job_id = fields.Integer(readonly=True, aggregator=None, help="Job that a cron worker is running")
     # Noted with the job. If the process has ended but its server has not, the job is charged with a death.
     process_start = fields.Float(readonly=True, aggregator=None)
     server_pid = fields.Integer("Server Process", readonly=True, aggregator=None)
     server_start = fields.Float(readonly=True, aggregator=None)
-    closed = fields.Boolean(readonly=True, help="It keeps no connection while there is nothing to do")
+    closed = fields.Boolean(readonly=True, help="The worker has no connection while there is nothing to do")
 
     def init(self) -> None:
         # Alter only what differs: ALTER waits for the workers, then holds them up until the upgrade has ended.

@@ -16,7 +16,7 @@ class IrAsyncWorker(models.Model):
     is_alive = fields.Boolean(compute='_compute_is_alive', search='_search_is_alive')
     current_job_id = fields.Many2one('ir.async', "Runs", compute='_compute_current_job_id')
     job_duration = fields.Float(
-        "For", compute='_compute_current_job_id', digits=(16, 3), help="Seconds that the job has run so far")
+        "For", compute='_compute_current_job_id', digits=(16, 3), help="Seconds that the job has been running")
     user_id = fields.Many2one('res.users', "User", compute='_compute_current_job_id')
 
     @api.depends('host', 'pid')

@@ -9,10 +9,10 @@ class ResConfigSettings(models.TransientModel):
 
     async_export = fields.Boolean("Exports in the Background", config_parameter='ir_async.export')
     async_report = fields.Boolean("PDF Reports in the Background", config_parameter='ir_async.report')
-    async_metrics_token = fields.Char("Token of the Monitoring", config_parameter='ir_async.metrics_token')
-    async_summary = fields.Char("Background Jobs Now", compute='_compute_async_summary')
-    async_foreground_note = fields.Text(compute='_compute_async_foreground_note')
-    async_trouble = fields.Char("Trouble of Background Jobs", compute='_compute_async_summary')
+    async_metrics_token = fields.Char("Monitoring Token", config_parameter='ir_async.metrics_token')
+    async_summary = fields.Char("State of Background Jobs", compute='_compute_async_summary')
+    async_foreground_note = fields.Text("Files Made in the Foreground", compute='_compute_async_foreground_note')
+    async_trouble = fields.Char("Problem with Background Jobs", compute='_compute_async_summary')
 
     def _compute_async_summary(self):
         jobs = self.env['ir.async']
@@ -25,9 +25,9 @@ class ResConfigSettings(models.TransientModel):
             workers=jobs._count_workers(), running=by_state.get('processing', 0),
             queued=by_state.get('waiting', 0) + by_state.get('created', 0), failed=by_state.get('failed', 0))
         self.async_trouble = {
-            'upgrading': self.env._("Modules are being installed or upgraded: no job starts meanwhile."),
+            'upgrading': self.env._("Modules are being installed or upgraded. Jobs start once this is done."),
             'paused': self.env._("Jobs are paused."),
-            'no_worker': self.env._("No worker is alive: the scheduled actions run the jobs, which takes longer."),
+            'no_worker': self.env._("No worker is alive. A scheduled action runs the jobs, which takes longer."),
         }.get(jobs._why_unserved('default'), False)
 
     @api.depends('async_export', 'async_report')
@@ -41,5 +41,6 @@ class ResConfigSettings(models.TransientModel):
                 "PDF": settings.async_report and reports._find_pdf_extension('ir_async.any'),
             }
             settings.async_foreground_note = '\n'.join(
-                self.env._("%(format)s files stay in the foreground: %(extension)s makes them.", format=name, extension=extension)
+                self.env._(
+                    "%(format)s files are made in the foreground, since %(extension)s extends them.", format=name, extension=extension)
                 for name, extension in extensions.items() if extension)

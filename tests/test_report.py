@@ -398,8 +398,8 @@ class TestReport(AsyncCase, HttpCase):
                 with extended(ReportController, mixin), self.assertLogs('odoo.addons.ir_async', logging.INFO) as log:
                     self.assertFalse(self.available())
                     note = self.env['res.config.settings'].create({}).async_foreground_note
-                self.assertRegex(note, rf"^PDF files stay in the foreground: .*\.{mixin.__name__}\.report_\w+ makes them.$")
-                self.assertRegex(log.output[0], rf"PDF reports in the foreground: .*\.{mixin.__name__}\.report_")
+                self.assertRegex(note, rf"^PDF files are made in the foreground, since .*\.{mixin.__name__}\.report_\w+ extends them\.$")
+                self.assertRegex(log.output[0], rf"PDF reports are made in the foreground, since .*\.{mixin.__name__}\.report_")
                 with extended(ReportController, mixin, module='odoo.addons.not_installed.controllers'):
                     self.assertTrue(self.available())
         self.assertTrue(self.available())

@@ -120,18 +120,20 @@ class TestError(MethodCase):
             self.assertNotIn("in test_exception", debug)
 
     def test_log_of_an_attempt(self):
-        """The log tells a failure for good from an attempt that is followed by another one."""
+        """The log distinguishes a final failure from an attempt that is followed by another one."""
         @self.add_method
         def async_foo(self):
             raise error
 
-        error = UserError("Not like this")
-        self.ir_async.with_options(max_attempts=2, retry_delay=0).call(self.partner.async_foo)
-        with self.assertLogs(RUNNER) as log:
-            self.run_jobs()
-        first, second = log.output
-        self.assertIn("attempt 1 of 2, tried again in 0s: Not like this", first)
-        self.assertNotIn("attempt", second)
+        for error, level in ((UserError("Not like this"), 'WARNING'), (ValueError("Not like this"), 'ERROR')):
+            with self.subTest(error=error):
+                self.ir_async.with_options(max_attempts=2, retry_delay=0).call(self.partner.async_foo)
+                with self.assertLogs(RUNNER) as log:
+                    self.run_jobs()
+                first, second = log.output
+                self.assertRegex(first, r"attempt 1 of 2, runs again in 0s(?s:.*)Not like this")
+                self.assertNotIn("attempt", second)
+                self.assertEqual([record.levelname for record in log.records], ['WARNING', level])
 
     def test_user_error(self):
         @self.add_method
@@ -270,7 +272,7 @@ class TestUser(MethodCase):
             self.run_jobs()
         self.assertEqual([record.levelname for record in log.records], ['WARNING'] * 2)
         self.assertEqual((job + as_super).mapped('state'), ['failed'] * 2)
-        self.assertIn("anna was archived", job.payload['error']['data']['message'])
+        self.assertIn("anna has been archived", job.payload['error']['data']['message'])
 
     def test_root_and_public(self):
         """These two are inactive, and may have jobs."""

@@ -60,9 +60,10 @@ class TestViews(WaitCase):
         for xmlid in ('ir_async_view_list', 'ir_async_view_form', 'ir_async_view_kanban'):
             for button in self.arch(xmlid).iterfind('.//*[@name="cancel"]'):
                 with self.subTest(view=xmlid):
-                    self.assertRegex(button.get('confirm'), r"^Cancel th\w+ jobs?\?")
-                    self.assertIn(button.get('confirm-label'), ("Cancel job", "Cancel jobs"))
-                    self.assertIn(button.get('cancel-label'), ("Keep it", "Keep them"))
+                    self.assertRegex(button.get('confirm-title') or button.get('confirm'), r"^Cancel th\w+ jobs?\?")
+                    self.assertIn("not saved yet are undone", button.get('confirm'))
+                    self.assertIn(button.get('confirm-label'), ("Cancel Job", "Cancel Jobs"))
+                    self.assertIn(button.get('cancel-label'), ("No, keep it", "No, keep them"))
 
     def test_run_anyway(self):
         for xmlid in ('ir_async_view_list', 'ir_async_view_form', 'ir_async_view_kanban'):

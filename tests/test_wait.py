@@ -56,7 +56,7 @@ class TestWaitReason(WaitCase):
         job = self.make_job(at=datetime(2126, 1, 1, 20, 30))
         self.assertRegex(job.wait_reason, r"before 01/02/2126 0?5:30")
         self.set_state(job, 'created', attempts=1)
-        self.assertReason(job, "tried again on")
+        self.assertReason(job, "runs again on")
         due = self.make_job(at=datetime(2020, 1, 1))
         self.assertReason(due, "free worker")
 
@@ -82,7 +82,7 @@ class TestWaitReason(WaitCase):
         self.assertTrue(job.is_blocked)
         self.assertEqual(job.blocking_ids[0], parent)
         self.set_state(other, 'failed')
-        self.assertReason(job, r"^2 of the jobs.*failed: Import \(\d+\), Other \(\d+\)")
+        self.assertReason(job, r"^2 jobs that it waits for have failed: Import \(\d+\), Other \(\d+\)")
 
     def test_parent_of_another_user(self):
         """Its name is nobody's business."""
@@ -112,7 +112,7 @@ class TestWaitReason(WaitCase):
     def test_everything_paused(self):
         job = self.make_job()
         self.env['ir.async.channel'].action_pause_everything()
-        self.assertReason(job, "Everything is paused")
+        self.assertReason(job, "All channels are paused")
 
     def test_upgrading(self):
         job = self.make_job()
@@ -158,7 +158,7 @@ class TestRunAnyway(WaitCase):
     def test_manager(self):
         with self.assertLogs('odoo.addons.ir_async.models.ir_async_wait', logging.INFO) as logs:
             self.job.with_user(self.manager).run_anyway()
-        self.assertRegex(logs.output[0], rf"{self.job.id}.*user mona \({self.manager.id}\)")
+        self.assertRegex(logs.output[0], rf"User mona \({self.manager.id}\) .*\[{self.job.id}\]")
         self.assertEqual((self.job.state, self.job.is_blocked), ('created', False))
         self.assertEqual(self.job.after_ids, self.parent, "it is still known what it was to wait for")
         self.assertEqual(self.row(self.job, 'revision'), 2)

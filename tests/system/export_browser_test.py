@@ -292,7 +292,7 @@ def test_cancel(site, temporary):
     assert list(temporary.glob('ir_async.*/*'))
     open_menu(tab)
     tab.click('.o_ir_async_cancel')
-    tab.click('.modal button:has-text("Stop the job")')
+    tab.click('.modal button:has-text("Cancel Job")')
     expect(tab.locator('.o_ir_async_job[data-state=cancelled]')).to_be_visible()
     assert jobs(site) == [("Contact (XLSX)", 'cancelled', 'export', False)]
     assert not site.database.value("SELECT count(*) FROM ir_attachment WHERE res_model = 'ir.async'")

@@ -125,14 +125,14 @@ export class AsyncJobItem extends Component {
         const close = this.dialog.add(
             ConfirmationDialog,
             {
-                title: _t("Stop this job?"),
-                body: _t("“%s” is running. What it has not saved yet will be undone.", name),
-                confirmLabel: _t("Stop the job"),
+                title: _t("Cancel this job?"),
+                body: _t("“%s” is running. The changes that it has not saved yet are undone.", name),
+                confirmLabel: _t("Cancel Job"),
                 confirm: () => {
                     const job = this.asyncJob.jobs[id];
                     return job && isLive(job) ? this.asyncJob.cancel(id) : undefined;
                 },
-                cancelLabel: _t("Keep it running"),
+                cancelLabel: _t("No, keep it"),
                 cancel: () => {},
             },
             { onClose: () => bus.removeEventListener("async_job", closeWhenOver) }

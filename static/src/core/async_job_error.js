@@ -29,7 +29,7 @@ export class AsyncJobCancelledError extends Error {
  * @returns {import("@web/core/network/rpc").RPCError} as if the method had been called directly
  */
 export function makeJobError(job, inBackground = false) {
-    const gone = _t("The error of this job is not available any more.").toString();
+    const gone = _t("The error of this job is no longer available.").toString();
     const error = makeErrorFromResponse(
         job.payload?.error || {
             code: 0,

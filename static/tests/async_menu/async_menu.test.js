@@ -390,11 +390,11 @@ test("a running job is not cancelled without a question", async () => {
         await waitFor(".modal");
     };
     await cancel();
-    expect(queryAllTexts(".modal-footer button")).toEqual(["Stop the job", "Keep it running"]);
-    await contains(".modal-footer button:contains(Keep)").click();
+    expect(queryAllTexts(".modal-footer button")).toEqual(["Cancel Job", "No, keep it"]);
+    await contains(".modal-footer button:contains(No, keep it)").click();
     expect.verifySteps([]);
     await cancel();
-    await contains(".modal-footer button:contains(Stop)").click();
+    await contains(".modal-footer button:contains(Cancel Job)").click();
     await nextMessages();
     expect.verifySteps([`cancel ${jobId}`]);
 });

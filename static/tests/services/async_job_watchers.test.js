@@ -142,7 +142,7 @@ describe("a payload that is gone", () => {
         await sendMessage({ id: 1, name: "Export", state: "failed", revision: 2 });
         await nextMessages();
         expect(outcome.error).toBeInstanceOf(RPCError);
-        expect(outcome.error.data.message).toBe("The error of this job is not available any more.");
+        expect(outcome.error.data.message).toBe("The error of this job is no longer available.");
     });
 
     test("the promise rejects: the job was vacuumed", async () => {

@@ -152,9 +152,9 @@ for (const [type, arch, row] of [
             type,
             resModel: "ir.async",
             arch,
-            noContentHelp: "You have no jobs yet",
+            noContentHelp: "You have no background jobs yet",
         });
-        expect(".o_view_nocontent").toHaveText("You have no jobs yet");
+        expect(".o_view_nocontent").toHaveText("You have no background jobs yet");
         await advanceTime(REFRESH_DELAY);
         await animationFrame();
         expect(".o_view_sample_data").toHaveCount(1);
