@@ -1,4 +1,4 @@
-"""Find markers of unclear English in comments, docstrings and documents: called by `script/test lint`."""
+"""Find markers of unclear English in comments, texts of the program and documents: called by `script/test lint`."""
 import ast
 import io
 import re
@@ -6,12 +6,13 @@ import sys
 import tokenize
 from pathlib import Path
 
-from lines import JAVASCRIPT, WITH_DOCSTRING
+from lines import JAVASCRIPT
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (
     *(f'{folder}/**/*.py' for folder in ('engine', 'service', 'models', 'tools', 'controllers', 'cli')),
-    'exceptions.py', 'hooks.py', 'static/src/**/*.js', 'README.md', 'CONTRIBUTING.md', 'docs/**/*.md',
+    '__manifest__.py', 'exceptions.py', 'hooks.py', 'static/src/**/*.js', 'README.md', 'CONTRIBUTING.md', 'docs/**/*.md',
+    *(f'{folder}/**/*.xml' for folder in ('views', 'data', 'security', 'static/src')),
 )
 MARKERS = re.compile(r"""
     ,\s+ that\b
@@ -24,24 +25,27 @@ MARKERS = re.compile(r"""
       | ^\s*@(?:param|property)\s+\{.*\}\s+\S+\s+ | ^\s*@returns\s+\{.*\}\s+ )
     (?P<free> who|what ) \b
 """, re.VERBOSE | re.IGNORECASE | re.MULTILINE)
+XML = re.compile(r'<!--(?P<comment>.*?)-->|="(?P<attribute>[^"]*)"|>(?P<content>[^<]+)', re.DOTALL)
 # Code is no English. It is masked without a change of its lines, so that their numbers stay right.
 CODE = re.compile(r'^```.*?^```|``.+?``|`[^`\n]+`', re.DOTALL | re.MULTILINE)
 
 
 def python_texts(source):
-    """Yield the docstrings and the comments, each with the number of its first line."""
+    """Yield the strings and the comments, each with the number of its first line."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
-            yield node.body[0].lineno, node.body[0].value.value
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
     yield from join_adjacent(source, (
         (*token.start, token.string.lstrip('#')) for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT))
 
 
 def javascript_texts(source):
-    """Yield the comments, each with the number of its first line."""
+    """Yield the strings and the comments, each with the number of its first line."""
     comments = []
     for match in JAVASCRIPT.finditer(source):
+        if string := match['string']:
+            yield source.count('\n', 0, match.start()) + 1, string[1:-1]
         if comment := match['comment']:
             line_start = source.rfind('\n', 0, match.start()) + 1
             text = re.sub(r'^\s*\*', '', comment.strip('/*'), flags=re.MULTILINE)
@@ -63,11 +67,17 @@ def join_adjacent(source, comments):
     yield from texts
 
 
+def xml_texts(source):
+    """Yield the comments, the attributes and the contents, each with the number of its first line."""
+    for match in XML.finditer(source):
+        yield source.count('\n', 0, match.start(match.lastgroup)) + 1, match[match.lastgroup]
+
+
 def markdown_texts(source):
     yield 1, source
 
 
-TEXTS = {'.py': python_texts, '.js': javascript_texts, '.md': markdown_texts}
+TEXTS = {'.py': python_texts, '.js': javascript_texts, '.xml': xml_texts, '.md': markdown_texts}
 
 
 def find_markers(path):

@@ -20,7 +20,7 @@ WITH_DOCSTRING = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
 # Text that looks like a comment inside a string or regular expression is none.
 JAVASCRIPT = re.compile(r"""
     (?P<comment> //[^\n]* | /\*.*?\*/ )
-  | `(?:\\.|[^`\\])*` | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*'
+  | (?P<string> `(?:\\.|[^`\\])*` | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' )
   | (?<=[(,=:\[!&|?{};])\s*/(?![*/])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/
 """, re.VERBOSE | re.DOTALL)
 
