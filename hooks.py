@@ -69,7 +69,7 @@ def _stop_jobs(registry: Registry) -> None:
         with registry.cursor() as cr:
             # Each session of a worker holds a lock. Nobody runs the jobs of a session whose lock is gone.
             cr.execute(SQL(
-                "SELECT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND session IN (%s))", SQL(LIVE_SESSIONS)))
+                "SELECT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND worker_id IN (%s))", SQL(LIVE_SESSIONS)))
             [is_running] = cr.fetchone()
     if is_running:
         _logger.warning("Some jobs are still running. If they keep the tables from being dropped, stop the servers that run them")

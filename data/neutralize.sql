@@ -1,7 +1,7 @@
 -- Jobs that were queued in production do not run in a copy of it.
 UPDATE ir_async
    SET state = 'cancelled',
-       session = NULL,
+       worker_id = NULL,
        date_done = now() AT TIME ZONE 'UTC',
        revision = revision + 1
  WHERE state IN ('waiting', 'created', 'processing');

@@ -26,8 +26,8 @@ HERE = "origin = %(origin)s"  # leaves out jobs that came with a copy of another
 SERVED = f"{HERE} AND (%(channels)s = '{{}}' OR split_part(channel, '/', 1) = ANY(%(channels)s))"
 TAKE = """
     state = 'processing',
-    session = %(key)s,
-    claims = job.claims + 1,
+    worker_id = %(worker_id)s,
+    claim_number = job.claim_number + 1,
     revision = job.revision + 1,
     date_start = clock_timestamp() AT TIME ZONE 'UTC'
 """

@@ -57,33 +57,33 @@ _files: weakref.WeakKeyDictionary[Connection, tuple[int, int]] = weakref.WeakKey
 
 
 def connect(
-    dbname: str, factory: type[Connection] | None = None, session: Mapping[str, str] | None = None,
+    dbname: str, factory: type[Connection] | None = None, parameters: Mapping[str, str] | None = None,
 ) -> Connection:
     """Return a new connection in autocommit.
 
     :param str dbname: the database
     :param type factory: the class of the connection, psycopg2's own by default
-    :param dict[str, str] session: the settings that the session starts with; a pooler would refuse them
+    :param dict[str, str] parameters: the parameters that the session starts with; a pooler would refuse them
     :rtype: psycopg2.extensions.connection
     :raises psycopg2.OperationalError: when the server cannot be reached
     """
     _db, info = sql_db.connection_info_for(dbname)
     direct = {'host': settings().db_host, 'port': settings().db_port}
     arguments = info | {key: value for key, value in direct.items() if value} | CLIENT_LIMITS
-    if session:
+    if parameters:
         given = parse_dsn(info['dsn']).get('options') if 'dsn' in info else os.environ.get('PGOPTIONS')
-        arguments['options'] = ' '.join([given or '', *(f'-c {name}={value}' for name, value in session.items())])
+        arguments['options'] = ' '.join([given or '', *(f'-c {name}={value}' for name, value in parameters.items())])
     connection = psycopg2.connect(connection_factory=factory, **arguments)
     _files[connection] = _file_of(connection)
     connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
     return connection
 
 
-def connect_worker(dbname: str, **session: str) -> Connection:
+def connect_worker(dbname: str, **parameters: str) -> Connection:
     """Return a new connection in autocommit that keeps one session of PostgreSQL for its whole life.
 
     :param str dbname: the database
-    :param str session: settings of the session
+    :param str parameters: parameters of the session
     :rtype: psycopg2.extensions.connection
     :raises PoolerFound: when a connection pooler is in between, since locks and LISTEN prove nothing there
     :raises psycopg2.OperationalError: when the server cannot be reached
@@ -91,7 +91,7 @@ def connect_worker(dbname: str, **session: str) -> Connection:
     connection = connect(dbname)
     try:
         with connection.cursor() as cr:
-            cr.execute(set_config(session_settings(connection.server_version) | session) + ", pg_backend_pid()")  # pylint: disable=sql-injection
+            cr.execute(set_config(session_parameters(connection.server_version) | parameters) + ", pg_backend_pid()")  # pylint: disable=sql-injection
             [[*_settings, backend_pid]] = cr.fetchall()
         if backend_pid != connection.get_backend_pid():
             raise PoolerFound(dbname)  # noqa: TRY301
@@ -122,7 +122,7 @@ def _file_of(connection: Connection) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def session_settings(server_version: int) -> dict[str, str]:
+def session_parameters(server_version: int) -> dict[str, str]:
     """Return the settings that each session of a worker needs and that the server knows.
 
     :param int server_version: the version of the server

@@ -96,7 +96,7 @@ HAS_PARENT_IN = f"""
 """
 HAS_CANCELLED = HAS_PARENT_IN % "('cancelled')"
 CANCEL = f"""
-    WITH orphan AS (
+    WITH affected AS (
         SELECT id
           FROM ir_async child
          WHERE {{children}} AND {HERE} AND {HAS_CANCELLED}
@@ -104,7 +104,7 @@ CANCEL = f"""
     )
     UPDATE ir_async job
        SET state = 'cancelled', revision = revision + 1, date_done = clock_timestamp() AT TIME ZONE 'UTC'
-     WHERE job.id = ANY(ARRAY(SELECT id FROM orphan))
+     WHERE job.id = ANY(ARRAY(SELECT id FROM affected))
  RETURNING {PUBLISHED}
 """
 CANCEL_ALL = CANCEL.format(children="state = 'waiting'")

@@ -1,4 +1,4 @@
-"""The claim as a lease: the only statements that compare the fencing token ``(session, claims)`` of one job.
+"""The claim as a lease: the only statements that compare the fencing token ``(worker_id, claim_number)`` of one job.
 
 A worker that lost its claim matches no row here, so it commits nothing of that job.
 """
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 # `state = 'processing'` is implied and left out on purpose. With it, PostgreSQL would walk the index of processing jobs, with
 # its dead entries, instead of the primary key.
-HELD = "job.id = %(id)s AND job.session = %(session)s AND job.claims = %(claims)s"
+HELD = "job.id = %(id)s AND job.worker_id = %(worker_id)s AND job.claim_number = %(claim_number)s"
 
 LOOK_UP = f"SELECT job.id FROM ir_async job WHERE {HELD}"
 
 # Until the commit is through, the lock keeps others from taking the job over.
 CHECK = f"SELECT job.id FROM ir_async job WHERE {HELD} FOR NO KEY UPDATE"
 
-BEGIN = "SELECT * FROM ir_async_begin(%(id)s, %(session)s, %(claims)s)"
+BEGIN = "SELECT * FROM ir_async_begin(%(id)s, %(worker_id)s, %(claim_number)s)"
 
 FINISH = """
-    SELECT ir_async_finish(%(id)s, %(session)s, %(claims)s,
-        %(state)s, %(payload)s, %(delay)s, %(attempts)s, %(starts)s, %(shown_claims)s)
+    SELECT ir_async_finish(%(id)s, %(worker_id)s, %(claim_number)s,
+        %(state)s, %(payload)s, %(delay)s, %(attempts)s, %(starts)s, %(claim_count)s)
 """
 
 # Planning these two statements takes longer than executing them, and a session forgets its prepared statements between two
@@ -42,8 +42,8 @@ WRITE = f"""
        SET state = %(state)s,
            payload = %(payload)s,
            date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + %(delay)s * interval '1 second',
-           session = NULL,
-           claims = coalesce(%(shown_claims)s, claims),
+           worker_id = NULL,
+           claim_number = coalesce(%(claim_count)s, claim_number),
            attempts = attempts + %(attempts)s,
            starts = starts + %(starts)s,
            revision = revision + 1,
@@ -51,9 +51,9 @@ WRITE = f"""
      WHERE {HELD}
  RETURNING job.revision
 """
-_TOKEN = {'id': 'int4', 'session': 'int4', 'claims': 'int4'}
+_TOKEN = {'id': 'int4', 'worker_id': 'int4', 'claim_number': 'int4'}
 _OUTCOME = {
-    'state': 'varchar', 'payload': 'json', 'delay': 'float8', 'attempts': 'int4', 'starts': 'int4', 'shown_claims': 'int4'}
+    'state': 'varchar', 'payload': 'json', 'delay': 'float8', 'attempts': 'int4', 'starts': 'int4', 'claim_count': 'int4'}
 
 
 def _arguments(types: dict[str, str]) -> str:
@@ -121,14 +121,14 @@ def drop_functions(cr: BaseCursor) -> None:
 # The job stays `processing`, so that it keeps its slot in a limited channel until its method has been left.
 RAISE = f"""
     WITH raised AS (
-        UPDATE ir_async job SET claims = claims + 1 WHERE {HELD} RETURNING job.id, job.claims
+        UPDATE ir_async job SET claim_number = claim_number + 1 WHERE {HELD} RETURNING job.id, job.claim_number
     ),
     stop AS (
         INSERT INTO ir_async_stop (job_id, reason, debug)
              SELECT id, %(reason)s, %(debug)s FROM raised WHERE %(reason)s IS NOT NULL
         ON CONFLICT (job_id) DO UPDATE SET debug = EXCLUDED.debug
     )
-    SELECT claims FROM raised
+    SELECT claim_number FROM raised
 """
 
 
@@ -138,7 +138,7 @@ def token(job: Job) -> dict[str, int]:
     :param Job job: the claimed job
     :rtype: dict
     """
-    return {'id': job.id, 'session': job.session, 'claims': job.claims}
+    return {'id': job.id, 'worker_id': job.worker_id, 'claim_number': job.claim_number}
 
 
 def holds(session: Session, job: Job) -> bool:
@@ -162,4 +162,4 @@ def fence_off(session: Session, job: Job, reason: str | None = None, debug: str 
     :rtype: Job | None
     """
     rows = session.execute(DURABLE + RAISE, {**token(job), 'reason': reason, 'debug': debug})
-    return job._replace(claims=rows[0][0]) if rows else None
+    return job._replace(claim_number=rows[0][0]) if rows else None

@@ -20,8 +20,8 @@ class Job(NamedTuple):
     user_id: int
     timeout: float | None
     revision: int
-    session: int  # (session, claims) is the fencing token: each claim makes a new one, each later statement compares it
-    claims: int
+    worker_id: int  # (worker_id, claim_number) is the fencing token: each claim makes a new one, each later statement compares it
+    claim_number: int
     has_children: bool
     signals: str | None  # Odoo's signaling sequences, which say whether modules and caches are up to date
     # columns read when the job begins

@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 # of such rows stay: rows of live processes that serve this database, and rows of sessions whose jobs are not yet rescued.
 FORGET = f"""
     DELETE FROM ir_async_worker
-     WHERE (process_key = %(process_key)s OR id NOT IN (SELECT id FROM ({serving('%(origin)s')}) AS worker))
+     WHERE (process_number = %(process_number)s OR id NOT IN (SELECT id FROM ({serving('%(origin)s')}) AS worker))
        AND id NOT IN ({LIVE_SESSIONS})
-       AND id NOT IN (SELECT session FROM ir_async WHERE state = 'processing')
+       AND id NOT IN (SELECT worker_id FROM ir_async WHERE state = 'processing')
 """
 REGISTER = f"""
-    INSERT INTO ir_async_worker (id, host, pid, process_key, channels, database)
-         SELECT key, %(host)s, %(pid)s, %(process_key)s, %(channels)s, {served_database('%(origin)s')}
-           FROM nextval('ir_async_worker_id_seq') AS key
-          WHERE pg_try_advisory_lock({LOCK_CLASS}, key::int)
+    INSERT INTO ir_async_worker (id, host, pid, process_number, channels, database)
+         SELECT worker_id, %(host)s, %(pid)s, %(process_number)s, %(channels)s, {served_database('%(origin)s')}
+           FROM nextval('ir_async_worker_id_seq') AS worker_id
+          WHERE pg_try_advisory_lock({LOCK_CLASS}, worker_id::int)
       RETURNING id
 """
 CLOSE = """
     UPDATE ir_async_worker SET closed = true
-     WHERE id = %(key)s AND NOT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND session = %(key)s)
+     WHERE id = %(worker_id)s AND NOT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND worker_id = %(worker_id)s)
 """
 NOTE_RUNNING = """
     UPDATE ir_async_worker
@@ -42,17 +42,17 @@ NOTE_RUNNING = """
 """
 
 
-def register(cr: Cursor, origin: AsIs, process_key: int | None = None) -> int:
+def register(cr: Cursor, origin: AsIs, process_number: int | None = None) -> int:
     """Register a new session, and delete the rows of sessions that ended.
 
     :param cr: a cursor of the session's connection
     :param AsIs origin: the expression of the identity of the database
-    :param int process_key: the key of the lock that this process holds on ``postgres`` as long as it lives
+    :param int process_number: the key of the lock that this process holds on ``postgres`` as long as it lives
     :return: the key of the session, which its connection has locked
     :rtype: int
     """
     params = {
-        'origin': origin, 'process_key': process_key, 'host': socket.gethostname(), 'pid': os.getpid(),
+        'origin': origin, 'process_number': process_number, 'host': socket.gethostname(), 'pid': os.getpid(),
         'channels': ','.join(settings().channels) or None,
     }
     cr.execute(FORGET, params)
@@ -64,11 +64,11 @@ def register(cr: Cursor, origin: AsIs, process_key: int | None = None) -> int:
     return row[0]
 
 
-def note_running(session: Session, job: Job | None, key: int | None = None) -> None:
+def note_running(session: Session, job: Job | None, worker_id: int | None = None) -> None:
     """Note which job runs in a cron worker, since its parent would not report a death.
 
     :param Session session: the session that writes the note
     :param Job job: the running job; None when it has ended
-    :param int key: the key of the session that runs the job; by default the session itself
+    :param int worker_id: the session that runs the job; by default the session itself
     """
-    session.execute(NOTE_RUNNING, [job and job.id, *session.process, key or session.key])
+    session.execute(NOTE_RUNNING, [job and job.id, *session.process, worker_id or session.worker_id])

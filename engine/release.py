@@ -17,16 +17,16 @@ RELEASE = f"""
     WITH mine AS (
         SELECT id
           FROM ir_async
-         WHERE id = ANY(%(ids)s::int[]) AND session = %(session)s
+         WHERE id = ANY(%(ids)s::int[]) AND worker_id = %(worker_id)s
     FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job
        SET state = 'created',
-           session = NULL,
+           worker_id = NULL,
            revision = revision + 1,
            starts = starts + %(starts)s,
            payload = coalesce(%(payload)s, payload),
-           claims = coalesce(%(shown_claims)s, claims),
+           claim_number = coalesce(%(claim_count)s, claim_number),
            date_start = CASE WHEN %(starts)s > 0 THEN date_start END,
            date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + %(delay)s * interval '1 second'
      WHERE job.id = ANY(ARRAY(SELECT id FROM mine))
@@ -34,16 +34,16 @@ RELEASE = f"""
 """
 FAIL = f"""
     UPDATE ir_async job
-       SET state = 'failed', session = NULL, revision = revision + 1, attempts = attempts + 1, starts = starts + 1,
+       SET state = 'failed', worker_id = NULL, revision = revision + 1, attempts = attempts + 1, starts = starts + 1,
            payload = %(payload)s, date_done = clock_timestamp() AT TIME ZONE 'UTC'
-     WHERE id = %(id)s AND session = %(session)s
+     WHERE id = %(id)s AND worker_id = %(worker_id)s
  RETURNING {PUBLISHED}
 """
 
 
 def release(
     session: Session, jobs: Iterable[Job], starts: int = 0, delay: float | None = None, payload: str | None = None,
-    shown_claims: int | None = None,
+    claim_count: int | None = None,
 ) -> set[int]:
     """Put jobs back into the queue, except for locked ones.
 
@@ -52,13 +52,13 @@ def release(
     :param int starts: how often their method was begun since they were claimed
     :param float delay: seconds until they are tried again; by default they are tried at once
     :param str payload: the reason as the error of an RPC, in JSON
-    :param int shown_claims: how often the job was claimed, if it was fenced off since
+    :param int claim_count: how often the job was claimed, if it was fenced off since
     :return: the ids of the jobs that were put back
     :rtype: set[int]
     """
     released = session.change(RELEASE, {
-        'ids': array(job.id for job in jobs), 'session': session.key, 'starts': starts, 'delay': delay, 'payload': payload,
-        'shown_claims': shown_claims})
+        'ids': array(job.id for job in jobs), 'worker_id': session.worker_id, 'starts': starts, 'delay': delay, 'payload': payload,
+        'claim_count': claim_count})
     if released and not delay:
         notifier.notify(session.dbname)
     return released
@@ -71,4 +71,4 @@ def fail(session: Session, job: Job, payload: str) -> None:
     :param Job job: the job
     :param str payload: the error, JSON
     """
-    session.change(FAIL, {'id': job.id, 'session': session.key, 'payload': payload})
+    session.change(FAIL, {'id': job.id, 'worker_id': session.worker_id, 'payload': payload})

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 GRACE = 0.7
 FULL_INTERVAL = 60  # seconds between two looks at all jobs that are processing
 
-IS_ORPHAN = f"job.state = 'processing' AND job.session NOT IN ({LIVE_SESSIONS})"
-IS_BEGUN = "EXISTS (SELECT FROM ir_async_worker WHERE id = job.session AND running_job_id = job.id)"
+IS_ORPHAN = f"job.state = 'processing' AND job.worker_id NOT IN ({LIVE_SESSIONS})"
+IS_BEGUN = "EXISTS (SELECT FROM ir_async_worker WHERE id = job.worker_id AND running_job_id = job.id)"
 # The notes of cron workers whose sessions ended while a job was running.
 NOTES = f"""
     SELECT id, host, pid, process_start, server_pid, server_start
@@ -34,15 +34,15 @@ RESCUE = f"""
     WITH orphan AS (
         SELECT id
           FROM ir_async job
-         WHERE {IS_ORPHAN} AND {HERE} AND (%(sessions)s::int[] IS NULL OR session = ANY(%(sessions)s))
+         WHERE {IS_ORPHAN} AND {HERE} AND (%(dead)s::int[] IS NULL OR worker_id = ANY(%(dead)s))
     FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job
        SET state = 'created',
-           session = NULL,
+           worker_id = NULL,
            revision = revision + 1,
            starts = starts + {IS_BEGUN}::int,
-           deaths = deaths + ({IS_BEGUN} AND session = ANY(%(killed)s::int[])
+           deaths = deaths + ({IS_BEGUN} AND worker_id = ANY(%(killed)s::int[])
                               AND NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int
      WHERE id = ANY(ARRAY(SELECT id FROM orphan))
  RETURNING {PUBLISHED}
@@ -53,21 +53,21 @@ CHARGE = f"""
        SET deaths = deaths + (NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int,
            starts = starts + 1,
            state = CASE WHEN {{held}} THEN 'created' ELSE state END,
-           session = CASE WHEN {{held}} THEN NULL ELSE session END,
+           worker_id = CASE WHEN {{held}} THEN NULL ELSE worker_id END,
            revision = revision + 1
      WHERE id = %(id)s AND state IN ('created', 'processing')
  RETURNING {PUBLISHED}
-""".format(held="session = %(session)s AND claims = %(claims)s")
+""".format(held="worker_id = %(worker_id)s AND claim_number = %(claim_number)s")
 TAKE_OVER = """
     WITH stop AS (
         INSERT INTO ir_async_stop (job_id, reason)
              SELECT id, %(reason)s FROM ir_async
-              WHERE id = %(id)s AND state = 'processing' AND session = %(session)s AND claims = %(claims)s
+              WHERE id = %(id)s AND state = 'processing' AND worker_id = %(from_worker_id)s AND claim_number = %(claim_number)s
         ON CONFLICT (job_id) DO NOTHING
     )
     UPDATE ir_async job
-       SET session = %(key)s
-     WHERE id = %(id)s AND state = 'processing' AND session = %(session)s AND claims = %(claims)s
+       SET worker_id = %(worker_id)s
+     WHERE id = %(id)s AND state = 'processing' AND worker_id = %(from_worker_id)s AND claim_number = %(claim_number)s
  RETURNING """
 
 
@@ -79,7 +79,7 @@ class Rescue:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._seen: dict[int, float] = {}  # when each dead session was first seen dead, by key
+        self._seen: dict[int, float] = {}  # when each dead session was first seen dead, by worker id
         self._next_full = 0.0
 
     def rescue(self, dead: list[int]) -> Swept:
@@ -89,44 +89,44 @@ class Rescue:
         :rtype: Swept
         """
         now = time.monotonic()
-        self._seen = {key: self._seen.get(key, now) for key in dead}
-        due = [key for key, seen in self._seen.items() if seen + GRACE <= now]
+        self._seen = {worker_id: self._seen.get(worker_id, now) for worker_id in dead}
+        due = [worker_id for worker_id, seen in self._seen.items() if seen + GRACE <= now]
         changed: set[int] = set()
         # A crash of PostgreSQL empties the UNLOGGED table of workers. So a full look also finds jobs of sessions without a row.
         is_full = now >= self._next_full and not (dead and not due)
         if due or is_full:
             changed = self._session.change(RESCUE, self._session.params(
-                sessions=None if is_full else due,
-                killed=[key for key, *process in self._session.execute(NOTES) if was_killed(*process)]))
+                dead=None if is_full else due,
+                killed=[worker_id for worker_id, *process in self._session.execute(NOTES) if was_killed(*process)]))
             if is_full:
                 self._next_full = now + FULL_INTERVAL
-        young = [seen + GRACE - now for key, seen in self._seen.items() if key not in due]
+        young = [seen + GRACE - now for worker_id, seen in self._seen.items() if worker_id not in due]
         return Swept(changed, min(young, default=None))
 
 
-def charge(session: Session, job_id: int, key: int, claims: int) -> set[int]:
+def charge(session: Session, job_id: int, worker_id: int, claim_number: int) -> set[int]:
     """Charge a job with the death of the worker that ran its method, and put it back into the queue.
 
     :param Session session: the session that writes the charge
     :param int job_id: the job
-    :param int key: the key of the dead worker's session
-    :param int claims: the claim number of the job
+    :param int worker_id: the dead worker's session
+    :param int claim_number: the claim number of the job
     :return: the ids of the jobs that changed
     :rtype: set[int]
     """
-    return session.change(CHARGE, {'id': job_id, 'session': key, 'claims': claims})
+    return session.change(CHARGE, {'id': job_id, 'worker_id': worker_id, 'claim_number': claim_number})
 
 
-def take_over(session: Session, job_id: int, key: int, claims: int, reason: str) -> list[Job]:
+def take_over(session: Session, job_id: int, worker_id: int, claim_number: int, reason: str) -> list[Job]:
     """Take a job over from a worker that is stopping or dead, to write its outcome.
 
     :param Session session: the session that takes it over
     :param int job_id: the job
-    :param int key: the key of the other session, or of this one
-    :param int claims: the claim number of the job
+    :param int worker_id: the other session, or this one
+    :param int claim_number: the claim number of the job
     :param str reason: ``cancel`` or ``timeout``; used if no reason is noted yet
     :return: the job; empty when its claim has changed
     :rtype: list[Job]
     """
-    params = session.params(id=job_id, session=key, claims=claims, reason=reason)
+    params = session.params(id=job_id, from_worker_id=worker_id, claim_number=claim_number, reason=reason)
     return [Job(*row) for row in session.execute(TAKE_OVER + session.all_columns, params)]

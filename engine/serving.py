@@ -41,7 +41,7 @@ def serving(origin: str) -> str:
     :rtype: str
     """
     return f"""
-        SELECT id, process_key, channels
+        SELECT id, process_number, channels
           FROM ir_async_worker
-         WHERE process_key IN ({LIVE_PROCESSES}) AND database = {database(origin)}
+         WHERE process_number IN ({LIVE_PROCESSES}) AND database = {database(origin)}
     """

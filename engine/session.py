@@ -72,7 +72,7 @@ LOOK = f"""
            EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND {HERE}),
            (SELECT EXTRACT(EPOCH FROM date_scheduled - {NOW}) FROM ir_async
              WHERE state = 'created' AND date_scheduled IS NOT NULL AND {HERE} ORDER BY date_scheduled LIMIT 1),
-           EXISTS (SELECT FROM ir_async_worker WHERE process_key = %(process_key)s AND database = {database('%(origin)s')})
+           EXISTS (SELECT FROM ir_async_worker WHERE process_number = %(process_number)s AND database = {database('%(origin)s')})
 """
 
 SIGNALS = """
@@ -98,9 +98,9 @@ class Opened(NamedTuple):
 class Session:
     """The presence of a worker in a database, from :meth:`open` to :meth:`close`."""
 
-    def __init__(self, dbname: str, connection: Connection, key: int) -> None:
+    def __init__(self, dbname: str, connection: Connection, worker_id: int) -> None:
         self.dbname = dbname
-        self.key = key
+        self.worker_id = worker_id
         self.changes: list[StateChange] = []  # not yet published to the users
         self.channels = settings().channels
         self._connection = connection
@@ -113,11 +113,11 @@ class Session:
         self._maintenance = Maintenance(self, self._claim, self._channels, self._dependencies, self._rescue)
 
     @classmethod
-    def open(cls, dbname: str, process_key: int | None = None, always: bool = False) -> Opened:
+    def open(cls, dbname: str, process_number: int | None = None, always: bool = False) -> Opened:
         """Connect to a database and register there.
 
         :param str dbname: the database
-        :param int process_key: the key of the lock that this process holds on ``postgres`` as long as it lives
+        :param int process_number: the key of the lock that this process holds on ``postgres`` as long as it lives
         :param bool always: whether to open a session even if no job is due
         :rtype: Opened
         :raises psycopg2.OperationalError: when the database cannot be reached
@@ -138,14 +138,14 @@ class Session:
                     _report_missing_functions(dbname)
                     return Opened()
                 origin = AsIs(EXPRESSIONS[is_permitted])
-                cr.execute(LOOK, {'process_key': process_key, 'origin': origin})
+                cr.execute(LOOK, {'process_number': process_number, 'origin': origin})
                 [[is_ready, is_waiting, is_processing, delay, is_known]] = cr.fetchall()
                 delay = None if delay is None else float(delay)
                 is_due = always or is_ready or is_waiting or is_processing or (delay is not None and delay <= 0)
                 # Register even without jobs: others look for serving workers.
-                if is_due or (process_key and not is_known):
+                if is_due or (process_number and not is_known):
                     cr.execute(f"LISTEN {STOP_CHANNEL}")
-                    session = cls(dbname, connection, register(cr, origin, process_key))
+                    session = cls(dbname, connection, register(cr, origin, process_number))
                     warn_of_copies(cr, dbname, session.origin)
                 if not is_due and session:
                     session.close()
@@ -184,7 +184,7 @@ class Session:
     def close(self) -> None:
         """Leave the database. The row stays, to show that this process serves the database."""
         try:
-            self.execute(CLOSE, {'key': self.key})
+            self.execute(CLOSE, {'worker_id': self.worker_id})
         except psycopg2.Error:
             pass  # the connection is gone, and the lock with it
         finally:
@@ -229,7 +229,7 @@ class Session:
 
     def params(self, **params: Any) -> dict[str, Any]:
         """Return the parameters that all claims need, and the given ones."""
-        return {'key': self.key, 'channels': self.channels, 'origin': self.origin, **params}
+        return {'worker_id': self.worker_id, 'channels': self.channels, 'origin': self.origin, **params}
 
     @functools.cached_property
     def columns(self) -> str:

@@ -20,7 +20,7 @@ MAX_LABELS = 20  # jobs named in one error
 # The scope in which a key is unique, and the jobs that hold their key. PostgreSQL uses the index only for its exact expressions.
 KEY_OWNER = SQL("(CASE WHEN notify THEN user_id ELSE 0 END)")
 TAKES_KEY = SQL(
-    "key IS NOT NULL AND state IN ('waiting', 'created', 'processing') AND (key_until IS DISTINCT FROM 'start' OR claims = 0)")
+    "key IS NOT NULL AND state IN ('waiting', 'created', 'processing') AND (key_until IS DISTINCT FROM 'start' OR claim_number = 0)")
 ENDED = ('succeeded', 'done', 'failed', 'cancelled')
 BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; clients read a larger payload on demand
 
@@ -51,7 +51,7 @@ DEFAULTS = {
     'starts': "int4 DEFAULT 0",
     'attempts': "int4 DEFAULT 0",
     'deaths': "int4 DEFAULT 0",
-    'claims': "int4 DEFAULT 0",
+    'claim_number': "int4 DEFAULT 0",
     'create_date': "timestamp DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')",
 }
 # Each job leaves two dead rows. By default, autovacuum would wait until they are a fifth of the table.
@@ -127,9 +127,10 @@ class IrAsync(models.Model):
     attempts = fields.Integer(readonly=True, default=0, aggregator=None, help="Number of times the method ended by itself")
     deaths = fields.Integer(
         readonly=True, default=0, aggregator=None, help="Number of workers that died while they ran the method")
-    # (session, claims) is the fencing token: each claim makes a new pair, and each outcome must match it.
-    claims = fields.Integer(readonly=True, default=0, aggregator=None, help="Number of times a worker claimed the job")
-    session = fields.Integer(readonly=True, aggregator=None, help="Worker that is running the job")
+    # (worker_id, claim_number) is the fencing token: each claim makes a new pair, and each outcome must match it.
+    claim_number = fields.Integer("Claims", readonly=True, default=0, aggregator=None, help="Number of times a worker claimed the job")
+    worker_id = WeakMany2one(
+        'ir.async.worker', "Worker", readonly=True, groups='ir_async.ir_async_group_manager', help="Worker that is running the job")
     origin = fields.Char(
         readonly=True, groups='ir_async.ir_async_group_manager',
         help="Database where the job may run: its PostgreSQL server and its number there. A copy of the database differs in one of them")
@@ -146,7 +147,7 @@ class IrAsync(models.Model):
         "(origin, channel, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited")
     _scheduled_idx = models.Index("(origin, date_scheduled) WHERE state = 'created' AND date_scheduled IS NOT NULL")
     _waiting_idx = models.Index("(origin, id) WHERE state = 'waiting'")
-    _session_idx = models.Index("(session) WHERE state = 'processing'")
+    _worker_idx = models.Index("(worker_id) WHERE state = 'processing'")
     _limited_start_idx = models.Index("(channel, date_start) WHERE limited")
     _notified_idx = models.Index("(user_id, id) WHERE notify AND dismissed IS NOT TRUE")
     _live_key_uniq = models.UniqueIndex(

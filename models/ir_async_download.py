@@ -68,11 +68,11 @@ class IrAsync(models.Model):
                    limits.capacity,
                    limits.interval,
                    coalesce((SELECT jobs FROM running WHERE channel = candidate.channel), 0),
-                   (SELECT count(DISTINCT session) FROM ir_async WHERE state = 'processing'),
+                   (SELECT count(DISTINCT worker_id) FROM ir_async WHERE state = 'processing'),
                    (SELECT count(*)
                       FROM ir_async
                      WHERE state = 'created' AND date_scheduled IS NULL AND limited AND channel = %(channel)s),
-                   (SELECT count(DISTINCT process_key)
+                   (SELECT count(DISTINCT process_number)
                       FROM (%(serving)s) AS serving
                      WHERE channels IS NULL OR %(channel)s = ANY(string_to_array(channels, ',')))
               FROM candidate

@@ -141,7 +141,7 @@ class IrAsync(models.Model):
 
         :rtype: int
         """
-        [[count]] = self.env.execute_query(SQL("SELECT count(DISTINCT process_key) FROM (%s) AS serving", self._serving()))
+        [[count]] = self.env.execute_query(SQL("SELECT count(DISTINCT process_number) FROM (%s) AS serving", self._serving()))
         return count
 
     def _modules_in_flux(self):

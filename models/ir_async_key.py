@@ -47,9 +47,9 @@ class IrAsync(models.Model):
         own = calls[-1] if calls else None
         job_id = None
         if not own or own.insertion or own.mark != pending.mark or not pending.is_current(self.env.cr):
-            [[marks, job_id, state, claims]] = self.env.execute_query(SQL(
+            [[marks, job_id, state, claim_number]] = self.env.execute_query(SQL(
                 """
-                SELECT %s, id, state, claims
+                SELECT %s, id, state, claim_number
                   FROM (SELECT) AS nothing
              LEFT JOIN ir_async ON key = %s AND %s = %s AND %s AND origin = %s
                 """, MARKS, identity[0], KEY_OWNER, identity[1], TAKES_KEY, self._origin_sql()))  # fmt: skip
@@ -59,7 +59,7 @@ class IrAsync(models.Model):
         if job_id:
             job = self.browse(job_id)
         elif own:
-            job, state, claims = self._of_call(own), own.values['state'], 0
+            job, state, claim_number = self._of_call(own), own.values['state'], 0
         else:
             return None
         if options.on_duplicate == 'replace' and state == 'created':
@@ -77,10 +77,10 @@ class IrAsync(models.Model):
                 pending.is_inserting = True  # invalidation does not need the row, so nothing is inserted
                 job.invalidate_recordset(flush=False)
                 pending.is_inserting = False
-                pending.open.append(PendingKey(pending.mark, job.id, claims, replaced))
+                pending.open.append(PendingKey(pending.mark, job.id, claim_number, replaced))
         elif job_id and options.key_until == 'start' and state == 'created':
             self._mark(pending, 0)
-            pending.relied.append(PendingKey(pending.mark, job_id, claims))
+            pending.relied.append(PendingKey(pending.mark, job_id, claim_number))
         return job
 
     def _insert_keyed(self, calls: list[PendingCall], lock_timeout: str) -> None:
@@ -149,14 +149,14 @@ class IrAsync(models.Model):
             job = self.browse(job_id)
             if item.values is None:
                 statement = SQL(
-                    "SELECT revision FROM ir_async WHERE id = %s AND state = 'created' AND claims = %s FOR SHARE",
-                    job_id, item.claims)
+                    "SELECT revision FROM ir_async WHERE id = %s AND state = 'created' AND claim_number = %s FOR SHARE",
+                    job_id, item.claim_number)
             else:
                 statement = SQL(
-                    "UPDATE ir_async SET %s, revision = revision + 1 WHERE id = %s AND state = 'created' AND claims = %s"
+                    "UPDATE ir_async SET %s, revision = revision + 1 WHERE id = %s AND state = 'created' AND claim_number = %s"
                     " RETURNING revision - 1",
                     SQL(', ').join(SQL("%s = %s", SQL.identifier(name), value) for name, value in item.values.items()),
-                    job_id, item.claims)
+                    job_id, item.claim_number)
             try:
                 rows = self._execute_keyed(statement, [f"job {job_id}"])
             except errors.LockNotAvailable:

@@ -73,7 +73,7 @@ class IrAsync(models.Model):
         running = jobs.filtered(lambda job: job.state == 'processing')  # in the original, when the copy was made
         try:
             with self.env.cr.savepoint():
-                running._update(wakes=True, origin=here, state='created', session=None)
+                running._update(wakes=True, origin=here, state='created', worker_id=None)
                 (jobs - running)._update(wakes=True, origin=here)
         except psycopg2.errors.UniqueViolation as exc:
             raise UserError(self.env._(

@@ -25,7 +25,7 @@ class IrAsync(models.Model):
 
     @api.model
     def _serving(self) -> SQL:
-        """Return a query for the live workers that serve this database: ``id``, ``process_key``, ``channels``.
+        """Return a query for the live workers that serve this database: ``id``, ``process_number``, ``channels``.
 
         :rtype: SQL
         """

@@ -28,8 +28,6 @@ class IrAsync(models.Model):
     blocking_ids = fields.Many2many(
         'ir.async', string="Waits For", compute='_compute_wait_reason',
         help="Jobs that must succeed before this one starts, and have not yet")
-    worker_id = fields.Many2one(
-        'ir.async.worker', "Worker", compute='_compute_worker_id', groups='ir_async.ir_async_group_manager')
 
     @api.depends('state', 'date_scheduled', 'channel')
     def _compute_wait_reason(self):
@@ -43,12 +41,6 @@ class IrAsync(models.Model):
         queue = _Queue(self.env)
         for job in self.filtered(lambda job: job.state == 'created'):
             job.wait_reason = job._why_queued(queue)
-
-    @api.depends('session', 'state')
-    def _compute_worker_id(self):
-        workers = self.env['ir.async.worker'].browse({job.session for job in self if job.session}).exists()
-        for job in self:
-            job.worker_id = job.state == 'processing' and job.session in workers._ids and job.session
 
     def _unmet_parents(self):
         """Return, for each job, the states of its unmet parents, and the parents that the user may read."""

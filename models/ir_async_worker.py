@@ -19,7 +19,7 @@ class IrAsyncWorker(models.Model):
 
     host = fields.Char(readonly=True)
     pid = fields.Integer(string="Process", readonly=True, aggregator=None)
-    process_key = fields.Integer(readonly=True, aggregator=None, help="Key of the lock that the process holds")
+    process_number = fields.Integer(readonly=True, aggregator=None, help="Key of the lock that the process holds")
     channels = fields.Char(readonly=True, help="Channels whose jobs the worker runs. Empty: all")
     database = fields.Char(
         readonly=True, help="Identity and name of the database, and versions of the worker. The worker counts while they are the same")

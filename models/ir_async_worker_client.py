@@ -25,7 +25,7 @@ class IrAsyncWorker(models.Model):
             worker.display_name = f"{worker.host} ({worker.pid})"
 
     def _alive_ids(self):
-        return {key for key, in self.env.execute_query(SQL(
+        return {worker_id for worker_id, in self.env.execute_query(SQL(
             "SELECT id FROM (%s) AS serving UNION SELECT id FROM ir_async_worker WHERE id IN (%s)",
             self.env['ir.async']._serving(), SQL(LIVE_SESSIONS)))}
 
@@ -43,10 +43,10 @@ class IrAsyncWorker(models.Model):
     def _compute_current_job_id(self):
         # the running job is the first of its batch; the others are prefetched
         jobs = self.env['ir.async'].search(
-            [('session', 'in', self.ids), ('state', '=', 'processing')], order='priority DESC, id DESC')
-        job_by_session = {job.session: job for job in jobs}
+            [('worker_id', 'in', self.ids), ('state', '=', 'processing')], order='priority DESC, id DESC')
+        job_by_worker = {job.worker_id.id: job for job in jobs}
         for worker in self:
-            worker.current_job_id = job_by_session.get(worker.id, False)
+            worker.current_job_id = job_by_worker.get(worker.id, False)
             worker.job_duration = worker.current_job_id.duration
             worker.user_id = worker.current_job_id.user_id
 

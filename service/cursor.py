@@ -18,7 +18,7 @@ from psycopg2.extensions import (
 from odoo import sql_db
 
 from ..engine import fence
-from ..engine.connection import connect, is_descriptor_closed, session_settings
+from ..engine.connection import connect, is_descriptor_closed, session_parameters
 from ..engine.job import Job
 from ..exceptions import ClaimLost, JobInterrupted
 
@@ -98,25 +98,25 @@ class JobPool:
 
     :param str dbname: the database
     :param int server_version: the version of its server
-    :param str session: more settings of the session
+    :param str parameters: more parameters of the session
     """
     readonly = False
 
-    def __init__(self, dbname: str, server_version: int, **session: str) -> None:
+    def __init__(self, dbname: str, server_version: int, **parameters: str) -> None:
         self.dbname = dbname
         self._connection: JobConnection | None = None
         self._is_clean = True
-        self._settings = session_settings(server_version) | session
+        self._parameters = session_parameters(server_version) | parameters
         if server_version >= 140000:
             # Without this, the backend of a killed worker would execute its statement to the end.
-            self._settings['client_connection_check_interval'] = '500ms'
+            self._parameters['client_connection_check_interval'] = '500ms'
 
     def borrow(self, _dsn: Mapping[str, Any] | None) -> JobConnection:
         """Return the connection. It may still have to forget the last job: see :meth:`forget`."""
         connection = self._connection
         if not connection or connection.closed:
             # These settings survive RESET, since the session starts with them.
-            connection = self._connection = cast('JobConnection', connect(self.dbname, JobConnection, self._settings))
+            connection = self._connection = cast('JobConnection', connect(self.dbname, JobConnection, self._parameters))
         connection.guard = None
         self._is_clean = False
         self._restore_client(connection)
@@ -262,7 +262,7 @@ class JobCursor(sql_db.Cursor):
         """
         assert self._execution, "`begin_job` comes first"
         self.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts,
-            'shown_claims': self._execution.shown_claims}, log_exceptions=False)
+            'claim_count': self._execution.claim_count}, log_exceptions=False)
         [[revision]] = self.fetchall()
         if revision is None:
             raise ClaimLost

@@ -28,9 +28,9 @@ MAX_OPEN = 2  # databases to which one worker keeps connections
 class Database:
     """A database, the time of its next visit, and the worker's session and runner while they are open."""
 
-    def __init__(self, name: str, process_key: int | None, process_state: ThreadState | None = None) -> None:
+    def __init__(self, name: str, process_number: int | None, process_state: ThreadState | None = None) -> None:
         self.name = name
-        self._process_key = process_key
+        self._process_number = process_number
         self._process_state = process_state
         self.due = 0.0
         self.last_job = 0.0
@@ -78,7 +78,7 @@ class Database:
         :return: seconds until the next look, if known
         :rtype: float | None
         """
-        self.session, delay = Session.open(self.name, self._process_key)
+        self.session, delay = Session.open(self.name, self._process_number)
         self.last_job = time.monotonic()
         self._next_look = 0
         return delay
@@ -118,10 +118,10 @@ class Databases:
     """The databases of this server. The database that was due first comes first, so each gets its turn."""
 
     def __init__(
-        self, list_databases: Callable[[], Collection[str]], process_key: int | None, process_state: ThreadState | None = None,
+        self, list_databases: Callable[[], Collection[str]], process_number: int | None, process_state: ThreadState | None = None,
     ) -> None:
         self._list_databases = list_databases
-        self._process_key = process_key
+        self._process_number = process_number
         self._process_state = process_state
         self._databases: dict[str, Database] = {}
         self._foreign: set[str] = set()  # notified names of databases that this server does not list
@@ -145,7 +145,7 @@ class Databases:
             self._databases.pop(name).leave()
         for name in names:
             if name not in self._databases:
-                self._databases[name] = Database(name, self._process_key, self._process_state)
+                self._databases[name] = Database(name, self._process_number, self._process_state)
         self._foreign.difference_update(names)
         # The jitter keeps the workers from all listing at the same time.
         self._next_listing = self._regular_listing = now + settings().poll_interval * random.uniform(0.8, 1)

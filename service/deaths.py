@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 
 from ..engine.rescue import charge, take_over
-from .runner import conclude
+from .runner import finish_stopped
 
 if TYPE_CHECKING:
     from ..engine.session import Session
@@ -62,9 +62,9 @@ def report_deaths(obituaries: list[Obituary], databases: Databases) -> None:
 
 
 def _report(session: Session, obituary: Obituary) -> None:
-    claim = obituary.job_id, obituary.session, obituary.claims
+    claim = obituary.job_id, obituary.worker_id, obituary.claim_number
     if not obituary.cause:
         _logger.warning("A worker died while it ran job %s of database %s", obituary.job_id, obituary.dbname)
         charge(session, *claim)
     elif jobs := take_over(session, *claim, obituary.cause):
-        conclude(session, jobs[0], 1, obituary.shown_claims)
+        finish_stopped(session, jobs[0], 1, obituary.claim_count)

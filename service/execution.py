@@ -36,7 +36,7 @@ class Execution:
         self.job = job
         self.dbname: str | None = None
         self.starts = 0  # how often its method was begun since it was claimed
-        self.shown_claims: int | None = None  # how often the job was claimed, if `claims` was raised since
+        self.claim_count: int | None = None  # how often the job was claimed, if `claim_number` was raised since
         self.given_time: float | None = None  # seconds that it had until it was stopped, if that is not its own limit
         self.outcome: Outcome | None = None  # its outcome, perhaps not committed
         self.ended = False  # its outcome is committed, and only hooks still run

@@ -29,7 +29,7 @@ class Listener:
     """A connection to the database ``postgres`` that is opened again whenever it is lost."""
 
     def __init__(self) -> None:
-        self.process_key = random.getrandbits(31)  # the process holds the lock on this key as long as it lives
+        self.process_number = random.getrandbits(31)  # the process holds the lock on this key as long as it lives
         self.is_refused = False  # a pooler is in between, so this worker must not take jobs
         self._connection: Connection | None = None
         self._next_try = 0.0
@@ -54,7 +54,7 @@ class Listener:
                 if cr.fetchall() == [(True,)]:
                     # A standby can neither LISTEN nor run jobs. Connections made before its promotion still cannot afterwards.
                     raise _InRecovery
-                cr.execute("SELECT pg_advisory_lock(%s, %s)", [PROCESS_LOCK_CLASS, self.process_key])
+                cr.execute("SELECT pg_advisory_lock(%s, %s)", [PROCESS_LOCK_CLASS, self.process_number])
                 cr.execute("LISTEN odoo_async")
         except psycopg2.Error as exc:
             self._lose(exc)

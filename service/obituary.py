@@ -18,10 +18,10 @@ class Obituary(NamedTuple):
 
     dbname: str
     job_id: int
-    session: int
-    claims: int
+    worker_id: int
+    claim_number: int
     deadline: float | None  # time.monotonic() of this machine
-    shown_claims: int  # how often it was claimed; `claims` may have been raised since
+    claim_count: int  # how often it was claimed; `claim_number` may have been raised since
     cause: str | None = None  # `cancel` or `timeout` if the process ended itself for this reason; None: it was killed
 
 

@@ -245,18 +245,18 @@ class Runner:
                 self._cr._cnx.cancel()
 
 
-def conclude(session: Session, job: Job, starts: int, shown_claims: int, limit: float | None = None) -> None:
+def finish_stopped(session: Session, job: Job, starts: int, claim_count: int, limit: float | None = None) -> None:
     """Write the outcome of a job that was stopped. Its method does not run.
 
     :param Session session: the session that took it over
     :param Job job: the job
     :param int starts: how often its method was begun since it was claimed
-    :param int shown_claims: how often it was claimed
+    :param int claim_count: how often it was claimed
     :param float limit: seconds that the job had; None: its own limit
     """
     execution = Execution(job)
     execution.starts = starts
-    execution.shown_claims = shown_claims
+    execution.claim_count = claim_count
     execution.given_time = limit
     runner = Runner(session)
     try:

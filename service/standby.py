@@ -27,7 +27,7 @@ from ..tools.error_text import where_it_is
 from .batch import INTERRUPT_TIME
 from .hosting import is_prefork, is_stopping
 from .publisher import publish
-from .runner import conclude
+from .runner import finish_stopped
 from .stop import end_process, raise_in
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Standby:
                 except JobInterrupted:
                     continue
         if self._execution.fenced:
-            self._conclude()
+            self._finish_or_release()
 
     def _watch(self) -> None:
         while not self._left.wait(LOOK_INTERVAL):
@@ -140,7 +140,7 @@ class Standby:
             signal.setitimer(signal.ITIMER_REAL, EXIT_TIME)
         if self._execution.fenced:
             with contextlib.suppress(Exception):  # otherwise the worker that rescues the job writes its outcome
-                self._conclude()
+                self._finish_or_release()
                 publish(self._session)
         if is_prefork():
             _logger.warning("Job %s does not stop. This cron worker is replaced", self._execution.job)
@@ -149,7 +149,7 @@ class Standby:
         while not self._left.wait(INTERRUPT_TIME):
             raise_in(self._thread, JobInterrupted)
 
-    def _conclude(self) -> None:
+    def _finish_or_release(self) -> None:
         """Write the outcome of the job that was stopped."""
         execution = self._execution
         fenced, execution.fenced = execution.fenced, None
@@ -157,11 +157,11 @@ class Standby:
             return
         job, reason = fenced
         if reason == 'shutdown':
-            release(self._session, [job], starts=execution.starts, shown_claims=execution.job.claims)
+            release(self._session, [job], starts=execution.starts, claim_count=execution.job.claim_number)
             return
         limit = execution.deadline and round(execution.deadline - self._begin)
-        for taken in take_over(self._session, job.id, job.session, job.claims, reason):
-            conclude(self._session, taken, execution.starts, execution.job.claims, limit)
+        for taken in take_over(self._session, job.id, job.worker_id, job.claim_number, reason):
+            finish_stopped(self._session, taken, execution.starts, execution.job.claim_number, limit)
 
 
 def take_note_back(session: Session) -> None:
@@ -169,5 +169,5 @@ def take_note_back(session: Session) -> None:
     with contextlib.suppress(psycopg2.Error):
         other, _delay = Session.open(session.dbname)
         if other:
-            note_running(other, None, session.key)
+            note_running(other, None, session.worker_id)
             other.close()

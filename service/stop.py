@@ -22,7 +22,7 @@ from ..exceptions import JobInterrupted
 from ..tools.config import settings
 from ..tools.error_text import where_it_is
 from .batch import INTERRUPT_TIME
-from .runner import conclude
+from .runner import finish_stopped
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -80,7 +80,7 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
     has_left = _interrupt(batch, thread)
     if job and has_left:
         try:
-            _conclude(batch, job, reason, execution)
+            _finish_or_release(batch, job, reason, execution)
             batch.unmark()
         except Exception as exc:  # noqa: BLE001 -- the next worker writes the outcome
             _logger.info("The outcome of job %s could not be written. The next worker writes it: %s", job, exc)
@@ -94,13 +94,13 @@ def _restore(batch: Batch, execution: MarkedExecution) -> None:
     execution.limit(settings().limit_time_real)
 
 
-def _conclude(batch: Batch, job: Job, reason: str, execution: MarkedExecution) -> None:
+def _finish_or_release(batch: Batch, job: Job, reason: str, execution: MarkedExecution) -> None:
     signal.setitimer(signal.ITIMER_REAL, 10)  # writing the outcome may have to wait for a lock
     if reason == 'shutdown':
-        release(batch.session, [job], starts=execution.starts, shown_claims=execution.job.claims)
+        release(batch.session, [job], starts=execution.starts, claim_count=execution.job.claim_number)
         return
-    [taken] = take_over(batch.session, job.id, job.session, job.claims, reason)
-    conclude(batch.session, taken, execution.starts, execution.job.claims)
+    [taken] = take_over(batch.session, job.id, job.worker_id, job.claim_number, reason)
+    finish_stopped(batch.session, taken, execution.starts, execution.job.claim_number)
 
 
 def _interrupt(batch: Batch, thread: Thread) -> bool:

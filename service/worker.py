@@ -109,7 +109,7 @@ class WorkerAsync(Worker):
         notifier.failure_level = logging.INFO
         self.listener = Listener()
         self.process_state = ProcessState(self.folder)
-        self.databases = Databases(cron_database_list, self.listener.process_key, self.process_state)
+        self.databases = Databases(cron_database_list, self.listener.process_number, self.process_state)
 
     def signal_handler(self, sig: int, frame: FrameType | None) -> None:
         self.alive = False

@@ -233,7 +233,7 @@ class _CursorOfJob:
 
 
 def _finish(cr: BaseCursor, job: Job, outcome: Outcome, starts: int) -> int:
-    cr.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts, 'shown_claims': None})
+    cr.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts, 'claim_count': None})
     [[revision]] = cr.fetchall()
     if revision is None:
         raise ClaimLost

@@ -125,7 +125,7 @@ class QueueCase(AsyncCase):
 
     def cut(self, session):
         """End a session without a word: its lock is gone."""
-        session.execute("SELECT pg_advisory_unlock(%s, %s)", [LOCK_CLASS, session.key])
+        session.execute("SELECT pg_advisory_unlock(%s, %s)", [LOCK_CLASS, session.worker_id])
 
     def rescue(self):
         """Have another worker find the jobs of sessions that ended."""

@@ -25,7 +25,7 @@ class TestActions(MethodCase):
         for job, state in zip(jobs, states, strict=True):
             self.env.cr.execute(
                 "UPDATE ir_async SET state = %s, attempts = 2, deaths = 1, payload = '{\"result\": 1}',"
-                "       date_done = CASE WHEN %s THEN create_date END, session = CASE WHEN %s = 'processing' THEN 1 END"
+                "       date_done = CASE WHEN %s THEN create_date END, worker_id = CASE WHEN %s = 'processing' THEN 1 END"
                 " WHERE id = %s", [state, state in ENDED, state, job.id])
         jobs.invalidate_recordset()
         return jobs.with_user(user or self.user)

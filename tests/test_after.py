@@ -296,10 +296,10 @@ class TestAfter(QueueCase):
         self.assertEqual(child.state, 'created')
 
     # ------------------------------------------------------------
-    # Whoever releases
+    # Whoever unblocks
     # ------------------------------------------------------------
 
-    def test_whoever_looks_releases_what_was_missed(self):
+    def test_whoever_looks_unblocks_what_was_missed(self):
         """As after a crash right after the parent's commit."""
         parents = self.call() + self.call()
         children = self.call(after=parents) + self.call(after=parents[0])
@@ -309,7 +309,7 @@ class TestAfter(QueueCase):
         self.assertEqual(self.watch(), 0)
         self.assertEqual(children.mapped('state'), ['created', 'created'])
 
-    def test_release_is_idempotent(self):
+    def test_unblock_is_idempotent(self):
         parent = self.call()
         child = self.call(after=parent)
         self.end(parent, 'done')
@@ -386,7 +386,7 @@ class TestAfter(QueueCase):
         self.assertLess(self.env.cr.sql_log_count - count, 6)
         self.assertEqual(len(child.after_ids), 2000)
 
-    def test_release_of_a_batch_reads_what_concerns_it(self):
+    def test_unblock_of_a_batch_reads_what_concerns_it(self):
         """Whether 100 or 2,000 parents are left, a batch of 10 costs the same."""
         self.env.cr.execute("SET LOCAL enable_seqscan = off")  # as it is where the tables are large
         costs = []

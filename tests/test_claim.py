@@ -166,7 +166,7 @@ class TestClaimPlan(QueueCase):
         [is_permitted] = self.env.cr.fetchone()
         origin = self.session.origin
         with self.rows_read() as explained:
-            self.session.execute(LOOK, {'process_key': 0, 'origin': AsIs(EXPRESSIONS[is_permitted])})
+            self.session.execute(LOOK, {'process_number': 0, 'origin': AsIs(EXPRESSIONS[is_permitted])})
             self.session.execute(COUNT_COPIES, {'origin': origin, 'max': 1000})
         self.assertEqual(len(explained), 2)
         for rows, statement in explained:
@@ -185,7 +185,7 @@ class TestClaimPlan(QueueCase):
         self.env.cr.execute("ANALYZE ir_async")
         for statement in (fence.READ, fence.CHECK, fence.WRITE):
             with self.subTest(statement=statement):
-                params = {**fence.token(job), **Outcome('done')._asdict(), 'starts': 1, 'shown_claims': None}
+                params = {**fence.token(job), **Outcome('done')._asdict(), 'starts': 1, 'claim_count': None}
                 self.env.cr.execute("SAVEPOINT plan")
                 scans = self.scans(self.env.cr.mogrify(statement, params).decode())
                 self.env.cr.execute("ROLLBACK TO plan")
@@ -331,8 +331,8 @@ class TestClaimOne(QueueCase):
         tokens = set()
         for session in (self.session, self.open_session(), self.session):
             [claimed] = self.claim(session=session)
-            tokens.add((claimed.session, claimed.claims))
+            tokens.add((claimed.worker_id, claimed.claim_number))
             release(session, [claimed])
         self.assertEqual(len(tokens), 3)
         self.env.invalidate_all()
-        self.assertEqual(job.claims, 3)
+        self.assertEqual(job.claim_number, 3)

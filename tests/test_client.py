@@ -189,7 +189,7 @@ class TestClient(TransactionCase):
         self.assertNotIn(worker, worker.search([('is_alive', '=', True)]))
         self.assertIn(worker, worker.search([('is_alive', '=', False)]))
         self.assertFalse(worker.current_job_id)
-        job = self.enqueue("Export", state='processing', session=2000000000)
+        job = self.enqueue("Export", state='processing', worker_id=2000000000)
         worker.invalidate_recordset()
         self.assertEqual(worker.current_job_id, job)
 

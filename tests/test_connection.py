@@ -196,20 +196,20 @@ class TestFence(ConnectionCase):
         super().setUp()
         self.cursor.execute("""
             CREATE TEMP TABLE ir_async (LIKE ir_async INCLUDING DEFAULTS);
-            INSERT INTO ir_async (id, state, session, claims, res_model, res_ids, method, user_id, args, kwargs, context,
+            INSERT INTO ir_async (id, state, worker_id, claim_number, res_model, res_ids, method, user_id, args, kwargs, context,
                                   priority, channel, attempts, starts, revision)
                  VALUES (1, 'processing', 5, 7, 'm', '[]', 'x', 1, '', '', '', 10, 'default', 0, 0, 2);
             CREATE TEMP TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)
         """)
         self.cursor.commit()
-        self.job = Job(*[None] * 13)._replace(id=1, session=5, claims=7)
-        self.execution = Mock(job=self.job, ended=False, interrupted=False, invalidated=set(), shown_claims=None)
+        self.job = Job(*[None] * 13)._replace(id=1, worker_id=5, claim_number=7)
+        self.execution = Mock(job=self.job, ended=False, interrupted=False, invalidated=set(), claim_count=None)
         self.cursor._execution = self.execution
 
     def lose(self):
         """Have another worker take the job over."""
         self.cursor._execution = None
-        self.cursor.execute("UPDATE ir_async SET claims = claims + 1")
+        self.cursor.execute("UPDATE ir_async SET claim_number = claim_number + 1")
         self.cursor.commit()
         self.cursor._execution = self.execution
 
@@ -239,7 +239,7 @@ class TestFence(ConnectionCase):
         self.cursor.commit()
         self.assertTrue(self.execution.ended)
         self.execution.on_end.assert_called_once_with()
-        self.cursor.execute("SELECT state, session, attempts, starts, revision FROM ir_async")
+        self.cursor.execute("SELECT state, worker_id, attempts, starts, revision FROM ir_async")
         self.assertEqual(self.cursor.fetchone(), ('done', None, 1, 1, 3))
 
     def test_the_end_of_a_job_that_is_lost(self):

@@ -41,7 +41,7 @@ class TestDatabases(BaseCase):
         self.listings += 1
         return self.names
 
-    def open(self, name, _process_key):
+    def open(self, name, _process_number):
         session = Mock(dbname=name)
         session.claim.side_effect = lambda _limit: self.jobs.get(name, [])
         session.maintain.side_effect = lambda is_busy: self.delay

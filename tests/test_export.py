@@ -407,11 +407,11 @@ class TestExport(AsyncCase, HttpCase):
             type(self.env['ir.async']), '_why_unserved', lambda _self, channel='default': served.get(channel)))
         return served
 
-    def queue(self, state, channel, session=None):
+    def queue(self, state, channel, worker_id=None):
         """Put a job of a channel into the queue, or have a worker run it."""
         job = self.env['ir.async'].with_options(channel=channel).call(self.partners.name_create, "x")
         job.flush_recordset()
-        self.env.cr.execute("UPDATE ir_async SET state = %s, session = %s WHERE id = %s", [state, session, job.id])
+        self.env.cr.execute("UPDATE ir_async SET state = %s, worker_id = %s WHERE id = %s", [state, worker_id, job.id])
 
     def test_short_ones_do_not_wait(self):
         self.serve()
@@ -470,7 +470,7 @@ class TestExport(AsyncCase, HttpCase):
             self.assertEqual(self.start_export('csv', params), job)
             self.assertEqual(self.start_export('csv', dict(reversed(params.items()))), job, "the order of keys is nothing")
         self.env.cr.flush()
-        self.env.cr.execute("UPDATE ir_async SET state = 'processing', claims = 1 WHERE id = %s", [job.id])
+        self.env.cr.execute("UPDATE ir_async SET state = 'processing', claim_number = 1 WHERE id = %s", [job.id])
         sent = []
         self.startPatch(patch.object(type(self.env['res.users']), '_bus_send', lambda _self, name, _message: sent.append(name)))
         other = self.start_export('csv', params)

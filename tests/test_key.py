@@ -22,25 +22,25 @@ class TestKey(MethodCase):
         kwargs = options.pop('kwargs', {})
         return self.ir_async.with_options(key=key, **options).call(target or self.partner.async_foo, *args, **kwargs)
 
-    def set_state(self, job, state, claims=0):
+    def set_state(self, job, state, claim_number=0):
         job.flush_recordset()
-        self.env.cr.execute("UPDATE ir_async SET state = %s, claims = %s WHERE id = %s", [state, claims, job.id])
+        self.env.cr.execute("UPDATE ir_async SET state = %s, claim_number = %s WHERE id = %s", [state, claim_number, job.id])
         job.invalidate_recordset()
 
     def test_until_start(self):
         """The key is free from the moment the job begins, whatever becomes of it."""
         job = self.call(key_until='start')
-        for state, claims in (('waiting', 0), ('created', 0)):
-            self.set_state(job, state, claims)
+        for state, claim_number in (('waiting', 0), ('created', 0)):
+            self.set_state(job, state, claim_number)
             self.assertEqual(self.call(key_until='start'), job, state)
-        for state, claims in (('processing', 1), ('created', 1), ('failed', 1), ('done', 1)):
-            with self.subTest(state=state, claims=claims), self.env.cr.savepoint() as savepoint:
-                self.set_state(job, state, claims)
+        for state, claim_number in (('processing', 1), ('created', 1), ('failed', 1), ('done', 1)):
+            with self.subTest(state=state, claim_number=claim_number), self.env.cr.savepoint() as savepoint:
+                self.set_state(job, state, claim_number)
                 other = self.call(key_until='start')
                 self.assertNotEqual(other, job)
                 self.assertEqual(self.call(key_until='start'), other)
                 self.env.cr.flush()
-                self.set_state(job, 'created', claims)  # back into the queue
+                self.set_state(job, 'created', claim_number)  # back into the queue
                 savepoint.rollback()
 
     def test_until_start_enqueues_itself(self):
@@ -219,11 +219,11 @@ class TestKey(MethodCase):
     def test_retry_until_start(self):
         """A job that had begun does not take its key again, but another one's keeps it out."""
         job = self.call(1, key_until='start')
-        self.set_state(job, 'failed', claims=1)
+        self.set_state(job, 'failed', claim_number=1)
         other = self.call(2, key_until='start')
         with self.assertRaisesRegex(UserError, str(other.id)):
             job.retry()
-        self.set_state(other, 'processing', claims=1)
+        self.set_state(other, 'processing', claim_number=1)
         self.assertIs(job.retry(), True)
         self.assertEqual(job.state, 'created')
 

@@ -26,7 +26,7 @@ class TestOrigin(QueueCase):
         job = self.call(**options)
         job.flush_model()
         self.env.cr.execute(
-            "UPDATE ir_async SET origin = %s, state = %s, session = CASE %s WHEN 'processing' THEN 4711 END WHERE id = %s",
+            "UPDATE ir_async SET origin = %s, state = %s, worker_id = CASE %s WHEN 'processing' THEN 4711 END WHERE id = %s",
             [OF_PRODUCTION, state, state, job.id])
         self.env.invalidate_all()
         return job
@@ -63,7 +63,7 @@ class TestOrigin(QueueCase):
         jobs = self.copied() + self.copied(channel='limited') + self.copied(channel='limited/x') + self.copied(delay=60)
         jobs += self.copied('waiting', after=parent) + self.copied('processing') + self.copied('processing', channel='limited')
         self.shift(jobs, date_scheduled=-61)
-        before = jobs.read(['state', 'revision', 'date_scheduled', 'claims'])
+        before = jobs.read(['state', 'revision', 'date_scheduled', 'claim_number'])
         [claimed] = self.claim(50)
         self.assertEqual(claimed.id, parent.id)
         self.finish(claimed)
@@ -74,7 +74,7 @@ class TestOrigin(QueueCase):
         for job in jobs:
             self.assertFalse(claim_one(self.session, job.id))
         self.env.invalidate_all()
-        self.assertEqual(jobs.read(['state', 'revision', 'date_scheduled', 'claims']), before)
+        self.assertEqual(jobs.read(['state', 'revision', 'date_scheduled', 'claim_number']), before)
 
     def test_a_large_backlog_costs_nothing(self):
         """Claims do not go through the jobs of another database."""

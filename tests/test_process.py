@@ -53,7 +53,7 @@ class TestMark(BaseCase):
 
     def test_any_name_of_a_database(self):
         for dbname in ("a", 'odd "name" \\', "ß" * 31, "🙂" * 15, "x" * 63):
-            self.mark.set(self.obituary._replace(dbname=dbname, job_id=2**31 - 1, session=2**31 - 1, claims=2**31 - 1))
+            self.mark.set(self.obituary._replace(dbname=dbname, job_id=2**31 - 1, worker_id=2**31 - 1, claim_number=2**31 - 1))
             self.assertEqual(self.mark.read().dbname, dbname)
 
     def test_past_the_deadline_it_is_a_timeout(self):

@@ -224,7 +224,7 @@ class TestReport(AsyncCase, HttpCase):
         with self.assertEnqueuesNothing():
             self.assertEqual(self.start_report(self.partners.ids), job)
         self.env.cr.flush()
-        self.env.cr.execute("UPDATE ir_async SET state = 'processing', claims = 1 WHERE id = %s", [job.id])
+        self.env.cr.execute("UPDATE ir_async SET state = 'processing', claim_number = 1 WHERE id = %s", [job.id])
         other = self.start_report(self.partners.ids)
         self.assertNotEqual(other, job, "what it has read may be old news")
         with self.assertEnqueuesNothing():
@@ -315,7 +315,7 @@ class TestReport(AsyncCase, HttpCase):
         for channel, state, is_free in (('export', 'created', True), ('report', 'created', False), ('export', 'processing', False)):
             job.flush_recordset()
             self.env.cr.execute(
-                "UPDATE ir_async SET state = %s, channel = %s, session = -1 WHERE id = %s", [state, channel, job.id])
+                "UPDATE ir_async SET state = %s, channel = %s, worker_id = -1 WHERE id = %s", [state, channel, job.id])
             self.assertEqual(self.available(docids=short), is_free)
             self.assertEqual(self.available(), is_free)
             self.assertTrue(self.available(docids=long))

@@ -55,7 +55,7 @@ class TestRetry(QueueCase):
         self.call()
         [claimed] = self.claim()
         job = self.end_in_error(claimed)
-        self.assertRecordValues(job, [{'state': 'failed', 'attempts': 1, 'date_scheduled': False, 'session': 0}])
+        self.assertRecordValues(job, [{'state': 'failed', 'attempts': 1, 'date_scheduled': False, 'worker_id': False}])
         self.assertTrue(job.date_done)
 
     def test_tried_again_until_the_attempts_are_used_up(self):
@@ -205,8 +205,8 @@ class TestRetry(QueueCase):
             release(self.session, self.claim(), starts=1)
             self.env.invalidate_all()
             self.assertRecordValues(job, [{
-                'state': 'created', 'attempts': 0, 'deaths': 0, 'session': 0, 'starts': i + 1, 'payload': False}])
-        self.assertEqual(job.claims, 5)
+                'state': 'created', 'attempts': 0, 'deaths': 0, 'worker_id': False, 'starts': i + 1, 'payload': False}])
+        self.assertEqual(job.claim_number, 5)
 
     def test_who_never_began_did_not_start(self):
         """A job that was claimed with others and put back: it did not use up the interval of a channel either."""
@@ -241,7 +241,7 @@ class TestRetry(QueueCase):
         session = self.open_session()
         jobs = self.claim(limit, session=session)
         self.cut(session)
-        charge(self.session, jobs[0].id, session.key, jobs[0].claims)
+        charge(self.session, jobs[0].id, session.worker_id, jobs[0].claim_number)
         self.env.invalidate_all()
         return jobs
 
@@ -260,7 +260,7 @@ class TestRetry(QueueCase):
         self.cut(session)
         for _i in range(3):
             self.rescue()
-        self.assertRecordValues(jobs, [{'state': 'created', 'attempts': 0, 'deaths': 0, 'starts': 0, 'session': 0}] * 2)
+        self.assertRecordValues(jobs, [{'state': 'created', 'attempts': 0, 'deaths': 0, 'starts': 0, 'worker_id': False}] * 2)
 
     def test_the_report_of_a_death_has_its_time(self):
         """Jobs of a session that ended are left alone for a moment, so that its parent can say why."""
@@ -301,7 +301,7 @@ class TestRetry(QueueCase):
         self.assertEqual(jobs.mapped('deaths'), [0, 1, 0])
         self.assertEqual(jobs.mapped('starts'), [0, 1, 0])
         self.assertEqual(jobs.mapped('state'), ['created'] * 3)
-        self.assertEqual(jobs.mapped('claims'), [1, 1, 1])
+        self.assertEqual(jobs.mapped('claim_number'), [1, 1, 1])
 
     def test_a_death_is_charged_once(self):
         """Whether the report or the rescue is first; and whoever runs it by then is not disturbed."""
@@ -316,9 +316,9 @@ class TestRetry(QueueCase):
         self.rescue()
         self.assertRecordValues(job, [{'state': 'created', 'deaths': 1, 'starts': 1}])
         [again] = self.claim()
-        charge(self.session, job.id, session.key, claimed.claims)
+        charge(self.session, job.id, session.worker_id, claimed.claim_number)
         self.env.invalidate_all()
-        self.assertRecordValues(job, [{'state': 'processing', 'deaths': 2, 'starts': 2, 'session': self.session.key}])
+        self.assertRecordValues(job, [{'state': 'processing', 'deaths': 2, 'starts': 2, 'worker_id': self.session.worker_id}])
         self.finish(again)
         self.assertEqual(job.state, 'done')
 
@@ -327,7 +327,7 @@ class TestRetry(QueueCase):
         job = self.call()
         [claimed] = self.claim()
         self.finish(claimed)
-        charge(self.session, job.id, claimed.session, claimed.claims)
+        charge(self.session, job.id, claimed.worker_id, claimed.claim_number)
         self.env.invalidate_all()
         self.assertRecordValues(job, [{'state': 'done', 'deaths': 0, 'starts': 1}])
 
@@ -384,13 +384,13 @@ class TestRetry(QueueCase):
                 if asked:
                     self.env.cr.execute("INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, %s)", [job.id, asked])
                 self.cut(session)
-                [taken] = take_over(self.session, job.id, session.key, claimed.claims, reason)
+                [taken] = take_over(self.session, job.id, session.worker_id, claimed.claim_number, reason)
                 self.env.invalidate_all()
-                self.assertRecordValues(job, [{'state': 'processing', 'deaths': 0, 'session': self.session.key}])
+                self.assertRecordValues(job, [{'state': 'processing', 'deaths': 0, 'worker_id': self.session.worker_id}])
                 self.assertEqual(self.begin(taken).stop, expected)
                 with self.assertRaises(ClaimLost):
                     self.begin(claimed)
-                self.assertFalse(take_over(self.session, job.id, session.key, claimed.claims, reason))
+                self.assertFalse(take_over(self.session, job.id, session.worker_id, claimed.claim_number, reason))
                 self.finish(taken, 'cancelled', attempts=0)
 
     def test_what_is_fenced_off_commits_nothing_more(self):
@@ -399,7 +399,7 @@ class TestRetry(QueueCase):
         [claimed] = self.claim()
         fenced = fence_off(self.session, claimed, 'timeout', "In a loop")
         self.env.invalidate_all()
-        self.assertRecordValues(job, [{'state': 'processing', 'session': self.session.key}])
+        self.assertRecordValues(job, [{'state': 'processing', 'worker_id': self.session.worker_id}])
         with self.assertRaises(ClaimLost):
             self.finish(claimed)
         begun = self.begin(fenced)
@@ -426,7 +426,7 @@ class TestRetry(QueueCase):
         if note:
             note_running(session, claimed)
             if ended:
-                session.execute(f"UPDATE ir_async_worker SET {ended} = 1 WHERE id = %s", [session.key])  # pylint: disable=sql-injection
+                session.execute(f"UPDATE ir_async_worker SET {ended} = 1 WHERE id = %s", [session.worker_id])  # pylint: disable=sql-injection
         if stop:
             self.env.cr.execute("INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, %s)", [claimed.id, stop])
         self.cut(session)
@@ -481,7 +481,7 @@ class TestRetry(QueueCase):
         [claimed] = self.claim(session=session)
         note_running(session, claimed)
         self.cut(session)
-        note_running(self.session, None, session.key)
+        note_running(self.session, None, session.worker_id)
         self.rescue()
         self.assertRecordValues(job, [{'state': 'created', 'deaths': 0}])
 

@@ -21,7 +21,7 @@ class TestResult(MethodCase):
         calls = []
         job = self.ir_async.call(self.partner.async_foo)
         self.assertEqual(self.run_jobs(), job)
-        self.assertRecordValues(job, [{'state': 'done', 'payload': False, 'attempts': 1, 'session': 0}])
+        self.assertRecordValues(job, [{'state': 'done', 'payload': False, 'attempts': 1, 'worker_id': False}])
         self.assertIsNone(self.row(job, 'payload'))
         self.assertTrue(job.create_date <= job.date_start <= job.date_done)
         self.assertEqual(self.partner.name, "Deco Addict")
@@ -94,7 +94,7 @@ class TestError(MethodCase):
         self.assertIn(f"Job {job.id} (res.partner.async_foo) failed", log.output[0])
         self.assertIn("Traceback (most recent call last)", log.output[0])
         self.assertRecordValues(self.partner, [{'name': "Azure Interior", 'ref': False}])
-        self.assertRecordValues(job, [{'state': 'failed', 'attempts': 1, 'date_scheduled': False, 'session': 0}])
+        self.assertRecordValues(job, [{'state': 'failed', 'attempts': 1, 'date_scheduled': False, 'worker_id': False}])
         self.assertTrue(job.date_done)
         self.assertEqual(job.payload, {'error': {
             'code': 0,

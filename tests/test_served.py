@@ -20,7 +20,7 @@ class TestServed(QueueCase):
     def worker(self, key, channels=None, is_alive=True):
         """Add a worker process that serves this database; return what ends it."""
         self.env.cr.execute(SQL(
-            "INSERT INTO ir_async_worker (process_key, channels, database) VALUES (%s, %s, %s)",
+            "INSERT INTO ir_async_worker (process_number, channels, database) VALUES (%s, %s, %s)",
             key, channels, SQL(served_database(self.env['ir.async']._get_origin_expression()))))
         if is_alive:
             connection = connect('postgres')

@@ -149,7 +149,7 @@ class TestChannelViews(WaitCase):
         worker = self.env['ir.async.worker'].with_user(self.manager).browse(worker_id)
         self.assertFalse(worker.action_open_job())
         job = self.make_job().with_user(self.manager)
-        self.set_state(job, 'processing', session=worker_id)
+        self.set_state(job, 'processing', worker_id=worker_id)
         self.env.cr.execute("UPDATE ir_async SET date_start = now() AT TIME ZONE 'UTC' - interval '9 s' WHERE id = %s", [job.id])
         self.env.invalidate_all()
         self.assertEqual((worker.current_job_id, worker.user_id), (job, self.user.with_user(self.manager)))
@@ -157,7 +157,7 @@ class TestChannelViews(WaitCase):
         self.assertEqual(worker.display_name, "example (42)")
         self.assertEqual(worker.action_open_job()['res_id'], job.id)
         self.assertEqual(job.worker_id, worker)
-        self.set_state(job, 'done', session=worker_id)
+        self.set_state(job, 'done', worker_id=worker_id)
         self.assertFalse(job.worker_id)
 
 

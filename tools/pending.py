@@ -129,12 +129,12 @@ class PendingChange(PendingItem):
 
 class PendingKey(PendingItem):
     """A queued job that a keyed call has found. It gets new values, or must not begin before the commit."""
-    __slots__ = ('claims', 'job_id', 'values')
+    __slots__ = ('claim_number', 'job_id', 'values')
 
-    def __init__(self, mark: str | None, job_id: int, claims: int, values: dict[str, Any] | None = None) -> None:
+    def __init__(self, mark: str | None, job_id: int, claim_number: int, values: dict[str, Any] | None = None) -> None:
         super().__init__(mark)
         self.job_id = job_id
-        self.claims = claims  # its claim number when it was found; another number shows that it has begun since
+        self.claim_number = claim_number  # its claim number when it was found; another number shows that it has begun since
         self.values = values
 
     def queue_of(self, pending: Pending) -> list[Any]:

@@ -32,7 +32,7 @@ def test_many_parents_end_at_once(database, server):
 
 
 def test_worker_killed_right_after_the_parent(database, server):
-    """The parent is committed, its worker dies before it can release the child: others do."""
+    """The parent is committed, its worker dies before it can unblock the child: others do."""
     with server(database, workers=1) as odoo:
         database.enqueue('effect', 'warm up')
         [run] = database.wait_for_run('warm up')
@@ -46,7 +46,7 @@ def test_worker_killed_right_after_the_parent(database, server):
                 env.cr._cnx.commit()  # without the NOTIFY, that comes at the end of the block
                 other.autocommit = False
                 with other.cursor() as cr:
-                    # whoever releases it has to wait here, or to pass it over
+                    # whoever unblocks it has to wait here, or to pass it over
                     cr.execute("SELECT FROM ir_async_after_rel WHERE job_id = %s FOR UPDATE", [ids[1]])
                     cr.execute("SELECT FROM ir_async WHERE id = %s FOR UPDATE", [ids[1]])
                     env.cr.commit()
@@ -185,7 +185,7 @@ def test_fan_out_and_in(database, server, measured):
         assert job.state == 'done'
         last_done = database.value("SELECT max(date_done) FROM ir_async WHERE id < %s", [last_id])
         assert job.date_start >= last_done
-        # Sessions report what they did when they have had nothing to do for a while. A job is claimed, finished and released,
+        # Sessions report what they did when they have had nothing to do for a while. A job is claimed, finished and unblocked,
         # and each of its two dependencies is met.
         wait_until(lambda: rows().updated - before.updated >= 5 * count, "PostgreSQL has counted the rows")
         return [after - earlier for earlier, after in zip(before, rows())]
@@ -202,7 +202,7 @@ def test_fan_out_and_in(database, server, measured):
         assert 'backs off from' not in odoo.log
     assert database.states() == {'done': 11_004}
     measured(f"rows of 1,000: {few_read} read, {few_updated} updated; of 10,000: {many_read} read, {many_updated} updated")
-    # claimed, finished, released: three updates a job, and one for each of its two dependencies; some are given back
+    # claimed, finished, unblocked: three updates a job, and one for each of its two dependencies; some are released
     assert many_updated < 7 * 10_000
     assert many_read < 40 * few_read, "ten times as many jobs, not a hundred times; sweeps, once in a while, come on top"
 

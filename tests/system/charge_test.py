@@ -443,7 +443,7 @@ def test_interval_is_not_used_up(database, server, tmp_path):
             slow = queue.with_options(channel='slow', priority=6).call(effect.effect, 'slow').id
         database.wait_for_run('long')
         with contextlib.suppress(AssertionError):  # it may never be claimed so early
-            wait_until(lambda: (job := database.job(slow)).claims and job.state == 'created', timeout=3)
+            wait_until(lambda: (job := database.job(slow)).claim_number and job.state == 'created', timeout=3)
         gate.touch()
         assert database.wait_for(long).state == 'done'
         assert database.wait_for(slow).state == 'done'

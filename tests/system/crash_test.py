@@ -74,7 +74,7 @@ def test_lethal_job(database, server):
     names, lethal = [], []
 
     def had_neighbours():
-        return database.value("SELECT count(*) FROM ir_async WHERE claims > 1 AND id != ALL(%s)", [lethal])
+        return database.value("SELECT count(*) FROM ir_async WHERE claim_number > 1 AND id != ALL(%s)", [lethal])
 
     with server(database, expected=[DEATH, 'ERROR .* Job .*effect_then_kill.* failed']) as odoo:
         # It may be the last one of those that were claimed together: then it had none.

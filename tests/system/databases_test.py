@@ -143,7 +143,7 @@ def fill_production(database):
         jobs += call('running') + call('running limited', channel='limited')
         ids, running_ids = jobs.ids, jobs[-2:].ids
     # The sessions are gone by the time of the copy, or are those of another cluster.
-    database.sql("UPDATE ir_async SET state = 'processing', session = 4711, claims = 1, date_start = now() WHERE id = ANY(%s)", [running_ids])
+    database.sql("UPDATE ir_async SET state = 'processing', worker_id = 4711, claim_number = 1, date_start = now() WHERE id = ANY(%s)", [running_ids])
     database.sql("UPDATE ir_async SET date_scheduled = now() - interval '1 day' WHERE date_scheduled IS NOT NULL")
     database.leave()
     return ids

@@ -134,7 +134,7 @@ def test_host_that_vanishes(cluster, database, folder):
     with other_host() as (host, address):
         ours = Cluster(folder)
         ours.copy(cluster)
-        ours.SETTINGS = Cluster.SETTINGS | {'listen_addresses': address}
+        ours.PARAMETERS = Cluster.PARAMETERS | {'listen_addresses': address}
         with (ours.data / 'pg_hba.conf').open('a') as file:
             file.write(f"host all all {address}/24 trust\n")
         shutil.copy(cluster.folder / 'odoo.conf', folder)

@@ -51,7 +51,7 @@ class Cluster:
     """A PostgreSQL server with a template of the databases. It may be restarted and searched for what it did."""
 
     TEMPLATE = 'system_template'
-    SETTINGS = {
+    PARAMETERS = {
         'listen_addresses': '', 'max_connections': '150', 'log_line_prefix': '%m [%p] db=%d app=%a ',
         'log_checkpoints': 'off',
         # We kill processes, not the machine: what was written is there. Each test has databases, of a thousand files each.
@@ -107,7 +107,7 @@ class Cluster:
             check=True, cwd='/', **self._user)
 
     def start(self):
-        settings = [f'--{name}={value}' for name, value in self.SETTINGS.items()]
+        settings = [f'--{name}={value}' for name, value in self.PARAMETERS.items()]
         with self.log.open('a') as log:
             self._process = subprocess.Popen(
                 [*WITH_US, 'QUIT', self._bin / 'postgres', '-D', self.data, '-k', self.folder, *settings],

@@ -175,7 +175,7 @@ def test_until_start_sees_what_was_written(database, begin):
         if len(tries) == 1:
             assert found_id == job_id
             assert claimable(database, job_id)
-            database.sql("UPDATE ir_async SET state = 'processing', claims = 1 WHERE id = %s", [job_id])
+            database.sql("UPDATE ir_async SET state = 'processing', claim_number = 1 WHERE id = %s", [job_id])
         return found_id
 
     second_id = retrying(request, caller.env)
@@ -230,7 +230,7 @@ def test_until_start_goes_back_into_the_queue(database, begin):
     """A job that had begun goes back beside the one that took its key."""
     options = {'key': 'sync', 'key_until': 'start'}
     first_id = database.enqueue('effect', 'first', options=options)
-    database.sql("UPDATE ir_async SET state = 'processing', claims = 1 WHERE id = %s", [first_id])
+    database.sql("UPDATE ir_async SET state = 'processing', claim_number = 1 WHERE id = %s", [first_id])
     second_id = database.enqueue('effect', 'second', options=options)
     database.sql("UPDATE ir_async SET state = 'created' WHERE id = %s", [first_id])
     assert database.enqueue('effect', 'third', options=options) == second_id
@@ -246,7 +246,7 @@ def test_replace_loses_against_the_claim(database, begin):
         tries.append(1)
         found = caller.call('sync', 'new', on_duplicate='replace').id
         if len(tries) == 1:
-            database.sql("UPDATE ir_async SET state = 'processing', claims = 1 WHERE id = %s", [job_id])
+            database.sql("UPDATE ir_async SET state = 'processing', claim_number = 1 WHERE id = %s", [job_id])
         return found
 
     assert retrying(request, caller.env) == job_id

@@ -174,7 +174,7 @@ def test_a_flush_within_a_savepoint_and_a_job_that_begins(database):
         assert call(env, 'second', key='K', key_until='start').id == job_id
         with rolled_back(env):
             env.cr.flush()
-        database.sql("UPDATE ir_async SET state = 'processing', claims = 1 WHERE id = %s", [job_id])
+        database.sql("UPDATE ir_async SET state = 'processing', claim_number = 1 WHERE id = %s", [job_id])
 
 
 @pytest.mark.parametrize('statements', [['COMMIT', 'BEGIN'], ['ROLLBACK', 'BEGIN'], None], ids=['commit', 'rollback', 'autocommit'])

@@ -54,7 +54,7 @@ def test_cancel(database, server, measured):
             [next_run] = database.runs(f'after {method}')
             until_next = seconds(begin, next_run.time)
             job = database.job(job_id)
-            assert (job.attempts, job.deaths, job.starts, job.payload, job.session) == (0, 0, 1, None, None)
+            assert (job.attempts, job.deaths, job.starts, job.payload, job.worker_id) == (0, 0, 1, None, None)
             assert job.date_done
             assert next_run.pid != run.pid, "a process in which an exception came out of nowhere does nothing more"
             measured(f"cancel in {method}: {until_cancelled:.2f} s, next job after {until_next:.2f} s")
@@ -278,7 +278,7 @@ def test_race_with_the_end(database, server, measured):
         assert job.state in ('done', 'cancelled'), job
         assert effects[name] == (1 if job.state == 'done' else 0), (name, job)
         assert job.deaths == 0
-        assert job.session is None
+        assert job.worker_id is None
         assert job.state != 'cancelled' or name in requested
     assert states['done'] + states['cancelled'] == count
     assert states['done'] >= 5, states

@@ -30,7 +30,7 @@ def test_stop(database, server, tmp_path, args, sig):
         assert odoo.stop(sig, group=True) == 0
         assert database.job(short).state == 'done'
         job = database.job(long)
-        assert (job.state, job.deaths, job.attempts, job.session) == ('created', 0, 0, None)
+        assert (job.state, job.deaths, job.attempts, job.worker_id) == ('created', 0, 0, None)
         assert database.job(queued).state == 'created'
         assert database.effects() == {'short': 1}
     gate.touch()
@@ -73,7 +73,7 @@ def test_stop_of_cron_workers(database, server, tmp_path, kind, group):
         job = database.job(long)
         assert (job.state in ('created', 'processing'), job.deaths, job.attempts) == (True, 0, 0), f"stop {i}"
         if not (group and kind == 'prefork'):  # there, SIGTERM ends the cron worker before it can do anything
-            assert (job.state, job.session) == ('created', None), f"stop {i}"
+            assert (job.state, job.worker_id) == ('created', None), f"stop {i}"
             assert {database.job(job_id).state for job_id in queued} == {'created'}
     gate.touch()
     with server(database, args=Server.CRONS[kind], workers=0, expected=Server.CRON_NOISE) as odoo:
@@ -141,7 +141,7 @@ def test_parent_killed(database, server, tmp_path, args):
         odoo.process.kill()
         odoo.wait_until_gone()
         job = database.job(long)
-    assert (job.state, job.deaths, job.attempts, job.session) == ('created', 0, 0, None)
+    assert (job.state, job.deaths, job.attempts, job.worker_id) == ('created', 0, 0, None)
     assert not database.effects()
 
 

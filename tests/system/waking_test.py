@@ -37,7 +37,7 @@ def is_done(database, job_id, timeout=SOON):
         return False
 
 
-def test_children_are_released_soon(database, server, tmp_path):
+def test_children_are_unblocked_soon(database, server, tmp_path):
     """A child whose parent ended just when it was enqueued begins, though others wait for a parent that has failed."""
     with server(database, workers=1, expected=['Job .* failed']):
         with database.env() as env:
@@ -159,7 +159,7 @@ def test_stopped_without_workers(database, server, kind, how):
             if how == 'cancel':
                 database.act('cancel', job_id)
             job = database.wait_for(job_id, timeout=SOON)
-            assert (job.state, job.deaths, job.session) == (state, 0, None)
+            assert (job.state, job.deaths, job.worker_id) == (state, 0, None)
             for next_id in next_ids:
                 assert database.wait_for(next_id).state == 'done'
             assert {run.pid for run in database.runs()} == {run.pid}, "the process goes on"
@@ -178,7 +178,7 @@ def test_cancel_of_what_does_not_stop(database, server, kind, method):
         [run] = database.wait_for_run('job')
         database.act('cancel', job_id)
         job = database.wait_for(job_id, timeout=SOON)
-        assert (job.state, job.deaths, job.attempts, job.session) == ('cancelled', 0, 0, None)
+        assert (job.state, job.deaths, job.attempts, job.worker_id) == ('cancelled', 0, 0, None)
         if kind == 'prefork':
             wait_until(lambda: run.pid not in {process.pid for process in odoo.processes()}, "its process ends", SOON)
             odoo.wait_for_crons()

@@ -34,7 +34,7 @@ class TestAsyncEffect(models.Model):
         with connection.cursor() as cr:
             cr.execute("""
                 SELECT id FROM ir_async
-                 WHERE state = 'processing' AND session = (SELECT session FROM ir_async WHERE id = %s) AND id != %s
+                 WHERE state = 'processing' AND worker_id = (SELECT worker_id FROM ir_async WHERE id = %s) AND id != %s
                    FOR UPDATE
             """, [self.env['ir.async'].current().id] * 2)
             if cr.fetchall():
