@@ -13,7 +13,7 @@ from .job import PUBLISHED, Job
 if TYPE_CHECKING:
     from .session import Session
 
-# The first key of the advisory lock held during a claim in a limited channel.
+# The class of the advisory lock held during a claim in a limited channel.
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')
 
 RUNNING = f"""

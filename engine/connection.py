@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection as Connection
 
-LOCK_CLASS = int.from_bytes(b'iras', 'big')  # first key of the advisory lock of a session, in the database of its jobs
-PROCESS_LOCK_CLASS = int.from_bytes(b'irap', 'big')  # first key of the advisory lock of a worker process, on `postgres`
+LOCK_CLASS = int.from_bytes(b'iras', 'big')  # class of the advisory lock of a session, in the database of its jobs
+PROCESS_LOCK_CLASS = int.from_bytes(b'irap', 'big')  # class of the advisory lock of a worker process, on `postgres`
 
-# The keys of the live sessions of this database, and of the live worker processes of the cluster.
+# The ids of the live sessions of this database, and the numbers of the live worker processes of the cluster.
 LIVE_SESSIONS = f"""
     SELECT objid::int8
       FROM pg_locks
@@ -123,7 +123,7 @@ def _file_of(connection: Connection) -> tuple[int, int]:
 
 
 def session_parameters(server_version: int) -> dict[str, str]:
-    """Return the settings that each session of a worker needs and that the server knows.
+    """Return the parameters that each session of a worker needs and that the server knows.
 
     :param int server_version: the version of the server
     :rtype: dict[str, str]
@@ -133,9 +133,9 @@ def session_parameters(server_version: int) -> dict[str, str]:
 
 
 def set_config(values: Mapping[str, str]) -> str:
-    """Return a statement that changes settings of the session.
+    """Return a statement that changes parameters of the session.
 
-    :param dict[str, str] values: the settings; their text is not escaped
+    :param dict[str, str] values: the parameters; their text is not escaped
     :rtype: str
     """
     return 'SELECT ' + ', '.join(f"set_config('{name}', '{value}', false)" for name, value in values.items())

@@ -1,6 +1,6 @@
-"""The claim as a lease: the only statements that compare the fencing token ``(worker_id, claim_number)`` of one job.
+"""The claim as a lease: the only statements that compare ``(worker_id, claim_number)``, the fencing token of one job.
 
-A worker that lost its claim matches no row here, so it commits nothing of that job.
+Each claim makes a new pair. A worker that lost its claim matches no row here, so it commits nothing of that job.
 """
 from __future__ import annotations
 

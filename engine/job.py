@@ -20,7 +20,7 @@ class Job(NamedTuple):
     user_id: int
     timeout: float | None
     revision: int
-    worker_id: int  # (worker_id, claim_number) is the fencing token: each claim makes a new one, each later statement compares it
+    worker_id: int  # the session that claimed it; this and the number of the claim are its token, see `fence.py`
     claim_number: int
     has_children: bool
     signals: str | None  # Odoo's signaling sequences, which say whether modules and caches are up to date

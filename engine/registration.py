@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .session import Session
 
-# A session locks its key before it inserts its row, so a row without a lock belongs to a session that has ended. Two kinds
+# A session locks its id before it inserts its row, so a row without a lock belongs to a session that has ended. Two kinds
 # of such rows stay: rows of live processes that serve this database, and rows of sessions whose jobs are not yet rescued.
 FORGET = f"""
     DELETE FROM ir_async_worker
@@ -47,8 +47,8 @@ def register(cr: Cursor, origin: AsIs, process_number: int | None = None) -> int
 
     :param cr: a cursor of the session's connection
     :param AsIs origin: the expression of the identity of the database
-    :param int process_number: the key of the lock that this process holds on ``postgres`` as long as it lives
-    :return: the key of the session, which its connection has locked
+    :param int process_number: the number that this process has locked on ``postgres`` as long as it lives
+    :return: the id of the session's row, which its connection has locked
     :rtype: int
     """
     params = {
@@ -56,7 +56,7 @@ def register(cr: Cursor, origin: AsIs, process_number: int | None = None) -> int
         'channels': ','.join(settings().channels) or None,
     }
     cr.execute(FORGET, params)
-    # A key may be taken: the module was installed again while sessions of the earlier installation live.
+    # An id may be locked: the module was installed again while sessions of the earlier installation live.
     row = None
     while not row:
         cr.execute(REGISTER, params)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Seconds that the parent of a dead worker has to report the death, before others put its job back without a charge.
 GRACE = 0.7
-FULL_INTERVAL = 60  # seconds between two looks at all jobs that are processing
+FULL_INTERVAL = 60  # seconds between two full rescues, which look at all jobs that are processing
 
 IS_ORPHAN = f"job.state = 'processing' AND job.worker_id NOT IN ({LIVE_SESSIONS})"
 IS_BEGUN = "EXISTS (SELECT FROM ir_async_worker WHERE id = job.worker_id AND running_job_id = job.id)"
@@ -85,14 +85,14 @@ class Rescue:
     def rescue(self, dead: list[int]) -> Swept:
         """Put the jobs of dead sessions back into the queue, a grace period after the sessions were seen dead.
 
-        :param list[int] dead: the keys of sessions whose lock is gone
+        :param list[int] dead: the worker ids of sessions whose lock is gone
         :rtype: Swept
         """
         now = time.monotonic()
         self._seen = {worker_id: self._seen.get(worker_id, now) for worker_id in dead}
         due = [worker_id for worker_id, seen in self._seen.items() if seen + GRACE <= now]
         changed: set[int] = set()
-        # A crash of PostgreSQL empties the UNLOGGED table of workers. So a full look also finds jobs of sessions without a row.
+        # A crash of PostgreSQL empties the UNLOGGED table of workers. So a full rescue also finds jobs of sessions without a row.
         is_full = now >= self._next_full and not (dead and not due)
         if due or is_full:
             changed = self._session.change(RESCUE, self._session.params(

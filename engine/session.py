@@ -7,9 +7,9 @@ All statements run on one connection, the control connection. It is READ COMMITT
 the claims would fail: SKIP LOCKED passes over locked rows, but not over rows that were claimed and committed since the
 snapshot. It is in autocommit. A transaction that stays open while a job runs would keep the whole cluster from vacuuming.
 
-The connection is also the proof that the worker is alive. It holds an advisory lock on the session's key. When the worker
+The connection is also the proof that the worker is alive. It holds an advisory lock on the worker id. When the worker
 dies for whatever reason, PostgreSQL ends the session and releases the lock. There is no heartbeat and no clock. Que and
-GoodJob do the same with process ids as keys. A session takes a number of a sequence, since process ids are used again.
+GoodJob do the same with process ids. A worker id is a number of a sequence instead, since process ids are used again.
 """
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ STOP_CHANNEL = 'ir_async_stop'
 
 # A crash may lose a claim, since the session of the claim is gone then, too. So a commit need not wait for the disk. Statements
 # that must survive a crash begin with `DURABLE`. All statements look rows up in indexes, in the order of the index. The planner
-# must not be misled by statistics of an empty queue, and must not plan prepared statements again. These settings make plans look
+# must not be misled by statistics of an empty queue, and must not plan prepared statements again. These parameters make plans look
 # costly, so JIT would compile them without need.
 PLANNER = {
     'synchronous_commit': 'off', 'lock_timeout': '5s', 'enable_seqscan': 'off', 'enable_bitmapscan': 'off',
@@ -100,7 +100,7 @@ class Session:
 
     def __init__(self, dbname: str, connection: Connection, worker_id: int) -> None:
         self.dbname = dbname
-        self.worker_id = worker_id
+        self.worker_id = worker_id  # the id of its row, on which the connection holds the lock
         self.changes: list[StateChange] = []  # not yet published to the users
         self.channels = settings().channels
         self._connection = connection
@@ -117,7 +117,7 @@ class Session:
         """Connect to a database and register there.
 
         :param str dbname: the database
-        :param int process_number: the key of the lock that this process holds on ``postgres`` as long as it lives
+        :param int process_number: the number that this process has locked on ``postgres`` as long as it lives
         :param bool always: whether to open a session even if no job is due
         :rtype: Opened
         :raises psycopg2.OperationalError: when the database cannot be reached

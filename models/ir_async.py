@@ -127,7 +127,7 @@ class IrAsync(models.Model):
     attempts = fields.Integer(readonly=True, default=0, aggregator=None, help="Number of times the method ended by itself")
     deaths = fields.Integer(
         readonly=True, default=0, aggregator=None, help="Number of workers that died while they ran the method")
-    # (worker_id, claim_number) is the fencing token: each claim makes a new pair, and each outcome must match it.
+    # Each claim makes a new pair of these two, which each outcome must match. See `engine/fence.py`.
     claim_number = fields.Integer("Claims", readonly=True, default=0, aggregator=None, help="Number of times a worker claimed the job")
     worker_id = WeakMany2one(
         'ir.async.worker', "Worker", readonly=True, groups='ir_async.ir_async_group_manager', help="Worker that is running the job")

@@ -8,7 +8,7 @@ from odoo.tools import SQL
 class IrAsyncWorker(models.Model):
     """The workers that serve this database: one row per session, written by the workers themselves.
 
-    A session is alive while its key is locked in this database, and a process while its key is locked on ``postgres``. The
+    A session is alive while its id is locked in this database, and a process while its number is locked on ``postgres``. The
     row of a closed session stays while its process lives, as the process still serves this database. See
     :mod:`~odoo.addons.ir_async.engine.serving`.
     """
@@ -19,7 +19,7 @@ class IrAsyncWorker(models.Model):
 
     host = fields.Char(readonly=True)
     pid = fields.Integer(string="Process", readonly=True, aggregator=None)
-    process_number = fields.Integer(readonly=True, aggregator=None, help="Key of the lock that the process holds")
+    process_number = fields.Integer(readonly=True, aggregator=None, help="Number that the process has locked")
     channels = fields.Char(readonly=True, help="Channels whose jobs the worker runs. Empty: all")
     database = fields.Char(
         readonly=True, help="Identity and name of the database, and versions of the worker. The worker counts while they are the same")
@@ -43,9 +43,9 @@ class IrAsyncWorker(models.Model):
         table_persistence, sequence_persistence, is_cycle = cr.fetchone()
         if table_persistence != 'u':
             cr.execute(SQL("ALTER TABLE %s SET UNLOGGED", SQL.identifier(self._table)))
-        # The id is also the key of an advisory lock, 32 bits. So the sequence starts over at its end, where rows are long gone.
+        # An advisory lock on the id has 32 bits for it. So the sequence starts over at its end, where rows are long gone.
         if not is_cycle:
             cr.execute(SQL("ALTER SEQUENCE %s AS integer CYCLE", sequence))
         if cr._cnx.server_version >= 150000 and (table_persistence, sequence_persistence) != ('u', 'p'):
-            # From PostgreSQL 15 on, the sequence follows the table. But new sessions must not get old keys after a crash.
+            # From PostgreSQL 15 on, the sequence follows the table. But new sessions must not get old ids after a crash.
             cr.execute(SQL("ALTER SEQUENCE %s SET LOGGED", sequence))

@@ -42,11 +42,15 @@ class IrAsyncWorker(models.Model):
 
     def _compute_current_job_id(self):
         # the running job is the first of its batch; the others are prefetched
-        jobs = self.env['ir.async'].search(
-            [('worker_id', 'in', self.ids), ('state', '=', 'processing')], order='priority DESC, id DESC')
-        job_by_worker = {job.worker_id.id: job for job in jobs}
+        job_ids = dict(self.env.execute_query(SQL(
+            """
+            SELECT DISTINCT ON (worker_id) worker_id, id
+              FROM ir_async
+             WHERE worker_id IN %s AND state = 'processing'
+          ORDER BY worker_id, priority, id
+            """, self._ids or (0,))))
         for worker in self:
-            worker.current_job_id = job_by_worker.get(worker.id, False)
+            worker.current_job_id = job_ids.get(worker.id, False)
             worker.job_duration = worker.current_job_id.duration
             worker.user_id = worker.current_job_id.user_id
 

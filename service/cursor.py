@@ -94,7 +94,7 @@ class _NoConnection:
 class JobPool:
     """The one connection on which a worker's jobs run, in the shape of a pool for Odoo's cursors.
 
-    A connection of Odoo's pool would need half a dozen statements for each job. This one starts with its settings.
+    A connection of Odoo's pool would need half a dozen statements for each job. This one starts with its parameters.
 
     :param str dbname: the database
     :param int server_version: the version of its server
@@ -115,7 +115,7 @@ class JobPool:
         """Return the connection. It may still have to forget the last job: see :meth:`forget`."""
         connection = self._connection
         if not connection or connection.closed:
-            # These settings survive RESET, since the session starts with them.
+            # These survive RESET, since the session starts with them.
             connection = self._connection = cast('JobConnection', connect(self.dbname, JobConnection, self._parameters))
         connection.guard = None
         self._is_clean = False

@@ -29,7 +29,7 @@ class Listener:
     """A connection to the database ``postgres`` that is opened again whenever it is lost."""
 
     def __init__(self) -> None:
-        self.process_number = random.getrandbits(31)  # the process holds the lock on this key as long as it lives
+        self.process_number = random.getrandbits(31)  # the process has this number locked as long as it lives
         self.is_refused = False  # a pooler is in between, so this worker must not take jobs
         self._connection: Connection | None = None
         self._next_try = 0.0

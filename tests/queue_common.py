@@ -35,7 +35,7 @@ class InnerSession(Session):
     """A session whose connection is that of the test."""
 
     def execute_prepared(self, name, *args):
-        # Statements that were prepared are the connection's, and hold the key of the session.
+        # Statements that were prepared are the connection's, and hold the id of the worker.
         self.execute("DEALLOCATE ALL")
         self._prepared.clear()
         return super().execute_prepared(name, *args)

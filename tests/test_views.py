@@ -157,8 +157,10 @@ class TestChannelViews(WaitCase):
         self.assertEqual(worker.display_name, "example (42)")
         self.assertEqual(worker.action_open_job()['res_id'], job.id)
         self.assertEqual(job.worker_id, worker)
-        self.set_state(job, 'done', worker_id=worker_id)
+        self.env.cr.execute("DELETE FROM ir_async_worker WHERE id = %s", [worker_id])
+        self.env.invalidate_all()
         self.assertFalse(job.worker_id)
+        self.assertFalse(job.web_read({'worker_id': {'fields': {'display_name': {}}}})[0]['worker_id'])
 
 
 @tagged('post_install', '-at_install')
