@@ -1,4 +1,4 @@
-"""Replace the column ``database``, the name of the database where a job was enqueued, by ``origin``, its identity."""
+"""Rename columns. Replace ``database``, the name of the database where a job was enqueued, by ``origin``, its identity."""
 import logging
 import time
 
@@ -17,11 +17,23 @@ ALIVE = """
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
+RENAMED = [
+    ('ir_async', 'session', 'worker_id'),
+    ('ir_async', 'claims', 'claim_number'),
+    ('ir_async_worker', 'process_key', 'process_number'),
+]
+
 
 def migrate(cr, version):
-    if not sql.column_exists(cr, 'ir_async', 'database'):
-        return
     lock(cr)
+    for table, old, new in RENAMED:
+        if sql.column_exists(cr, table, old):
+            sql.rename_column(cr, table, old, new)
+    if sql.column_exists(cr, 'ir_async', 'database'):
+        replace_database(cr)
+
+
+def replace_database(cr):
     # A default fills the column without writing rows. That matters for running jobs, whose rows belong to their workers.
     add_column(cr, 'origin', 'varchar', read_origin(cr))
     add_column(cr, 'starts', 'int4', 0)
@@ -31,7 +43,7 @@ def migrate(cr, version):
         UPDATE ir_async
            SET origin = NULL
          WHERE database IS DISTINCT FROM current_database()
-           AND (state IN ('waiting', 'created') OR state = 'processing' AND session NOT IN (%s))
+           AND (state IN ('waiting', 'created') OR state = 'processing' AND worker_id NOT IN (%s))
         """, SQL(ALIVE, int.from_bytes(b'iras', 'big'))))  # fmt: skip
     if cr.rowcount:
         _logger.warning("%s queued jobs came with a copy of another database, they do not run until they are adopted", cr.rowcount)
@@ -61,8 +73,8 @@ def lock(cr):
         try:
             with cr.savepoint(flush=False):
                 cr.execute(SQL("SET LOCAL lock_timeout = %s", TRY_TIME))
-                # One statement locks both tables. Otherwise a transaction that reads one after the other could wait in between.
-                cr.execute("LOCK TABLE ir_async, ir_async_after_rel IN ACCESS EXCLUSIVE MODE", log_exceptions=False)
+                # One statement locks all tables. Otherwise a transaction that reads one after the other could wait in between.
+                cr.execute("LOCK TABLE ir_async, ir_async_after_rel, ir_async_worker IN ACCESS EXCLUSIVE MODE", log_exceptions=False)
                 cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
         except LockNotAvailable:
             jobs = ', '.join(f"{job_id} ({model}.{method})" for job_id, model, method in execute_query(
