@@ -57,8 +57,8 @@ def release(
     :rtype: set[int]
     """
     released = session.change(RELEASE, {
-        'ids': array(job.id for job in jobs), 'worker_id': session.worker_id, 'starts': starts, 'delay': delay, 'payload': payload,
-        'claim_count': claim_count})
+        'ids': array(job.id for job in jobs), 'worker_id': session.worker_id, 'starts': starts, 'delay': delay,
+        'payload': payload, 'claim_count': claim_count})
     if released and not delay:
         notifier.notify(session.dbname)
     return released

@@ -53,7 +53,7 @@ STOP_CHANNEL = 'ir_async_stop'
 
 # A crash may lose a claim, since the session of the claim is gone then, too. So a commit need not wait for the disk. Statements
 # that must survive a crash begin with `DURABLE`. All statements look rows up in indexes, in the order of the index. The planner
-# must not be misled by statistics of an empty queue, and must not plan prepared statements again. These parameters make plans look
+# must not be misled by statistics of an empty queue, and must not plan prepared statements again. These make plans look
 # costly, so JIT would compile them without need.
 PLANNER = {
     'synchronous_commit': 'off', 'lock_timeout': '5s', 'enable_seqscan': 'off', 'enable_bitmapscan': 'off',

@@ -20,7 +20,8 @@ MAX_LABELS = 20  # jobs named in one error
 # The scope in which a key is unique, and the jobs that hold their key. PostgreSQL uses the index only for its exact expressions.
 KEY_OWNER = SQL("(CASE WHEN notify THEN user_id ELSE 0 END)")
 TAKES_KEY = SQL(
-    "key IS NOT NULL AND state IN ('waiting', 'created', 'processing') AND (key_until IS DISTINCT FROM 'start' OR claim_number = 0)")
+    "key IS NOT NULL AND state IN ('waiting', 'created', 'processing')"
+    " AND (key_until IS DISTINCT FROM 'start' OR claim_number = 0)")
 ENDED = ('succeeded', 'done', 'failed', 'cancelled')
 BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; clients read a larger payload on demand
 

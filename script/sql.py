@@ -12,11 +12,11 @@ IS_STATEMENT = re.compile(r'\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b')
 IS_TEMPLATE = re.compile(r'\{[a-z_]+\}')
 # A sample of each parameter, as SQL. Those in a list are of prepared statements.
 SAMPLES = {
-    'attempts': '1', 'channel': "'default'", 'channels': "'{}'::text[]", 'claim_number': '1', 'debug': 'NULL', 'delay': '0', 'host': "'host'",
-    'id': '1', 'ids': "'{1}'", 'job_id': '1', 'killed': "'{}'", 'max': '1000', 'parents': "'{1}'", 'payload': 'NULL::json',
-    'pid': '1', 'process_number': '1', 'reason': "'cancel'", 'worker_id': '1', 'from_worker_id': '1', 'dead': 'NULL', 'claim_count': 'NULL', 'starts': '1',
-    'state': "'done'",
-}  # fmt: skip
+    'attempts': '1', 'channel': "'default'", 'channels': "'{}'::text[]", 'claim_count': 'NULL', 'claim_number': '1',
+    'dead': 'NULL', 'debug': 'NULL', 'delay': '0', 'from_worker_id': '1', 'host': "'host'", 'id': '1', 'ids': "'{1}'",
+    'job_id': '1', 'killed': "'{}'", 'max': '1000', 'parents': "'{1}'", 'payload': 'NULL::json', 'pid': '1',
+    'process_number': '1', 'reason': "'cancel'", 'starts': '1', 'state': "'done'", 'worker_id': '1',
+}
 ARGUMENTS = {'CLAIM': "10, '{-2147483647}', '{0}', '{2147483648}'", 'LOOK': 'false'}
 
 

@@ -106,7 +106,8 @@ class Batch:
         """
         job = job or execution.job
         deadline = execution.deadline and execution.deadline + INTERRUPT_TIME
-        self._mark.set(Obituary(self.session.dbname, job.id, job.worker_id, job.claim_number, deadline, execution.job.claim_number, cause))
+        self._mark.set(Obituary(
+            self.session.dbname, job.id, job.worker_id, job.claim_number, deadline, execution.job.claim_number, cause))
 
     def unmark(self) -> None:
         """Note that no job would be to blame for the end of this process."""

@@ -65,7 +65,7 @@ def replace_database(cr):
 
 
 def lock(cr):
-    """Lock the table as soon as no transaction uses it. Until then, others hardly have to wait behind this transaction."""
+    """Lock the tables as soon as no transaction uses them. Until then, others hardly have to wait behind this transaction."""
     [[lock_timeout]] = execute_query(cr, "SELECT current_setting('lock_timeout')")
     end = time.monotonic() + WAIT_TIME
     is_logged = False
