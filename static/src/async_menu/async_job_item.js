@@ -126,7 +126,10 @@ export class AsyncJobItem extends Component {
             ConfirmationDialog,
             {
                 title: _t("Cancel this job?"),
-                body: _t("“%s” is running. The changes that it has not saved yet are undone.", name),
+                body: _t(
+                    "“%s” is running. The changes that it has not saved yet are undone.",
+                    name
+                ),
                 confirmLabel: _t("Cancel Job"),
                 confirm: () => {
                     const job = this.asyncJob.jobs[id];
