@@ -14,6 +14,13 @@ class ResConfigSettings(models.TransientModel):
     async_foreground_note = fields.Text("Files Made in the Foreground", compute='_compute_async_foreground_note')
     async_trouble = fields.Char("Problem with Background Jobs", compute='_compute_async_summary')
 
+    @api.model
+    def default_get(self, fields):
+        # Odoo reads the parameters in sudo, whoever asks for the defaults.
+        if not self.env['ir.config_parameter'].has_access('read'):
+            fields = [name for name in fields if name != 'async_metrics_token']
+        return super().default_get(fields)
+
     def _compute_async_summary(self):
         jobs = self.env['ir.async']
         counts, _is_estimated = jobs._count_jobs()
