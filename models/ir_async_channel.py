@@ -98,6 +98,8 @@ class IrAsyncChannel(models.Model):
         The row of a job notes whether its channel is limited, so that other jobs pay nothing for channels. Workers correct
         the rows of queued jobs: a second writer would only get in their way.
         """
+        if not self:
+            return  # nothing has changed, and nobody's rights were checked
         self.flush_model()
         self.env.registry.clear_cache()
         self.env['ir.async']._wake_workers()
