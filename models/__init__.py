@@ -22,6 +22,7 @@ from . import (
     ir_async_retention,
     ir_async_run,
     ir_async_savepoint,
+    ir_async_search,
     ir_async_served,
     ir_async_signal,
     ir_async_statistics,

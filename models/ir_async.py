@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from odoo import api, fields, models
-from odoo.exceptions import AccessError, MissingError
+from odoo.exceptions import AccessError, MissingError, UserError
 from odoo.tools import SQL, sql
 
 from ..engine.fence import create_functions
@@ -29,6 +29,23 @@ BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; clients read a larger pa
 class Payload(fields.Json):
     """JSON that keeps its text: jsonb refuses ``\\u0000`` and rewrites numbers."""
     _column_type = ('json', 'json')
+
+    # PostgreSQL's json has neither order nor equality.
+
+    def _description_sortable(self, env):
+        return False
+
+    def _description_groupable(self, env):
+        return False
+
+    def _condition_to_sql(self, field_expr, operator, value, model, alias, query):
+        if operator in ('in', 'not in'):
+            is_supported = all(item is None or item is False for item in value)
+        else:
+            is_supported = operator.endswith('like')
+        if not is_supported:
+            raise UserError(model.env._("Search for texts within the results of jobs, or for jobs with a result or without one."))
+        return super()._condition_to_sql(field_expr, operator, value, model, alias, query)
 
     def convert_to_record(self, value: Any, record: models.BaseModel) -> Any:
         # Only managers see where a failed job was enqueued: it may have been in another user's job.
