@@ -1,4 +1,4 @@
-"""What searches, groups and orders of jobs may not use."""
+"""Limits of searches, groups and orders of jobs."""
 from odoo import models
 from odoo.exceptions import AccessError, UserError
 from odoo.fields import Domain

@@ -30,6 +30,8 @@ from . import (
     test_result,
     test_retention,
     test_retry,
+    test_rpc,
+    test_rpc_http,
     test_run,
     test_served,
     test_transaction,
