@@ -148,7 +148,7 @@ class TestRpcHttp(HttpClientCase):
                     self.assertNotEqual(response.content, b"x")
             for route in ('/web/export/csv', '/web/export/xlsx'):
                 with self.subTest(kind=kind, route=route), mute_logger(*LOGGERS):
-                    response = self.url_open(route, data={'data': export, 'csrf_token': Request.csrf_token(self)})
+                    response = self.url_open(route, data={'data': export, 'csrf_token': Request.csrf_token(self)}, allow_redirects=False)
                     self.assertNotEqual(response.status_code, 200)
 
     def test_token(self):
