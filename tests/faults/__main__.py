@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 
-from . import audit, injector, workload, world
+from . import audit, injector, model, workload, world
 
 SHOWN = 20  # violations of one kind
 
@@ -24,6 +24,7 @@ def arguments():
     parser.add_argument('--workers', type=int, default=2, help="job workers of each of the two servers (2)")
     parser.add_argument('--rate', type=float, default=20, help="jobs a second (20)")
     parser.add_argument('--drain', type=float, default=180, help="seconds that the queue may take to drain (180)")
+    parser.add_argument('--model', action='store_true', help="random steps against a model of the queue, instead of servers")
     args = parser.parse_args()
     args.only = [name for name in args.only.split(',') if name]
     if unknown := set(args.only) - {*injector.Faults.WEIGHTS, 'none'}:
@@ -101,4 +102,5 @@ def report(args, faults, result, workloads, seconds, drain):
 
 
 if __name__ == '__main__':
-    sys.exit(run(arguments()))
+    arguments = arguments()
+    sys.exit(model.run(arguments.seed, arguments.minutes) if arguments.model else run(arguments))

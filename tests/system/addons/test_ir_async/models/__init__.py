@@ -4,4 +4,5 @@ from . import (
     async_effect_faults,
     async_effect_leaks,
     async_effect_raises,
+    async_effect_script,
 )

@@ -1,0 +1,184 @@
+"""What the queue must do, in plain Python: its jobs, and how each step of the machine changes them."""
+from copy import copy
+from dataclasses import dataclass, field
+
+ENDED_WELL = ('succeeded', 'done')
+ENDED = (*ENDED_WELL, 'failed', 'cancelled')
+
+
+@dataclass(eq=False)
+class Job:
+    tag: str  # its argument
+    state: str = 'created'
+    priority: int = 10
+    channel: str = 'default'
+    key: str | None = None
+    key_until: str = 'end'
+    max_attempts: int = 1
+    date: str | None = None  # before which it does not start: `past` until a worker notes that it has come, or `future`
+    parents: set = field(default_factory=set)
+    unmet: set = field(default_factory=set)  # the parents whose good end no worker has noted yet
+    late: set = field(default_factory=set)  # the parents that were committed after the snapshot of its transaction
+    limited: bool = False  # taken from the database: it only decides which jobs share a claim
+    id: int | None = None
+    attempts: int = 0
+    deaths: int = 0
+    starts: int = 0
+    claims: int = 0
+    session: int | None = None
+    stop: str | None = None  # the reason of a request to stop it
+    effects: list = field(default_factory=list)  # the arguments of its runs that were committed
+    is_recent: bool = False  # its start counts for the interval of its channel
+    born: int = 0  # the step that committed it
+    changed: int = 0  # the step that wrote its row last
+
+    @property
+    def order(self):
+        return self.priority, self.id
+
+    @property
+    def takes_key(self):
+        return bool(self.key) and self.state not in ENDED and (self.key_until == 'end' or not self.claims)
+
+
+class Transaction:
+    """A transaction that enqueues jobs: what it sees is from its first statement."""
+
+    def __init__(self, model):
+        self.model, self.began = model, model.now
+        self.holders = {job.key: copy(job) for job in model.jobs.values() if job.takes_key}
+        self.new = []
+        self.held = {}  # queued jobs that must not begin before the commit, with what replaces them
+        self.is_flushed = True
+
+    def call(self, job, replaces):
+        """Add a job. Return the job that has its key, if there is one."""
+        own = next((other for other in self.new if job.key and other.key == job.key), None)
+        found = own or self.holders.get(job.key)
+        self.is_flushed = False
+        if not found:
+            self.new.append(job)
+        elif replaces and found.state == 'created' and own:
+            own.tag, own.priority, own.date = job.tag, job.priority, job.date
+        elif replaces and found.state == 'created':
+            self.held[found.id] = job
+        elif job.key_until == 'start' and found.state == 'created' and not own:
+            self.held.setdefault(found.id, None)
+        return found
+
+    def is_lost(self, locked):
+        """Return whether transactions that were committed meanwhile keep this one from its commit."""
+        jobs = self.model.jobs
+        taken = {job.key for job in jobs.values() if job.takes_key}
+        own = {job.id for job in self.new}
+        return (
+            any(job.key in taken for job in self.new)
+            or any(id_ not in jobs or jobs[id_].changed > self.began for id_ in self.held.keys() - locked)
+            or any(id_ not in jobs for job in self.new for id_ in job.parents - job.late - own))
+
+    def commit(self):
+        for job in self.new:
+            self.model.jobs[job.id] = job
+            self.model.write(job, born=self.model.now, parents=job.parents & self.model.jobs.keys(), unmet=job.unmet & self.model.jobs.keys())
+        for id_, new in self.held.items():
+            if new:
+                self.model.write(self.model.jobs[id_], tag=new.tag, priority=new.priority, date=new.date)
+
+
+class Model:
+    def __init__(self):
+        self.jobs, self.channels, self.now = {}, {}, 0  # channels: capacity, whether it has an interval, whether it is paused
+
+    def write(self, job, **values):
+        vars(job).update(values, changed=self.now)
+
+    def is_claimable(self, job, locked):
+        siblings = [other for other in self.jobs.values() if other.channel == job.channel]
+        capacity, has_interval, is_paused = self.channels.get(job.channel.split('/')[0], (0, False, False))
+        return (
+            job.state == 'created' and not job.date and job.id not in locked
+            and not is_paused and not self.channels.get('*', (0, False, False))[2]
+            and not (capacity and sum(other.state == 'processing' for other in siblings) >= capacity)
+            and not (has_interval and any(other.is_recent and other.limited for other in siblings)))
+
+    def claim(self, ids, limit, session, locked, is_complete):
+        """Check a claim. A worker that has looked after everything before must get the first job, if there is any."""
+        jobs = [self.jobs[id_] for id_ in ids]
+        claimable = sorted((job for job in self.jobs.values() if self.is_claimable(job, locked)), key=lambda job: job.order)
+        assert len(jobs) <= limit and jobs == sorted(jobs, key=lambda job: job.order), f"{ids} are too many, or in a wrong order"
+        assert not is_complete or jobs[:1] == claimable[:1], f"{ids} were claimed, but first comes {claimable[:1]}"
+        for job in jobs:
+            assert self.is_claimable(job, locked), f"{job} must not be claimed"
+            assert all(self.jobs[id_].state in ENDED_WELL for id_ in job.parents), f"{job} overtakes its parents"
+            self.write(job, state='processing', session=session, claims=job.claims + 1, is_recent=True)
+
+    def end(self, job, ending, starts, **values):
+        """End a run: `succeeded`, `done`, `failed`, `died` too often, `retry`, `lost` with its connection, or `stopped`."""
+        if job.stop and ending not in (*ENDED_WELL, 'lost'):
+            ending, job.stop = 'cancelled' if job.stop == 'cancel' else 'failed', None
+        attempts = job.attempts + (ending not in ('cancelled', 'retry', 'lost'))
+        is_again = ending in ('retry', 'lost') or (ending == 'failed' and attempts < job.max_attempts)
+        state = 'created' if is_again else 'failed' if ending == 'died' else ending
+        self.write(job, state=state, session=None, attempts=attempts, starts=job.starts + starts, date='future' if is_again else None, **values)
+
+    def charge(self, job, session, claims):
+        """Charge a job with the death of a worker."""
+        if job.state in ('created', 'processing'):
+            is_held = (job.session, job.claims) == (session, claims)
+            self.write(
+                job, deaths=job.deaths + (not job.stop), starts=job.starts + 1,
+                **{'state': 'created', 'session': None} if is_held else {})
+
+    def maintain(self, dead, locked):
+        """Do what a worker does that looks after everything."""
+        for job in self.jobs.values():
+            if job.state == 'processing' and job.session in dead:
+                self.write(job, state='created', session=None)
+            if job.state == 'created' and job.date == 'past' and job.id not in locked:
+                self.write(job, date=None)
+            if job.state == 'waiting':
+                job.late = set()
+                self.meet(job, job.unmet)
+        for job in sorted(self.jobs.values(), key=lambda job: job.id):  # parents come first
+            if job.state == 'waiting' and any(self.jobs[id_].state == 'cancelled' for id_ in job.unmet):
+                self.write(job, state='cancelled')
+
+    def unblock(self, parents):
+        for job in self.jobs.values():
+            if not job.late and job.parents & parents:
+                self.meet(job, parents)
+
+    def meet(self, job, parents):
+        """Note which of these parents have ended well."""
+        job.unmet = {id_ for id_ in job.unmet if id_ not in parents or self.jobs[id_].state not in ENDED_WELL}
+        if job.state == 'waiting' and not job.unmet:
+            self.write(job, state='created')
+
+    def act(self, job, action):
+        """Do what a user wants. Return False if it is refused."""
+        states = {id_: self.jobs[id_].state for id_ in job.parents}
+        if action == 'cancel' and job.state == 'processing':
+            job.stop = 'cancel'
+        elif action == 'cancel' and job.state not in ENDED:
+            self.write(job, state='cancelled')
+        elif action == 'retry' and job.state in ('failed', 'cancelled') and 'cancelled' not in states.values() and not any(
+                other.takes_key and other.key == job.key for other in self.jobs.values()):
+            is_waiting = bool(job.late) or any(states[id_] not in ENDED_WELL for id_ in job.unmet)
+            self.write(job, state='waiting' if is_waiting else 'created', attempts=0, deaths=0, date=None, stop=None)
+        elif action == 'complete' and job.state in ENDED_WELL:
+            self.write(job, state='done')
+        else:
+            return action == 'dismiss' and job.state in ENDED
+        return True
+
+    def prune(self, deleted, old, locked):
+        """Check which of the old jobs were deleted."""
+        needed = {id_ for job in self.jobs.values() for id_ in job.parents if job.state not in ENDED}
+        parents = {id_ for job in self.jobs.values() for id_ in job.parents}
+        assert deleted <= {id_ for id_ in old if self.jobs[id_].state in ENDED} - needed - locked
+        assert deleted >= {id_ for id_ in old if self.jobs[id_].state in ENDED} - parents - locked
+        for id_ in deleted:
+            del self.jobs[id_]
+        for job in self.jobs.values():
+            job.parents -= deleted
+            job.unmet -= deleted
