@@ -10,7 +10,13 @@ from unittest.mock import patch
 import hypothesis.strategies as st
 import psycopg2
 from harness import LIVE, TIMEOUT, wait_until
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 from queue_model import ENDED, ENDED_WELL, Job, Model, Transaction
 
 from odoo import SUPERUSER_ID, api
