@@ -4,20 +4,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .connection import array
+from .fence import HELD, token
 from .job import PUBLISHED
 from .notifier import notifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from .job import Job
     from .session import Session
 
+# A job that was fenced off has another claim number: whoever stops it writes its outcome.
 RELEASE = f"""
     WITH mine AS (
         SELECT id
-          FROM ir_async
+          FROM ir_async job
          WHERE id = ANY(%(ids)s::int[]) AND worker_id = %(worker_id)s
+           AND claim_number = (
+               SELECT claim_number FROM unnest(%(ids)s::int[], %(claim_numbers)s::int[]) AS held (id, claim_number) WHERE held.id = job.id)
     FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job
@@ -36,16 +40,16 @@ FAIL = f"""
     UPDATE ir_async job
        SET state = 'failed', worker_id = NULL, revision = revision + 1, attempts = attempts + 1, starts = starts + 1,
            payload = %(payload)s, date_done = clock_timestamp() AT TIME ZONE 'UTC'
-     WHERE id = %(id)s AND worker_id = %(worker_id)s
+     WHERE {HELD}
  RETURNING {PUBLISHED}
 """
 
 
 def release(
-    session: Session, jobs: Iterable[Job], starts: int = 0, delay: float | None = None, payload: str | None = None,
+    session: Session, jobs: Collection[Job], starts: int = 0, delay: float | None = None, payload: str | None = None,
     claim_count: int | None = None,
 ) -> set[int]:
-    """Put jobs back into the queue, except for locked ones.
+    """Put jobs back into the queue, except for locked ones and those whose claim does not hold any more.
 
     :param Session session: the session that claimed them
     :param list[Job] jobs: the jobs
@@ -57,8 +61,8 @@ def release(
     :rtype: set[int]
     """
     released = session.change(RELEASE, {
-        'ids': array(job.id for job in jobs), 'worker_id': session.worker_id, 'starts': starts, 'delay': delay,
-        'payload': payload, 'claim_count': claim_count})
+        'ids': array(job.id for job in jobs), 'claim_numbers': array(job.claim_number for job in jobs),
+        'worker_id': session.worker_id, 'starts': starts, 'delay': delay, 'payload': payload, 'claim_count': claim_count})
     if released and not delay:
         notifier.notify(session.dbname)
     return released
@@ -71,4 +75,4 @@ def fail(session: Session, job: Job, payload: str) -> None:
     :param Job job: the job
     :param str payload: the error, JSON
     """
-    session.change(FAIL, {'id': job.id, 'worker_id': session.worker_id, 'payload': payload})
+    session.change(FAIL, {**token(job), 'payload': payload})

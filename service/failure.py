@@ -176,7 +176,7 @@ def _send_back(session: Session, execution: Execution, exc: BaseException) -> No
     _logger.info("Job %s is put back into the queue and runs again in %.1fs: %s", job, delay, first_line(exc))
     # An error alone does not prove that the claim is lost. So the claim is looked up.
     if not release(session, [job], starts=execution.starts, delay=delay, payload=minimal_payload(exc)):
-        if not session.execute("SELECT FROM ir_async WHERE id = %s AND worker_id = %s", [job.id, session.worker_id]):
+        if not holds(session, job):
             raise ClaimLost from exc
         msg = f"another transaction has locked job {job}"  # this session ends with the error, and rescue then finds the job
         raise psycopg2.OperationalError(msg) from exc

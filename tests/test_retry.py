@@ -8,7 +8,7 @@ from .queue_common import QueueCase
 from odoo.addons.ir_async.engine.fence import fence_off
 from odoo.addons.ir_async.engine.job import Outcome
 from odoo.addons.ir_async.engine.registration import note_running
-from odoo.addons.ir_async.engine.release import release
+from odoo.addons.ir_async.engine.release import fail, release
 from odoo.addons.ir_async.engine.rescue import FULL_INTERVAL, GRACE, charge, take_over
 from odoo.addons.ir_async.exceptions import ClaimLost, JobTimeout, RetryJob, WorkerDied
 from odoo.addons.ir_async.models.ir_async_run import MAX_DEATHS
@@ -405,6 +405,17 @@ class TestRetry(QueueCase):
         begun = self.begin(fenced)
         self.assertEqual((begun.stop, begun.stop_debug), ('timeout', "In a loop"))
         self.assertIsNone(fence_off(self.session, claimed, 'cancel'), "it is not this claim's any more")
+
+    def test_what_is_fenced_off_is_not_put_back(self):
+        """Its method may lose its connection or a race at this moment. The one that stops the job writes its outcome."""
+        job = self.call()
+        [claimed] = self.claim()
+        fenced = fence_off(self.session, claimed, 'cancel')
+        self.assertEqual(release(self.session, [claimed], starts=1), set())
+        fail(self.session, claimed, '{}')
+        self.env.invalidate_all()
+        self.assertRecordValues(job, [{'state': 'processing', 'starts': 0}])
+        self.assertEqual([taken.id for taken in take_over(self.session, job.id, fenced.session, fenced.claims, 'cancel')], job.ids)
 
     def test_fenced_off_without_a_reason(self):
         """As on shutdown: nothing is left that would stop it the next time."""
