@@ -102,5 +102,5 @@ def report(args, faults, result, workloads, seconds, drain):
 
 
 if __name__ == '__main__':
-    arguments = arguments()
-    sys.exit(model.run(arguments.seed, arguments.minutes) if arguments.model else run(arguments))
+    args = arguments()
+    sys.exit(model.run(args.seed, args.minutes) if args.model else run(args))

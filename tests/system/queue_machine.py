@@ -4,7 +4,7 @@ Import this module when Odoo's configuration has been read: it needs the addons.
 """
 import contextlib
 import threading
-from datetime import datetime, timedelta
+from datetime import timedelta
 from unittest.mock import patch
 
 import hypothesis.strategies as st
@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 from queue_model import ENDED, ENDED_WELL, Job, Model, Transaction
 
-from odoo import SUPERUSER_ID, api
+from odoo import SUPERUSER_ID, api, fields
 from odoo.exceptions import UserError
 from odoo.modules.registry import Registry
 
@@ -237,7 +237,7 @@ class QueueMachine(RuleBasedStateMachine):
             date=options.pop('at', None), late={id_ for id_ in parents if id_ in self.jobs and self.jobs[id_].born > caller.model.began},
             **options)
         if job.date:
-            options['at'] = datetime.utcnow().replace(microsecond=0) + timedelta(seconds=DAY if job.date == 'future' else -DAY)
+            options['at'] = fields.Datetime.now() + timedelta(seconds=DAY if job.date == 'future' else -DAY)
         if replaces:
             options['on_duplicate'] = 'replace'
         if count > 1:
@@ -577,12 +577,13 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def is_as_the_model_says(self):
-        rows = {row.id: row for row in self.sql(ROWS)}
-        for id_, row in rows.items():
-            if id_ in self.jobs and self.jobs[id_].limited != row.limited:
-                self.model.write(self.jobs[id_], limited=row.limited)
-        expected = {id_: {name: getattr(job, name) for name in FIELDS} for id_, job in self.jobs.items()}
-        found = {id_: {name: getattr(row, name) for name in FIELDS} for id_, row in rows.items()}
-        for job in expected.values():
-            job['effects'] = sorted(job['effects'])
-        assert found == expected
+        rows = self.sql(ROWS)
+        for row in rows:
+            if row.id in self.jobs and self.jobs[row.id].limited != row.limited:
+                self.model.write(self.jobs[row.id], limited=row.limited)
+        found = {(row.id, name): getattr(row, name) for row in rows for name in FIELDS}
+        expected = {
+            (job.id, name): sorted(job.effects) if name == 'effects' else getattr(job, name)
+            for job in self.jobs.values() for name in FIELDS}
+        wrong = {key: (found.get(key), expected.get(key)) for key in found | expected if found.get(key) != expected.get(key)}
+        assert not wrong, f"(job, field): (what it is, what it must be): {wrong}"

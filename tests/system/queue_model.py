@@ -134,11 +134,11 @@ class Model:
         for job in self.jobs.values():
             if job.state == 'processing' and job.session in dead:
                 self.write(job, state='created', session=None)
-            if job.state == 'created' and job.date == 'past' and job.id not in locked:
-                self.write(job, date=None)
             if job.state == 'waiting':
                 job.late = set()
                 self.meet(job, job.unmet)
+            if job.state == 'created' and job.date == 'past' and job.id not in locked:
+                self.write(job, date=None)
         for job in sorted(self.jobs.values(), key=lambda job: job.id):  # parents come first
             if job.state == 'waiting' and any(self.jobs[id_].state == 'cancelled' for id_ in job.unmet):
                 self.write(job, state='cancelled')
