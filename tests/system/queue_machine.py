@@ -3,13 +3,12 @@
 Import this module when Odoo's configuration has been read: it needs the addons.
 """
 import contextlib
-import threading
 from datetime import timedelta
 from unittest.mock import patch
 
 import hypothesis.strategies as st
 import psycopg2
-from harness import LIVE, TIMEOUT, wait_until
+from harness import LIVE, wait_until
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -17,20 +16,18 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from queue_model import ENDED, ENDED_WELL, Job, Model, Transaction
+from queue_actors import Caller, Run, Worker
+from queue_model import ENDED, ENDED_WELL, Job, Model
 
-from odoo import SUPERUSER_ID, api, fields
+from odoo import fields
 from odoo.exceptions import UserError
-from odoo.modules.registry import Registry
 
 from odoo.addons.ir_async.engine import claim, dependencies, maintenance, rescue
 from odoo.addons.ir_async.engine.errors import Kind, kind_of
 from odoo.addons.ir_async.engine.fence import fence_off
 from odoo.addons.ir_async.engine.release import release
-from odoo.addons.ir_async.engine.session import Session
-from odoo.addons.ir_async.service.execution import Execution
-from odoo.addons.ir_async.service.runner import Runner, conclude
-from odoo.addons.test_ir_async.models.async_effect_script import DAY, Script
+from odoo.addons.ir_async.service.runner import conclude
+from odoo.addons.test_ir_async.models.async_effect_script import DAY
 
 WORKERS, CALLERS = 3, 2  # at most at a time
 OPTIONS = {
@@ -61,75 +58,6 @@ class Clock:
 
     def monotonic(self):
         return self.now
-
-
-class Caller:
-    """A transaction that enqueues jobs."""
-
-    def __init__(self, database, model):
-        self.cr = Registry(database.name).check_signaling().cursor()
-        self.cr.execute("SELECT 1")  # the snapshot is taken
-        self.env = api.Environment(self.cr, SUPERUSER_ID, {})
-        self.model = Transaction(model)
-        self.locked = set()  # the jobs that it holds
-        self.keys = set()  # the keys that it has inserted
-
-    def __repr__(self):
-        return f'caller since step {self.model.began}'
-
-
-class Run:
-    """A job whose method runs in a thread, until the script ends it."""
-
-    def __init__(self, worker, job):
-        self.job, self.worker = job, worker
-        self.starts = 1
-        self.began = None  # the step of its snapshot
-        self.fenced = None  # the job with its new claim number, and the reason
-        self.script = Script(job.id)
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
-        self.event = self._next_event()
-
-    def __repr__(self):
-        return f'run of job {self.job.id}'
-
-    def _run(self):
-        with contextlib.suppress(psycopg2.Error):  # the connection of the session is lost
-            try:
-                self.worker.runner.prepare(self.job)
-                self.worker.runner.run(Execution(self.job))
-            finally:
-                self.script.events.put('ended')
-
-    def _next_event(self):
-        event = self.script.events.get(timeout=TIMEOUT)
-        if event == 'ended':
-            self.thread.join()
-        return event
-
-    def say(self, line):
-        """Give the method its next line. Return the next event."""
-        self.script.lines.put(line)
-        return self._next_event()
-
-
-class Worker:
-    def __init__(self, database):
-        self.session, _delay = Session.open(database.name, always=True)
-        self.runner = Runner(self.session)
-        self.jobs = []  # claimed and not begun
-        self.run = None
-
-    def __repr__(self):
-        return f'worker {self.session.key}'
-
-    def close(self):
-        if self.run and self.run.thread.is_alive():
-            while self.run.say('failed') != 'ended':
-                pass
-        self.runner.close()
-        self.session.close()
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -444,7 +372,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.model.end(job, 'stopped', starts, claims=claims)
 
     def _terminate(self, *connections):
-        pids = tuple(connection.get_backend_pid() for connection in connections if connection)
+        pids = tuple(connection.get_backend_pid() for connection in connections if connection and not connection.closed)
         self.sql("SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", [list(pids)])
         wait_until(lambda: not self.sql("SELECT FROM pg_stat_activity WHERE pid IN %s", [pids]), "the connections are gone")
 
