@@ -1,6 +1,8 @@
 """Settings of background jobs, and their state at a glance."""
 from __future__ import annotations
 
+from typing import Any
+
 from odoo import api, fields, models
 
 
@@ -15,7 +17,7 @@ class ResConfigSettings(models.TransientModel):
     async_trouble = fields.Char("Problem with Background Jobs", compute='_compute_async_summary')
 
     @api.model
-    def default_get(self, fields):
+    def default_get(self, fields: list[str]) -> dict[str, Any]:
         # Odoo reads the parameters in sudo, whoever asks for the defaults.
         if not self.env['ir.config_parameter'].has_access('read'):
             fields = [name for name in fields if name != 'async_metrics_token']

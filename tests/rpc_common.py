@@ -101,7 +101,7 @@ class RpcCase(MethodCase):
         self.execute(
             """
             UPDATE ir_async SET name = %s, method = %s, key = id || %s, channel = %s, args = %s, state = %s, payload = %s,
-                   priority = %s, dismissed = %s, claims = %s WHERE id IN %s
+                   priority = %s, dismissed = %s, claim_number = %s WHERE id IN %s
             """, secret, secret, secret, secret, f'["{secret}"]', ('done', 'cancelled')[world], f'{{"result": "{secret}"}}',
             world, bool(world), world, self.others._ids)
         self.execute("UPDATE ir_async_channel SET name = %s, capacity = %s WHERE id = %s", secret, world, self.channel.id)

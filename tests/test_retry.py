@@ -415,7 +415,7 @@ class TestRetry(QueueCase):
         fail(self.session, claimed, '{}')
         self.env.invalidate_all()
         self.assertRecordValues(job, [{'state': 'processing', 'starts': 0}])
-        self.assertEqual([taken.id for taken in take_over(self.session, job.id, fenced.session, fenced.claims, 'cancel')], job.ids)
+        self.assertEqual([taken.id for taken in take_over(self.session, job.id, fenced.session, fenced.claim_number, 'cancel')], job.ids)
 
     def test_fenced_off_without_a_reason(self):
         """As on shutdown: nothing is left that would stop it the next time."""

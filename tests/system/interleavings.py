@@ -23,7 +23,7 @@ from odoo.addons.ir_async.engine.session import Session
 from odoo.addons.ir_async.exceptions import ClaimLost
 from odoo.addons.ir_async.service.cursor import JobCursor, JobPool
 from odoo.addons.ir_async.service.execution import Execution
-from odoo.addons.ir_async.service.runner import conclude
+from odoo.addons.ir_async.service.runner import finish_stopped
 
 POLL = 0.002  # seconds between two looks at a step that is executed
 BLOCKED = """
@@ -85,7 +85,7 @@ class Worker(Participant):
 
     def rescue(self):
         self.session.execute("BEGIN")
-        self.session.change(RESCUE, self.session.params(sessions=None, killed=[]))
+        self.session.change(RESCUE, self.session.params(dead=None, killed=[]))
 
     def fence_off(self):
         self.session.execute("BEGIN")
@@ -97,7 +97,7 @@ class Worker(Participant):
 
     def cut(self):
         """End the session as others see it."""
-        self.session.execute("SELECT pg_advisory_unlock(%s, %s)", [LOCK_CLASS, self.session.key])
+        self.session.execute("SELECT pg_advisory_unlock(%s, %s)", [LOCK_CLASS, self.session.worker_id])
 
     def leave(self):
         self.session.close()
@@ -118,7 +118,7 @@ class JobRun(Participant):
             self.cr.close()
         self.cr = JobCursor(self.pool)
         self.execution = Execution(self.job)
-        self.job = self.cr.begin(self.execution)
+        self.job = self.cr.begin_job(self.execution)
         self.cr.execute("INSERT INTO test_async_effect (name, value) VALUES ('effect', %s)", [self.job.id])
 
     def finish(self):
@@ -250,8 +250,8 @@ class ClaimClaim(Scenario):
         return [Worker(self.database), Worker(self.database)]
 
     def check_end(self):
-        owners = {job.id: worker.session.key for worker in self.participants for job in worker.claimed}
-        assert {job.id: job.session for job in self.jobs()} == owners
+        owners = {job.id: worker.session.worker_id for worker in self.participants for job in worker.claimed}
+        assert {job.id: job.worker_id for job in self.jobs()} == owners
         assert len(owners) == 2
 
 
@@ -266,10 +266,10 @@ class ClaimCancel(Scenario):
         [job], [worker, request] = self.jobs(), self.participants
         assert not request.refusal
         if worker.claimed:
-            assert (job.state, job.session) == ('processing', worker.session.key)
+            assert (job.state, job.worker_id) == ('processing', worker.session.worker_id)
             assert worker.session.stop_reason(worker.claimed[0]) == 'cancel'
         else:
-            assert (job.state, job.session) == ('cancelled', None)
+            assert (job.state, job.worker_id) == ('cancelled', None)
 
 
 class FinishRescue(Scenario):
@@ -322,8 +322,8 @@ class FinishStop(Scenario):
         assert run.has_ended != bool(worker.fenced)
         if job := worker.fenced:
             run.leave()
-            [taken] = take_over(worker.session, job.id, job.session, job.claims, 'cancel')
-            conclude(worker.session, taken, 1, run.job.claims)
+            [taken] = take_over(worker.session, job.id, job.worker_id, job.claim_number, 'cancel')
+            finish_stopped(worker.session, taken, 1, run.job.claim_number)
         [job] = self.jobs()
         assert (job.state, job.effects) == (('done', 1) if run.has_ended else ('cancelled', 0))
 

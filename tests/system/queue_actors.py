@@ -77,7 +77,7 @@ class Worker:
         self.run = None
 
     def __repr__(self):
-        return f'worker {self.session.key}'
+        return f'worker {self.session.worker_id}'
 
     def close(self):
         if self.run and self.run.thread.is_alive():

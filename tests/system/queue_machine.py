@@ -26,7 +26,7 @@ from odoo.addons.ir_async.engine import claim, dependencies, maintenance, rescue
 from odoo.addons.ir_async.engine.errors import Kind, kind_of
 from odoo.addons.ir_async.engine.fence import fence_off
 from odoo.addons.ir_async.engine.release import release
-from odoo.addons.ir_async.service.runner import conclude
+from odoo.addons.ir_async.service.runner import finish_stopped
 from odoo.addons.test_ir_async.models.async_effect_script import DAY
 
 WORKERS, CALLERS = 3, 2  # at most at a time
@@ -36,9 +36,9 @@ OPTIONS = {
 LIMITS = [  # name, capacity, whether it has an interval, whether it is paused
     ('one', 1, False, False), ('one', 2, False, False), ('one', 0, True, False), ('one', 1, True, False), ('one', 0, False, False),
     ('one', 1, False, True), ('*', 0, False, False), ('*', 0, False, False), ('*', 0, False, True)]
-FIELDS = ('state', 'tag', 'priority', 'date', 'attempts', 'deaths', 'starts', 'claims', 'session', 'stop', 'effects')
+FIELDS = ('state', 'tag', 'priority', 'date', 'attempts', 'deaths', 'starts', 'claim_number', 'worker_id', 'stop', 'effects')
 ROWS = """
-    SELECT id, state, args::json->>0 AS tag, priority, attempts, deaths, starts, claims, session, limited,
+    SELECT id, state, args::json->>0 AS tag, priority, attempts, deaths, starts, claim_number, worker_id, limited,
            CASE WHEN date_scheduled < clock_timestamp() AT TIME ZONE 'UTC' THEN 'past'
                 WHEN date_scheduled IS NOT NULL THEN 'future' END AS date,
            (SELECT reason FROM ir_async_stop WHERE job_id = job.id) AS stop,
@@ -247,7 +247,7 @@ class QueueMachine(RuleBasedStateMachine):
             worker.session.wake()
             while worker.session.maintain() == 0:
                 pass
-        self.model.maintain({other.session.key for other in self.gone}, self.locked)
+        self.model.maintain({other.session.worker_id for other in self.gone}, self.locked)
 
     @rule(data=st.data())
     def maintain(self, data):
@@ -267,7 +267,7 @@ class QueueMachine(RuleBasedStateMachine):
         jobs = worker.session.claim(limit)
         worker.jobs += jobs
         self.model.claim(
-            [job.id for job in jobs], limit, worker.session.key, self.locked, is_complete and not self.locked)
+            [job.id for job in jobs], limit, worker.session.worker_id, self.locked, is_complete and not self.locked)
 
     @rule(data=st.data())
     def start(self, data):
@@ -302,7 +302,7 @@ class QueueMachine(RuleBasedStateMachine):
     def _held(self, token):
         """Return the job, if the claim still holds."""
         job = self.jobs.get(token.id)
-        return job if job and (job.session, job.claims) == (token.session, token.claims) else None
+        return job if job and (job.worker_id, job.claim_number) == (token.worker_id, token.claim_number) else None
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data(), ending=st.sampled_from(['commit', 'done', 'succeeded', 'failed', 'retry', 'lost']))
@@ -334,7 +334,7 @@ class QueueMachine(RuleBasedStateMachine):
             if ending == 'lost':  # it goes back for a moment: make that a day
                 self._set_date(job, 'future')
         if run.fenced and worker not in self.gone:
-            self._conclude(worker.session, *run.fenced, run.starts, run.job.claims)
+            self._conclude(worker.session, *run.fenced, run.starts, run.job.claim_number)
 
     @rule(data=st.data(), ending=st.sampled_from(['done', 'succeeded', 'failed', 'retry']))
     def work(self, data, ending):
@@ -356,20 +356,20 @@ class QueueMachine(RuleBasedStateMachine):
             return
         fenced = fence_off(run.worker.session, run.job, None if reason == 'shutdown' else reason)
         run.fenced = fenced, reason
-        self.model.write(job, claims=job.claims + 1, stop=job.stop or (reason if reason != 'shutdown' else None))
+        self.model.write(job, claim_number=job.claim_number + 1, stop=job.stop or (reason if reason != 'shutdown' else None))
 
     def _conclude(self, session, token, reason, starts, claims):
         """Write the outcome of a stopped job."""
         job = self._held(token)
         if reason == 'shutdown':
-            release(session, [token], starts=starts, shown_claims=claims)
+            release(session, [token], starts=starts, claim_count=claims)
             if job:
-                self.model.write(job, state='created', session=None, starts=job.starts + starts, claims=claims)
+                self.model.write(job, state='created', worker_id=None, starts=job.starts + starts, claim_number=claims)
             return
-        for taken in rescue.take_over(session, token.id, token.session, token.claims, reason):
-            conclude(session, taken, starts, claims)
+        for taken in rescue.take_over(session, token.id, token.worker_id, token.claim_number, reason):
+            finish_stopped(session, taken, starts, claims)
         if job:
-            self.model.end(job, 'stopped', starts, claims=claims)
+            self.model.end(job, 'stopped', starts, claim_number=claims)
 
     def _terminate(self, *connections):
         pids = tuple(connection.get_backend_pid() for connection in connections if connection and not connection.closed)
@@ -394,7 +394,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert run.say('failed') == 'ended'
             token, reason = run.fenced or (run.job, None)
             if reason != 'shutdown':
-                self.deaths.append((token, reason, run.job.claims))
+                self.deaths.append((token, reason, run.job.claim_number))
 
     @precondition(lambda self: self.deaths)
     @rule(data=st.data())
@@ -407,9 +407,9 @@ class QueueMachine(RuleBasedStateMachine):
         if reason:
             self._conclude(worker.session, token, reason, 1, claims)
         else:
-            rescue.charge(worker.session, token.id, token.session, token.claims)
+            rescue.charge(worker.session, token.id, token.worker_id, token.claim_number)
             if job := self.jobs.get(token.id):
-                self.model.charge(job, token.session, token.claims)
+                self.model.charge(job, token.worker_id, token.claim_number)
 
     @precondition(lambda self: any(worker.jobs for worker in self.workers))
     @rule(data=st.data())
@@ -420,7 +420,7 @@ class QueueMachine(RuleBasedStateMachine):
         released = release(worker.session, worker.jobs)
         assert released == {token.id for token in worker.jobs if self._held(token)}
         for id_ in released:
-            self.model.write(self.jobs[id_], state='created', session=None, is_recent=False)
+            self.model.write(self.jobs[id_], state='created', worker_id=None, is_recent=False)
         worker.jobs = []
 
     @precondition(lambda self: self.workers and self.ids(*ENDED))

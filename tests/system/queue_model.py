@@ -24,8 +24,8 @@ class Job:
     attempts: int = 0
     deaths: int = 0
     starts: int = 0
-    claims: int = 0
-    session: int | None = None
+    claim_number: int = 0
+    worker_id: int | None = None
     stop: str | None = None  # the reason of a request to stop it
     effects: list = field(default_factory=list)  # the arguments of its runs that were committed
     is_recent: bool = False  # its start counts for the interval of its channel
@@ -38,7 +38,7 @@ class Job:
 
     @property
     def takes_key(self):
-        return bool(self.key) and self.state not in ENDED and (self.key_until == 'end' or not self.claims)
+        return bool(self.key) and self.state not in ENDED and (self.key_until == 'end' or not self.claim_number)
 
 
 class Transaction:
@@ -101,7 +101,7 @@ class Model:
             and not (capacity and sum(other.state == 'processing' for other in siblings) >= capacity)
             and not (has_interval and any(other.is_recent and other.limited for other in siblings)))
 
-    def claim(self, ids, limit, session, locked, is_complete):
+    def claim(self, ids, limit, worker_id, locked, is_complete):
         """Check a claim. A worker that has looked after everything before must get the first job, if there is any."""
         jobs = [self.jobs[id_] for id_ in ids]
         claimable = sorted((job for job in self.jobs.values() if self.is_claimable(job, locked)), key=lambda job: job.order)
@@ -110,7 +110,7 @@ class Model:
         for job in jobs:
             assert self.is_claimable(job, locked), f"{job} must not be claimed"
             assert all(self.jobs[id_].state in ENDED_WELL for id_ in job.parents), f"{job} overtakes its parents"
-            self.write(job, state='processing', session=session, claims=job.claims + 1, is_recent=True)
+            self.write(job, state='processing', worker_id=worker_id, claim_number=job.claim_number + 1, is_recent=True)
 
     def end(self, job, ending, starts, **values):
         """End a run: `succeeded`, `done`, `failed`, `died` too often, `retry`, `lost` with its connection, or `stopped`."""
@@ -119,21 +119,21 @@ class Model:
         attempts = job.attempts + (ending not in ('cancelled', 'retry', 'lost'))
         is_again = ending in ('retry', 'lost') or (ending == 'failed' and attempts < job.max_attempts)
         state = 'created' if is_again else 'failed' if ending == 'died' else ending
-        self.write(job, state=state, session=None, attempts=attempts, starts=job.starts + starts, date='future' if is_again else None, **values)
+        self.write(job, state=state, worker_id=None, attempts=attempts, starts=job.starts + starts, date='future' if is_again else None, **values)
 
-    def charge(self, job, session, claims):
+    def charge(self, job, worker_id, claim_number):
         """Charge a job with the death of a worker."""
         if job.state in ('created', 'processing'):
-            is_held = (job.session, job.claims) == (session, claims)
+            is_held = (job.worker_id, job.claim_number) == (worker_id, claim_number)
             self.write(
                 job, deaths=job.deaths + (not job.stop), starts=job.starts + 1,
-                **{'state': 'created', 'session': None} if is_held else {})
+                **{'state': 'created', 'worker_id': None} if is_held else {})
 
     def maintain(self, dead, locked):
         """Do what a worker does that looks after everything."""
         for job in self.jobs.values():
-            if job.state == 'processing' and job.session in dead:
-                self.write(job, state='created', session=None)
+            if job.state == 'processing' and job.worker_id in dead:
+                self.write(job, state='created', worker_id=None)
             if job.state == 'waiting':
                 job.late = set()
                 self.meet(job, job.unmet)
