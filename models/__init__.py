@@ -27,6 +27,7 @@ from . import (
     ir_async_signal,
     ir_async_statistics,
     ir_async_stop,
+    ir_async_table,
     ir_async_wait,
     ir_async_worker,
     ir_async_worker_client,

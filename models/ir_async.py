@@ -4,11 +4,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from odoo import api, fields, models
-from odoo.exceptions import AccessError, MissingError, UserError
-from odoo.tools import SQL, sql
+from odoo.exceptions import AccessError, MissingError
+from odoo.tools import SQL
 
-from ..engine.fence import create_functions
-from ..engine.job import UNMET_OF_CHILD, UNMET_OF_PARENT
+from ..tools.fields import Payload, WeakMany2one
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,56 +23,6 @@ TAKES_KEY = SQL(
     " AND (key_until IS DISTINCT FROM 'start' OR claim_number = 0)")
 ENDED = ('succeeded', 'done', 'failed', 'cancelled')
 BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; clients read a larger payload on demand
-
-
-class Payload(fields.Json):
-    """JSON that keeps its text: jsonb refuses ``\\u0000`` and rewrites numbers."""
-    _column_type = ('json', 'json')
-
-    # PostgreSQL's json has neither order nor equality.
-
-    def _description_sortable(self, env):
-        return False
-
-    def _description_groupable(self, env):
-        return False
-
-    def _condition_to_sql(self, field_expr, operator, value, model, alias, query):
-        if operator in ('in', 'not in'):
-            is_supported = all(item is None or item is False for item in value)
-        else:
-            is_supported = operator.endswith('like')
-        if not is_supported:
-            raise UserError(model.env._("Search for texts within the results of jobs, or for jobs with a result or without one."))
-        return super()._condition_to_sql(field_expr, operator, value, model, alias, query)
-
-    def convert_to_record(self, value: Any, record: models.BaseModel) -> Any:
-        # Only managers see where a failed job was enqueued: it may have been in another user's job.
-        payload = super().convert_to_record(value, record)
-        return record._add_chain(payload) if payload and record.id and record._is_manager() else payload
-
-
-class WeakMany2one(fields.Many2one):
-    """A reference without a foreign key: when its target is deleted, PostgreSQL does not write the row."""
-
-    def update_db_foreign_key(self, model: models.BaseModel, column: dict[str, Any]) -> None:
-        pass
-
-    def convert_to_record(self, value: Any, record: models.BaseModel) -> models.BaseModel:
-        return super().convert_to_record(value, record).exists()
-
-
-# An insertion leaves these columns to the database.
-DEFAULTS = {
-    'revision': "int4 DEFAULT 1",
-    'starts': "int4 DEFAULT 0",
-    'attempts': "int4 DEFAULT 0",
-    'deaths': "int4 DEFAULT 0",
-    'claim_number': "int4 DEFAULT 0",
-    'create_date': "timestamp DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')",
-}
-# Each job leaves two dead rows. By default, autovacuum would wait until they are a fifth of the table.
-STORAGE = {'autovacuum_vacuum_scale_factor': '0.02', 'autovacuum_vacuum_threshold': '1000'}
 
 
 class IrAsync(models.Model):
@@ -170,53 +119,6 @@ class IrAsync(models.Model):
     _notified_idx = models.Index("(user_id, id) WHERE notify AND dismissed IS NOT TRUE")
     _live_key_uniq = models.UniqueIndex(
         f"(key, {KEY_OWNER.code}, origin) WHERE {TAKES_KEY.code}", "There is already a queued or running job with this key.")
-
-    def init(self) -> None:
-        # Alter only what differs: ALTER waits for the jobs that use the table, and all others wait behind it.
-        cr = self.env.cr
-        changes = [
-            SQL("ALTER %s SET %s", SQL.identifier(column), SQL(DEFAULTS[column][DEFAULTS[column].index('DEFAULT'):]))
-            for column in self._changed_defaults()]
-        cr.execute("SELECT unnest(reloptions) FROM pg_class WHERE oid = %s::regclass", [self._table])
-        if missing := {f'{name}={value}' for name, value in STORAGE.items()} - {option for option, in cr.fetchall()}:
-            changes.append(SQL("SET (%s)", SQL(', '.join(sorted(missing)))))
-        if changes:
-            cr.execute(SQL("ALTER TABLE %s %s", SQL.identifier(self._table), SQL(', ').join(changes)))
-        create_functions(cr)
-        # A dependency that is met stays, for information. These indexes hold only the unmet ones.
-        if not sql.column_exists(cr, 'ir_async_after_rel', 'unmet'):
-            cr.execute("ALTER TABLE ir_async_after_rel ADD COLUMN unmet boolean NOT NULL DEFAULT true")
-        for index, column, predicate in (
-            ('ir_async_after_rel_child_idx', 'job_id', UNMET_OF_CHILD), ('ir_async_after_rel_parent_idx', 'after_id', UNMET_OF_PARENT),
-        ):
-            if not sql.index_exists(cr, index):
-                cr.execute(SQL(
-                    "CREATE INDEX %s ON ir_async_after_rel (%s) WHERE %s", SQL.identifier(index), SQL.identifier(column), SQL(predicate)))
-        # The parents that were committed after the enqueuing transaction had begun: it cannot refer to them by a foreign key.
-        if not sql.column_exists(cr, 'ir_async', 'late_parent_ids'):
-            cr.execute("ALTER TABLE ir_async ADD COLUMN late_parent_ids int4[]")
-        if not sql.index_exists(cr, 'ir_async_late_parents_idx'):
-            cr.execute("CREATE INDEX ir_async_late_parents_idx ON ir_async (id) WHERE late_parent_ids IS NOT NULL")
-
-    def _changed_defaults(self) -> list[str]:
-        """Return the columns whose default in the database differs from ``DEFAULTS``, once PostgreSQL has parsed both."""
-        cr = self.env.cr
-        cr.execute(SQL("CREATE TEMPORARY TABLE ir_async_defaults (%s)", SQL(', '.join(map(' '.join, DEFAULTS.items())))))
-        cr.execute(
-            """
-            SELECT attname, pg_get_expr(adbin, adrelid)
-              FROM pg_attribute
-         LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-             WHERE attrelid = %s::regclass AND attname = ANY(%s)
-            EXCEPT
-            SELECT attname, pg_get_expr(adbin, adrelid)
-              FROM pg_attribute
-              JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-             WHERE attrelid = 'pg_temp.ir_async_defaults'::regclass
-            """, [self._table, list(DEFAULTS)])
-        changed = [column for column, _default in cr.fetchall()]
-        cr.execute("DROP TABLE pg_temp.ir_async_defaults")
-        return changed
 
     def _compute_progress(self) -> None:
         # Leave out the progress that an earlier attempt reported.
