@@ -1,4 +1,5 @@
 """The exceptions of the module. Methods of jobs may raise :class:`RetryJob`."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -55,7 +56,8 @@ class PoolerFound(RuntimeError):
         super().__init__(
             f"A connection pooler such as PgBouncer is between this worker and database {dbname}, so no job of it runs: advisory"
             " locks and LISTEN prove nothing there. Set db_host and db_port in the section [ir_async] of Odoo's configuration file"
-            " to those of PostgreSQL itself, also on web servers.")
+            " to those of PostgreSQL itself, also on web servers."
+        )
 
 
 class KeyTaken(errors.SerializationFailure):
@@ -67,4 +69,6 @@ class KeyTaken(errors.SerializationFailure):
     pgcode = errorcodes.SERIALIZATION_FAILURE
 
     def __init__(self, *keys: str) -> None:
-        super().__init__(f"Another transaction has enqueued or begun a job with the same key meanwhile: {', '.join(keys)}")
+        super().__init__(
+            f"Another transaction has enqueued or begun a job with the same key meanwhile: {', '.join(keys)}"
+        )

@@ -1,4 +1,5 @@
 """The steps of installing and uninstalling that data files cannot do."""
+
 from __future__ import annotations
 
 import logging
@@ -31,8 +32,9 @@ def post_init_hook(env: Environment) -> None:
         if not get_param(key):
             env['ir.config_parameter'].set_param(key, value)
     existing = env['ir.async.channel'].search([('name', 'in', list(CHANNELS))]).mapped('name')
-    env['ir.async.channel'].create([
-        {'name': name, 'capacity': capacity} for name, capacity in CHANNELS.items() if name not in existing])
+    env['ir.async.channel'].create(
+        [{'name': name, 'capacity': capacity} for name, capacity in CHANNELS.items() if name not in existing]
+    )
 
 
 def uninstall_hook(env: Environment) -> None:
@@ -55,7 +57,8 @@ def _stop_jobs(registry: Registry) -> None:
     with registry.cursor() as cr:
         cr.execute(
             "UPDATE ir_async SET state = 'cancelled', date_done = now() AT TIME ZONE 'UTC', revision = revision + 1"
-            " WHERE state IN ('waiting', 'created')")
+            " WHERE state IN ('waiting', 'created')"
+        )
         cr.execute("""
             INSERT INTO ir_async_stop (job_id, reason)
                  SELECT id, 'cancel' FROM ir_async WHERE state = 'processing'
@@ -68,11 +71,17 @@ def _stop_jobs(registry: Registry) -> None:
         time.sleep(0.1)
         with registry.cursor() as cr:
             # Each session of a worker holds a lock. Nobody runs the jobs of a session whose lock is gone.
-            cr.execute(SQL(
-                "SELECT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND worker_id IN (%s))", SQL(LIVE_SESSIONS)))
+            cr.execute(
+                SQL(
+                    "SELECT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND worker_id IN (%s))",
+                    SQL(LIVE_SESSIONS),
+                )
+            )
             [is_running] = cr.fetchone()
     if is_running:
-        _logger.warning("Some jobs are still running. If they keep the tables from being dropped, stop the servers that run them")
+        _logger.warning(
+            "Some jobs are still running. If they keep the tables from being dropped, stop the servers that run them"
+        )
 
 
 def _vacuum_files(registry: Registry) -> None:

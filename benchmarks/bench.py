@@ -1,4 +1,5 @@
 """The command of the benchmark: see script/bench. Scenarios are in scenarios/, the measured systems in systems/."""
+
 import argparse
 import contextlib
 import importlib
@@ -19,8 +20,25 @@ from systems.system import WORKERS, Unavailable
 
 # In this order: `idle` watches its workers while the others run.
 NAMES = (
-    'latency', 'browser', 'idle', 'noop', 'write', 'sleep', 'enqueue', 'scaling', 'web', 'urgent', 'million', 'snapshot',
-    'scale/single', 'scale/idle', 'scale/drain', 'scale/databases', 'scale/connections', 'scale/strangers')
+    'latency',
+    'browser',
+    'idle',
+    'noop',
+    'write',
+    'sleep',
+    'enqueue',
+    'scaling',
+    'web',
+    'urgent',
+    'million',
+    'snapshot',
+    'scale/single',
+    'scale/idle',
+    'scale/drain',
+    'scale/databases',
+    'scale/connections',
+    'scale/strangers',
+)
 SCENARIOS = {name: importlib.import_module(f"scenarios.{name.replace('/', '.')}") for name in NAMES}
 
 
@@ -98,6 +116,7 @@ class Bench:
     def compare_drains(self, title, runs, method, counts, **options):
         def measure(system, row):
             row.add_drain(system.drain(method, [], counts[system], **options))
+
         return self.compare(title, runs, dict.fromkeys(counts, measure))
 
 
@@ -112,9 +131,13 @@ def parse():
     parser.add_argument('--list', action='store_true', help="name the scenarios")
     parser.add_argument('--workers', type=numbers, metavar='N,…', help="how many workers, for scale")
     parser.add_argument('--databases', type=numbers, metavar='N,…', help="how many databases, for scale")
-    parser.add_argument('scenarios', nargs='*', metavar='SCENARIO', help="these alone; scale: all that begin with scale/")
+    parser.add_argument(
+        'scenarios', nargs='*', metavar='SCENARIO', help="these alone; scale: all that begin with scale/"
+    )
     args = parser.parse_args()
-    asked = args.scenarios or [name for name in SCENARIOS if '/' not in name and not (args.quick and getattr(SCENARIOS[name], 'LARGE', False))]
+    asked = args.scenarios or [
+        name for name in SCENARIOS if '/' not in name and not (args.quick and getattr(SCENARIOS[name], 'LARGE', False))
+    ]
     args.names = [name for one in asked for name in SCENARIOS if name == one or name.startswith(f'{one}/')]
     if unknown := [one for one in asked if not any(name == one or name.startswith(f'{one}/') for name in SCENARIOS)]:
         parser.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")

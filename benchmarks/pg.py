@@ -1,4 +1,5 @@
 """The cluster of the benchmark, as its superuser sees it: statements, CPU, sizes."""
+
 import contextlib
 import os
 import subprocess
@@ -29,15 +30,22 @@ def copy_row(table, count, database, **values):
 
     :param values: by column, the expression of its value; None for the column's default
     """
-    columns = {name: name for name, in query(
-        "SELECT column_name FROM information_schema.columns WHERE table_name = %s", [table], database)} | values
+    columns = {
+        name: name
+        for (name,) in query(
+            "SELECT column_name FROM information_schema.columns WHERE table_name = %s", [table], database
+        )
+    } | values
     names, values = zip(*((name, value) for name, value in columns.items() if value))
-    query(f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)}"
-          f" FROM (SELECT * FROM {table} LIMIT 1) job, generate_series(1, {count})", database=database)
+    query(
+        f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)}"
+        f" FROM (SELECT * FROM {table} LIMIT 1) job, generate_series(1, {count})",
+        database=database,
+    )
 
 
 def prepare_roles():
-    existing = {name for name, in query("SELECT rolname FROM pg_roles")}
+    existing = {name for (name,) in query("SELECT rolname FROM pg_roles")}
     for role in ROLES:
         if role not in existing:
             query(sql.SQL("CREATE ROLE {} LOGIN CREATEDB").format(sql.Identifier(role)))
@@ -57,7 +65,7 @@ def drop_database(name):
 
 
 def databases():
-    return {name for name, in query("SELECT datname FROM pg_database")}
+    return {name for (name,) in query("SELECT datname FROM pg_database")}
 
 
 def connections(role):
@@ -73,10 +81,13 @@ def sessions(cr):
 
 def statements(role):
     """Return how many statements a role has executed."""
-    [[calls]] = query("""
+    [[calls]] = query(
+        """
         SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
          WHERE rolname = %s
-    """, [role])
+    """,
+        [role],
+    )
     return calls
 
 
@@ -90,21 +101,27 @@ def evictions():
 
 def statement_times(role, pattern):
     """Return calls, rows and milliseconds of the statements that match a pattern, since :func:`reset_role`."""
-    [row] = query("""
+    [row] = query(
+        """
         SELECT coalesce(sum(calls), 0)::int8, coalesce(sum(rows), 0)::int8, coalesce(sum(total_exec_time), 0)
           FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
          WHERE rolname = %s AND query ~ %s
-    """, [role, pattern])
+    """,
+        [role, pattern],
+    )
     return row
 
 
 def by_statement(role):
     """Return text, calls and milliseconds of each statement of a role since :func:`reset_role`, the longest first."""
-    return query(r"""
+    return query(
+        r"""
         SELECT regexp_replace(trim(query), '\s+', ' ', 'g') AS text, sum(calls)::int8, sum(total_exec_time)
           FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
          WHERE rolname = %s GROUP BY text ORDER BY 3 DESC
-    """, [role])
+    """,
+        [role],
+    )
 
 
 def reset_role(*roles):

@@ -1,4 +1,5 @@
 """The report of the benchmark: rows of figures, as Markdown and JSON."""
+
 import json
 import os
 import platform
@@ -47,7 +48,9 @@ class Row:
         kinds = Counter()
         for statement in statements:
             kinds[statement['kind']] += statement[figure] / jobs
-        self.add_note(unit + ', '.join(f'{kind} {value:,.3f}'.rstrip('0').rstrip('.') for kind, value in kinds.most_common()))
+        self.add_note(
+            unit + ', '.join(f'{kind} {value:,.3f}'.rstrip('0').rstrip('.') for kind, value in kinds.most_common())
+        )
 
     def judge(self, target, ok):
         self.targets.append((target, bool(ok)))
@@ -77,15 +80,19 @@ class Row:
         statements = self.per_job('statements')
         verdict = '; '.join(f"{'✓' if ok else '✗'} {text}" for text, ok in self.targets)
         return [
-            self.system, result,
+            self.system,
+            result,
             '' if cpu is None else f"{cpu * 1000:.2f} + {self.per_job('postgres_cpu') * 1000:.2f}",
             '' if cpu is None else 'not known' if statements is None else f'{statements:.1f}',
-            self.note, verdict,
+            self.note,
+            verdict,
         ]
 
     def as_json(self):
-        return {key: getattr(self, key) for key in (
-            'scenario', 'system', 'unit', 'values', 'drains', 'samples', 'statements', 'note', 'targets')}
+        return {
+            key: getattr(self, key)
+            for key in ('scenario', 'system', 'unit', 'values', 'drains', 'samples', 'statements', 'note', 'targets')
+        }
 
 
 def percentile(samples, share):
@@ -116,14 +123,15 @@ def fsync_time():
 
 def header(workers, quick):
     [[version, fsync, synchronous_commit, shared_buffers]] = pg.query(
-        "SELECT version(), current_setting('fsync'), current_setting('synchronous_commit'), current_setting('shared_buffers')")
+        "SELECT version(), current_setting('fsync'), current_setting('synchronous_commit'), current_setting('shared_buffers')"
+    )
     return {
         'date': time.strftime('%Y-%m-%d %H:%M'),
         'cpu': f'{os.cpu_count()} × {cpu_model()}, load average {os.getloadavg()[0]:.1f} before',
         'disk': f'{fsync_time():.2f} ms per fdatasync of 8 kB',
         'system': f'{platform.system()} {platform.release()}, Python {platform.python_version()}',
         'postgresql': f"{' '.join(version.split()[:2])}, fsync={fsync}, synchronous_commit={synchronous_commit}, "
-                      f"shared_buffers={shared_buffers}",
+        f"shared_buffers={shared_buffers}",
         'workers': workers + (', quick' if quick else ''),
     }
 
@@ -161,4 +169,6 @@ def markdown(head, rows):
 
 
 def dump(path, head, rows):
-    Path(path).write_text(json.dumps({'header': head, 'rows': [row.as_json() for row in rows]}, indent=1), encoding='utf-8')
+    Path(path).write_text(
+        json.dumps({'header': head, 'rows': [row.as_json() for row in rows]}, indent=1), encoding='utf-8'
+    )

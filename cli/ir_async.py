@@ -1,4 +1,5 @@
 """The command ``odoo-bin ir_async``: a server of job workers alone, or one job under a debugger."""
+
 from __future__ import annotations
 
 import optparse
@@ -19,12 +20,21 @@ class IrAsync(Command):
         parser = config.parser
         parser.prog = self.prog
         group = optparse.OptionGroup(parser, "Background jobs")
-        group.add_option('--run', dest='ir_async_run', type='int', metavar='ID', my_default=None,
-                         help="run this one job in this process, for example under a debugger, and exit")
-        group.add_option('--until-eof', dest='ir_async_until_eof', action='store_true', my_default=False,
-                         help=optparse.SUPPRESS_HELP)
+        group.add_option(
+            '--run',
+            dest='ir_async_run',
+            type='int',
+            metavar='ID',
+            my_default=None,
+            help="run this one job in this process, for example under a debugger, and exit",
+        )
+        group.add_option(
+            '--until-eof', dest='ir_async_until_eof', action='store_true', my_default=False, help=optparse.SUPPRESS_HELP
+        )
         parser.add_option_group(group)
-        parser.get_option('--workers').help = "number of job workers to run, instead of the setting workers of the section [ir_async]"
+        parser.get_option(
+            '--workers'
+        ).help = "number of job workers to run, instead of the setting workers of the section [ir_async]"
 
         cli_server.check_root_user()
         try:
@@ -36,6 +46,7 @@ class IrAsync(Command):
         # These imports are not at the top, since Odoo loads commands before it knows the addons path.
         from odoo.addons.ir_async.service.server import AsyncServer  # noqa: PLC0415
         from odoo.addons.ir_async.tools import config as async_config  # noqa: PLC0415
+
         try:
             workers = async_config.settings().workers
         except ValueError as exc:
@@ -63,6 +74,7 @@ class IrAsync(Command):
 
     def _run_job(self, job_id: int) -> str | int:
         from odoo.addons.ir_async.service.inline import CannotRun, run_one  # noqa: PLC0415
+
         if len(config['db_name']) != 1:
             return "ir_async: --run needs the one database of the job. Use -d DATABASE"
         server.load_server_wide_modules()

@@ -1,4 +1,5 @@
 """The routes for monitoring: health and metrics of the queue of a database."""
+
 from __future__ import annotations
 
 import contextlib
@@ -40,21 +41,27 @@ class MonitoringController(http.Controller):
         try:
             with _environment() as env:
                 if env is None or 'ir.async' not in env:
-                    return _response("Not found. With several databases, add ?db=NAME or the header X-Odoo-Database.\n", status=404)
+                    return _response(
+                        "Not found. With several databases, add ?db=NAME or the header X-Odoo-Database.\n", status=404
+                    )
                 token = (env['ir.config_parameter'].get_param('ir_async.metrics_token') or '').strip()
                 if not token:
                     return _response("Not found\n", status=404)
                 if not _is_authorized(token):
                     return _response(
-                        "Unauthorized: send the header Authorization: Bearer TOKEN\n", status=401,
-                        headers={'WWW-Authenticate': 'Bearer realm="ir_async"'})
+                        "Unauthorized: send the header Authorization: Bearer TOKEN\n",
+                        status=401,
+                        headers={'WWW-Authenticate': 'Bearer realm="ir_async"'},
+                    )
                 with env.cr.savepoint(flush=False):
                     return make(env)
         except Exception:
             # Monitoring needs an answer, whatever is wrong with the database. Details only go to the log.
             _logger.warning("Could not answer a request for monitoring", exc_info=True)
-            return _health_response('unhealthy', [
-                {'code': 'error', 'message': "The state of the queue could not be read. See the log of the server."}])
+            return _health_response(
+                'unhealthy',
+                [{'code': 'error', 'message': "The state of the queue could not be read. See the log of the server."}],
+            )
 
 
 @contextlib.contextmanager
@@ -80,13 +87,18 @@ def _is_authorized(token: str) -> bool:
 
 def _health_response(status: str, reasons: list[dict[str, str]], **more: Any) -> http.Response:
     return _response(
-        json.dumps({'status': status, 'reasons': reasons, **more}, indent=2) + '\n', 'application/json',
-        status=200 if status == 'ok' else 503)
+        json.dumps({'status': status, 'reasons': reasons, **more}, indent=2) + '\n',
+        'application/json',
+        status=200 if status == 'ok' else 503,
+    )
 
 
 def _response(
-    body: str, content_type: str = 'text/plain; charset=utf-8', status: int = 200,
+    body: str,
+    content_type: str = 'text/plain; charset=utf-8',
+    status: int = 200,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
 ) -> http.Response:
-    return http.Response(body, status=status, headers={
-        'Content-Type': content_type, 'Cache-Control': 'no-store', **dict(headers)})
+    return http.Response(
+        body, status=status, headers={'Content-Type': content_type, 'Cache-Control': 'no-store', **dict(headers)}
+    )

@@ -3,6 +3,7 @@
 Jobs of limited channels are marked ``limited`` and have indexes of their own, so the other jobs pay nothing for limits.
 A channel may get its limits after its jobs were enqueued. :meth:`Channels.reclassify` marks those jobs.
 """
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple

@@ -1,4 +1,5 @@
 """Claim the next jobs, in the order of the queue."""
+
 from __future__ import annotations
 
 import time
@@ -115,9 +116,18 @@ class Claim:
         known = sorted(marks.items())
         starts = [(-MAX_INT, 0), *known]
         ends = [*(priority for priority, _id in known), MAX_INT + 1]
-        return in_order(Job(*row) for row in self._session.execute_prepared(
-            'claim', CLAIM + self._session.columns, self._session.params(),
-            limit, [priority for priority, _id in starts], [id_ for _priority, id_ in starts], ends))
+        return in_order(
+            Job(*row)
+            for row in self._session.execute_prepared(
+                'claim',
+                CLAIM + self._session.columns,
+                self._session.params(),
+                limit,
+                [priority for priority, _id in starts],
+                [id_ for _priority, id_ in starts],
+                ends,
+            )
+        )
 
 
 def claim_one(session: Session, job_id: int) -> list[Job]:

@@ -1,4 +1,5 @@
 """The addon's own connections to PostgreSQL, beside Odoo's pool."""
+
 from __future__ import annotations
 
 import os
@@ -40,10 +41,17 @@ DURABLE = "SET LOCAL synchronous_commit = on;"  # prefix of statements that must
 # Both ends must notice within seconds that the other host has vanished. The server can then release the locks of a dead
 # worker, and the client does not wait for ever on a half-open connection.
 CLIENT_LIMITS = {
-    'connect_timeout': 5, 'keepalives_idle': 5, 'keepalives_interval': 2, 'keepalives_count': 3, 'tcp_user_timeout': 10_000,
+    'connect_timeout': 5,
+    'keepalives_idle': 5,
+    'keepalives_interval': 2,
+    'keepalives_count': 3,
+    'tcp_user_timeout': 10_000,
 }
 SERVER_LIMITS = {
-    'tcp_keepalives_idle': '5', 'tcp_keepalives_interval': '2', 'tcp_keepalives_count': '3', 'tcp_user_timeout': '10000',
+    'tcp_keepalives_idle': '5',
+    'tcp_keepalives_interval': '2',
+    'tcp_keepalives_count': '3',
+    'tcp_user_timeout': '10000',
 }
 # A role or a database may have limits that suit web requests. A healthy job may run for hours, or wait for a web service
 # inside its transaction. Its only limit is its own time-out.
@@ -57,7 +65,9 @@ _files: weakref.WeakKeyDictionary[Connection, tuple[int, int]] = weakref.WeakKey
 
 
 def connect(
-    dbname: str, factory: type[Connection] | None = None, parameters: Mapping[str, str] | None = None,
+    dbname: str,
+    factory: type[Connection] | None = None,
+    parameters: Mapping[str, str] | None = None,
 ) -> Connection:
     """Return a new connection in autocommit.
 

@@ -1,4 +1,5 @@
 """The children of jobs: unblock them when all parents have ended well, or cancel them with a parent."""
+
 from __future__ import annotations
 
 import time

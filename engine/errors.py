@@ -10,6 +10,7 @@ kind              examples                                                    th
 ``METHOD``        any other exception                                         has used an attempt: fails, or is tried again
 ================  ==========================================================  ============================================
 """
+
 from __future__ import annotations
 
 import enum

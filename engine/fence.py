@@ -2,6 +2,7 @@
 
 Each claim makes a new pair. A worker that lost its claim matches no row here, so it commits nothing of that job.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -34,8 +35,11 @@ FINISH = """
 
 # Planning these two statements takes longer than executing them, and a session forgets its prepared statements between two
 # jobs. PL/pgSQL keeps its plans, so the statements are in functions. Their plans must also suit a table that is not empty.
-_TYPES = dict.fromkeys(BEGUN, 'text') | dict.fromkeys(('su', 'user_active'), 'bool') | dict.fromkeys(
-    ('max_attempts', 'attempts', 'deaths', 'starts'), 'int4')
+_TYPES = (
+    dict.fromkeys(BEGUN, 'text')
+    | dict.fromkeys(('su', 'user_active'), 'bool')
+    | dict.fromkeys(('max_attempts', 'attempts', 'deaths', 'starts'), 'int4')
+)
 READ = f"SELECT {', '.join(f'{value}::{_TYPES[name]}' for name, value in BEGUN.items())} FROM ir_async job WHERE {HELD}"
 WRITE = f"""
     UPDATE ir_async job
@@ -53,7 +57,13 @@ WRITE = f"""
 """
 _TOKEN = {'id': 'int4', 'worker_id': 'int4', 'claim_number': 'int4'}
 _OUTCOME = {
-    'state': 'varchar', 'payload': 'json', 'delay': 'float8', 'attempts': 'int4', 'starts': 'int4', 'claim_count': 'int4'}
+    'state': 'varchar',
+    'payload': 'json',
+    'delay': 'float8',
+    'attempts': 'int4',
+    'starts': 'int4',
+    'claim_count': 'int4',
+}
 
 
 def _arguments(types: dict[str, str]) -> str:

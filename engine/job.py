@@ -1,4 +1,5 @@
 """The values of the engine: a claimed job, its outcome, and a change of state to publish."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -76,15 +77,19 @@ UNMET_OF_CHILD = "unmet AND job_id > 0"
 UNMET_OF_PARENT = "unmet AND after_id > 0"
 
 # The conditions that divide queued jobs: each part has an index of its own.
-QUEUED_PARTS = ("date_scheduled IS NULL AND NOT limited", "date_scheduled IS NULL AND limited", "date_scheduled IS NOT NULL")
+QUEUED_PARTS = (
+    "date_scheduled IS NULL AND NOT limited",
+    "date_scheduled IS NULL AND limited",
+    "date_scheduled IS NOT NULL",
+)
 
 PUBLISHED = ', '.join(f'job.{field}' for field in StateChange._fields) + ', job.notify'
 
-CLAIMED = {field: f'job.{field}' for field in Job._fields[:Job._fields.index('res_ids')]} | {
+CLAIMED = {field: f'job.{field}' for field in Job._fields[: Job._fields.index('res_ids')]} | {
     # Not `EXISTS`: PostgreSQL might hash all unmet dependencies at each claim.
     'has_children': f"(SELECT true FROM ir_async_after_rel WHERE after_id = job.id AND {UNMET_OF_PARENT} LIMIT 1) IS NOT NULL",
 }
-BEGUN = {field: f'job.{field}' for field in Job._fields[Job._fields.index('res_ids'):]} | {
+BEGUN = {field: f'job.{field}' for field in Job._fields[Job._fields.index('res_ids') :]} | {
     'user_active': "(SELECT active FROM res_users WHERE id = job.user_id)",
     'stop': "(SELECT reason FROM ir_async_stop WHERE job_id = job.id)",
     'stop_debug': "(SELECT debug FROM ir_async_stop WHERE job_id = job.id)",

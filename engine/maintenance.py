@@ -1,4 +1,5 @@
 """The maintenance of the queue in one database: due jobs, orphans, children, misplaced jobs, stuck modules."""
+
 from __future__ import annotations
 
 import logging
@@ -66,7 +67,12 @@ class Maintenance:
     """
 
     def __init__(
-        self, session: Session, claim: Claim, channels: Channels, dependencies: Dependencies, rescue: Rescue,
+        self,
+        session: Session,
+        claim: Claim,
+        channels: Channels,
+        dependencies: Dependencies,
+        rescue: Rescue,
     ) -> None:
         self._session = session
         self._claim = claim
@@ -91,7 +97,8 @@ class Maintenance:
         :rtype: float | None
         """
         [[dead, processing, waiting, limited, has_limits, ready, due, upgrading]] = self._session.execute_prepared(
-            'look', LOOK, self._session.params(), is_busy)
+            'look', LOOK, self._session.params(), is_busy
+        )
         found_limited = limited and not self._channels.has_jobs
         self._channels.has_jobs = limited
         self.has_waiting = waiting
@@ -148,9 +155,13 @@ class Maintenance:
         if age > STUCK_TIME:
             _logger.warning(
                 "Jobs of database %s have waited for %d hours because of modules to install, upgrade or remove. Resetting these"
-                " modules", self._session.dbname, age / 3600)
+                " modules",
+                self._session.dbname,
+                age / 3600,
+            )
             reset_modules_state(self._session.dbname)
         else:
             _logger.warning(
                 "Jobs of database %s wait because of modules to install, upgrade or remove. Apply or cancel these changes in Apps",
-                self._session.dbname)
+                self._session.dbname,
+            )

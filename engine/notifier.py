@@ -1,4 +1,5 @@
 """NOTIFY after the commit: wake the workers of a database."""
+
 from __future__ import annotations
 
 import logging
@@ -50,7 +51,12 @@ class Notifier:
                     self._send(dbname)
             except (psycopg2.Error, ValueError) as exc:  # ValueError: a wrong setting that no server has checked
                 self._connection = None
-                _logger.log(self.failure_level, "Could not wake the workers. They look for the jobs of database %s later: %s", dbname, exc)
+                _logger.log(
+                    self.failure_level,
+                    "Could not wake the workers. They look for the jobs of database %s later: %s",
+                    dbname,
+                    exc,
+                )
 
     def _send(self, dbname: str) -> None:
         if self._connection is None:

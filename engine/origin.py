@@ -3,6 +3,7 @@
 The name of a database is no identity: a restored dump may have the same name. PostgreSQL gives each cluster an identifier,
 and each database in it a number. Both stay when the database is renamed.
 """
+
 from __future__ import annotations
 
 import logging
@@ -71,7 +72,9 @@ def is_same_version(dbname: str, versions: dict[str, str]) -> bool:
         _skipped.add(dbname)
         _logger.info(
             "Skipping database %s until its modules and this server have the same version: it has %s, this server has %s",
-            dbname, *(', '.join(f'{name} {found.get(name)}' for name in VERSIONS) for found in (versions, VERSIONS)))
+            dbname,
+            *(', '.join(f'{name} {found.get(name)}' for name in VERSIONS) for found in (versions, VERSIONS)),
+        )
     return False
 
 
@@ -81,7 +84,9 @@ _LIVE = [
     "state = 'processing'",
     *(f"state = 'created' AND {part}" for part in QUEUED_PARTS),
 ]
-_COPIES = ' UNION ALL '.join(f"SELECT 1 FROM ir_async WHERE {live} AND origin IS DISTINCT FROM %(origin)s" for live in _LIVE)
+_COPIES = ' UNION ALL '.join(
+    f"SELECT 1 FROM ir_async WHERE {live} AND origin IS DISTINCT FROM %(origin)s" for live in _LIVE
+)
 COUNT_COPIES = f"SELECT count(*) FROM (SELECT 1 FROM ({_COPIES}) AS live LIMIT %(max)s) AS job"
 
 
@@ -102,4 +107,7 @@ def warn_of_copies(cr: Cursor, dbname: str, origin: str) -> None:
             "Database %s: %s%s queued jobs came with a copy of another database and do not run here. To run them, select them in"
             " the list of background jobs and choose \"Run in This Database\", or call env['ir.async'].search("
             "[('is_elsewhere', '=', True)]).adopt() and env.cr.commit() in odoo-bin shell.",
-            dbname, "at least " if count == COUNT_MAX else "", count)
+            dbname,
+            "at least " if count == COUNT_MAX else "",
+            count,
+        )

@@ -1,4 +1,5 @@
 """Processes of this host, identified by id and start time, since process ids are used again."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,5 @@
 """The row of a session in its database: register, note the running job, close."""
+
 from __future__ import annotations
 
 import os
@@ -52,7 +53,10 @@ def register(cr: Cursor, origin: AsIs, process_number: int | None = None) -> int
     :rtype: int
     """
     params = {
-        'origin': origin, 'process_number': process_number, 'host': socket.gethostname(), 'pid': os.getpid(),
+        'origin': origin,
+        'process_number': process_number,
+        'host': socket.gethostname(),
+        'pid': os.getpid(),
         'channels': ','.join(settings().channels) or None,
     }
     cr.execute(FORGET, params)

@@ -1,4 +1,5 @@
 """Release of claimed jobs into the queue, and the last resort: end a job as failed."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -46,7 +47,11 @@ FAIL = f"""
 
 
 def release(
-    session: Session, jobs: Collection[Job], starts: int = 0, delay: float | None = None, payload: str | None = None,
+    session: Session,
+    jobs: Collection[Job],
+    starts: int = 0,
+    delay: float | None = None,
+    payload: str | None = None,
     claim_count: int | None = None,
 ) -> set[int]:
     """Put jobs back into the queue, except for locked ones and those whose claim does not hold any more.
@@ -60,9 +65,18 @@ def release(
     :return: the ids of the jobs that were put back
     :rtype: set[int]
     """
-    released = session.change(RELEASE, {
-        'ids': array(job.id for job in jobs), 'claim_numbers': array(job.claim_number for job in jobs),
-        'worker_id': session.worker_id, 'starts': starts, 'delay': delay, 'payload': payload, 'claim_count': claim_count})
+    released = session.change(
+        RELEASE,
+        {
+            'ids': array(job.id for job in jobs),
+            'claim_numbers': array(job.claim_number for job in jobs),
+            'worker_id': session.worker_id,
+            'starts': starts,
+            'delay': delay,
+            'payload': payload,
+            'claim_count': claim_count,
+        },
+    )
     if released and not delay:
         notifier.notify(session.dbname)
     return released

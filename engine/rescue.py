@@ -5,6 +5,7 @@ Only the parent of a worker knows that the worker died. It hands the death to th
 :mod:`~odoo.addons.ir_async.service.obituary`. The parent of a cron worker reports nothing. So a cron worker notes its job, its
 process and its server in its row. The job is charged when that process has ended but its server has not.
 """
+
 from __future__ import annotations
 
 import time
@@ -95,9 +96,13 @@ class Rescue:
         # A crash of PostgreSQL empties the UNLOGGED table of workers. So a full rescue also finds jobs of sessions without a row.
         is_full = now >= self._next_full and not (dead and not due)
         if due or is_full:
-            changed = self._session.change(RESCUE, self._session.params(
-                dead=None if is_full else due,
-                killed=[worker_id for worker_id, *process in self._session.execute(NOTES) if was_killed(*process)]))
+            changed = self._session.change(
+                RESCUE,
+                self._session.params(
+                    dead=None if is_full else due,
+                    killed=[worker_id for worker_id, *process in self._session.execute(NOTES) if was_killed(*process)],
+                ),
+            )
             if is_full:
                 self._next_full = now + FULL_INTERVAL
         young = [seen + GRACE - now for worker_id, seen in self._seen.items() if worker_id not in due]

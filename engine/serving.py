@@ -5,6 +5,7 @@ says that it serves this database. The row alone proves little: it is copied and
 the worker leaves the database alone after an upgrade. So the row also has the origin and name of the database that the
 worker found, and the versions that the worker serves. It counts only while all of these match.
 """
+
 from __future__ import annotations
 
 from .connection import LIVE_PROCESSES

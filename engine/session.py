@@ -11,6 +11,7 @@ The connection is also the proof that the worker is alive. It holds an advisory 
 dies for whatever reason, PostgreSQL ends the session and releases the lock. There is no heartbeat and no clock. Que and
 GoodJob do the same with process ids. A worker id is a number of a sequence instead, since process ids are used again.
 """
+
 from __future__ import annotations
 
 import functools
@@ -56,9 +57,15 @@ STOP_CHANNEL = 'ir_async_stop'
 # must not be misled by statistics of an empty queue, and must not plan prepared statements again. These make plans look
 # costly, so JIT would compile them without need.
 PLANNER = {
-    'synchronous_commit': 'off', 'lock_timeout': '5s', 'enable_seqscan': 'off', 'enable_bitmapscan': 'off',
-    'enable_sort': 'off', 'plan_cache_mode': 'force_generic_plan', 'jit': 'off',
-    'default_transaction_isolation': 'read committed', 'default_transaction_read_only': 'off',
+    'synchronous_commit': 'off',
+    'lock_timeout': '5s',
+    'enable_seqscan': 'off',
+    'enable_bitmapscan': 'off',
+    'enable_sort': 'off',
+    'plan_cache_mode': 'force_generic_plan',
+    'jit': 'off',
+    'default_transaction_isolation': 'read committed',
+    'default_transaction_read_only': 'off',
 }
 
 VERSIONS = f"""
@@ -85,7 +92,10 @@ SIGNALS = """
 @functools.cache
 def _report_missing_functions(dbname: str) -> None:
     _logger.error(
-        "Jobs of database %s do not run: functions of this module are missing. Upgrade it: odoo-bin -d %s -u ir_async", dbname, dbname)
+        "Jobs of database %s do not run: functions of this module are missing. Upgrade it: odoo-bin -d %s -u ir_async",
+        dbname,
+        dbname,
+    )
 
 
 class Opened(NamedTuple):
@@ -234,7 +244,7 @@ class Session:
     @functools.cached_property
     def columns(self) -> str:
         """The columns that a claim returns."""
-        signals = ', '.join(f'(SELECT max(id) FROM {table})' for table, in self.execute(SIGNALS))
+        signals = ', '.join(f'(SELECT max(id) FROM {table})' for (table,) in self.execute(SIGNALS))
         return ', '.join((CLAIMED | {'signals': f"(SELECT concat_ws(' ', {signals}))"}).values())
 
     @functools.cached_property
@@ -277,7 +287,11 @@ class Session:
         :param int limit: how many at most
         :rtype: list[Job]
         """
-        return self._channels.claim(limit) or self._claim.claim(limit) or self._channels.claim(limit, even_after_plain=True)
+        return (
+            self._channels.claim(limit)
+            or self._claim.claim(limit)
+            or self._channels.claim(limit, even_after_plain=True)
+        )
 
     def wake(self) -> None:
         """Note that something may have changed, so that the next look is complete."""

@@ -1,4 +1,5 @@
 """Exports of any model in the background."""
+
 from __future__ import annotations
 
 import json
@@ -36,7 +37,9 @@ class Base(models.AbstractModel):
         return (
             format in FORMATS
             and self._async_export
-            and self.env['ir.async']._can_download('export', lambda: not data or self._is_short_export(json.loads(data)))
+            and self.env['ir.async']._can_download(
+                'export', lambda: not data or self._is_short_export(json.loads(data))
+            )
             and not self._find_export_extension(format, data)
         )
 
@@ -50,11 +53,23 @@ class Base(models.AbstractModel):
 
     @api.model
     def _find_export_extension(self, format_, data=None):
-        data = data or json.dumps({
-            'model': self._name, 'fields': [], 'ids': False, 'domain': [], 'import_compat': False, 'groupby': [], 'context': {}})
+        data = data or json.dumps(
+            {
+                'model': self._name,
+                'fields': [],
+                'ids': False,
+                'domain': [],
+                'import_compat': False,
+                'groupby': [],
+                'context': {},
+            }
+        )
         extension = find_extension(
-            FORMATS[format_], self.env, {f'web_export_{format_}': {'data': data}, 'base': {'data': data}},
-            ('content_type', 'extension', 'filename', 'from_data', 'from_group_data'))
+            FORMATS[format_],
+            self.env,
+            {f'web_export_{format_}': {'data': data}, 'base': {'data': data}},
+            ('content_type', 'extension', 'filename', 'from_data', 'from_group_data'),
+        )
         return self.env['ir.async']._log_extension(extension, f"{format_.upper()} exports")
 
     @api.model
@@ -70,16 +85,29 @@ class Base(models.AbstractModel):
         """
         self.env['ir.async']._check_download()
         if format not in FORMATS:
-            raise UserError(self.env._(
-                "Unknown export format %(format)s: use one of %(formats)s.", format=format, formats=", ".join(FORMATS)))
+            raise UserError(
+                self.env._(
+                    "Unknown export format %(format)s: use one of %(formats)s.",
+                    format=format,
+                    formats=", ".join(FORMATS),
+                )
+            )
         self.browse().export_data([])  # raises now if the user may not export
         params = json.loads(data)
         description = self.env._(
-            "%(model)s (%(format)s)", model=self.env['ir.model']._get(self._name).name, format=format.upper())
+            "%(model)s (%(format)s)", model=self.env['ir.model']._get(self._name).name, format=format.upper()
+        )
         address = request.httprequest.environ['REMOTE_ADDR'] if request else None
         return self.env['ir.async']._call_download(
-            'export', description, self.browse()._export_file, format, data, address,
-            is_short=self._is_short_export(params), identity=[format, params])
+            'export',
+            description,
+            self.browse()._export_file,
+            format,
+            data,
+            address,
+            is_short=self._is_short_export(params),
+            identity=[format, params],
+        )
 
     def _export_file(self, format_, data, address):
         """Export records of this model, as the job of :meth:`async_export`."""
@@ -88,6 +116,11 @@ class Base(models.AbstractModel):
         result = self.env['ir.async']._download(export.filename, export.content(), export.format.content_type)
         _logger.info(
             "User %d exported %d %r records from %s. Fields: %s. %s: %s",
-            self.env.uid, len(export.records), self._name, address, ','.join(export.names),
-            *(('IDs sample', export.ids[:10]) if export.ids else ('Domain', export.domain)))
+            self.env.uid,
+            len(export.records),
+            self._name,
+            address,
+            ','.join(export.names),
+            *(('IDs sample', export.ids[:10]) if export.ids else ('Domain', export.domain)),
+        )
         return result

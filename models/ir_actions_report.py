@@ -1,4 +1,5 @@
 """PDF reports in the background."""
+
 from __future__ import annotations
 
 import contextlib
@@ -47,15 +48,25 @@ class IrActionsReport(models.Model):
     @api.model
     def _find_pdf_extension(self, report_name, docids=None):
         ids = ','.join(str(id_) for id_ in docids or [1])
-        extension = find_extension(ReportController, self.env, {
-            'report_download': {'data': json.dumps([f'/report/pdf/{report_name}/{ids}', 'qweb-pdf']), 'context': '{}'},
-            'report_routes': {'reportname': report_name, 'docids': ids, 'converter': 'pdf', 'context': '{}'},
-        })
+        extension = find_extension(
+            ReportController,
+            self.env,
+            {
+                'report_download': {
+                    'data': json.dumps([f'/report/pdf/{report_name}/{ids}', 'qweb-pdf']),
+                    'context': '{}',
+                },
+                'report_routes': {'reportname': report_name, 'docids': ids, 'converter': 'pdf', 'context': '{}'},
+            },
+        )
         return self.env['ir.async']._log_extension(extension, "PDF reports")
 
     @api.model
     def async_pdf(
-        self, report_name: str, docids: list[int] | None, data: dict[str, Any] | None = None,
+        self,
+        report_name: str,
+        docids: list[int] | None,
+        data: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Print a report in the background, as ``/report/download`` does at once.
 
@@ -72,8 +83,15 @@ class IrActionsReport(models.Model):
         if not report:
             raise UserError(self.env._("There is no report %(name)s. Reload the page.", name=report_name))
         return self.env['ir.async']._call_download(
-            'report', self._describe_print(report, docids), self.browse()._print_file, report_name, docids, data,
-            is_short=0 < len(docids or ()) <= SHORT_COUNT, identity=[report_name, docids, data or {}])
+            'report',
+            self._describe_print(report, docids),
+            self.browse()._print_file,
+            report_name,
+            docids,
+            data,
+            is_short=0 < len(docids or ()) <= SHORT_COUNT,
+            identity=[report_name, docids, data or {}],
+        )
 
     def _describe_print(self, report, docids):
         """Return the job's name in the list of the user: the report, with its record or the number of records."""
@@ -96,8 +114,7 @@ class IrActionsReport(models.Model):
         content, _type = self._render_qweb_pdf(report_name, docids or None, data={**(data or {}), 'context': context})
         name = report.name
         if docids and report.print_report_name and len(docids) == 1:
-            name = safe_eval(
-                report.print_report_name, {'object': self.env[report.model].browse(docids), 'time': time})
+            name = safe_eval(report.print_report_name, {'object': self.env[report.model].browse(docids), 'time': time})
         return self.env['ir.async']._download(f'{name}.pdf', content, 'application/pdf')
 
     @api.model

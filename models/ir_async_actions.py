@@ -1,4 +1,5 @@
 """The actions of users on jobs: complete, cancel, retry, dismiss."""
+
 from __future__ import annotations
 
 from typing import Any, Literal
@@ -26,7 +27,9 @@ class IrAsync(models.Model):
         """
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state not in ('succeeded', 'done')):
-            raise UserError(self.env._("Only jobs with a ready result can be completed, not %(jobs)s.", jobs=others._label()))
+            raise UserError(
+                self.env._("Only jobs with a ready result can be completed, not %(jobs)s.", jobs=others._label())
+            )
         jobs.filtered(lambda job: job.state == 'succeeded')._update(state='done')
         return True
 
@@ -45,9 +48,13 @@ class IrAsync(models.Model):
         for job in running:
             # The job's row belongs to its worker, so the request has a row of its own. The NOTIFY comes with the commit: the
             # worker must see that row then.
-            self.env.cr.execute(SQL(
-                "INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, 'cancel')"
-                " ON CONFLICT (job_id) DO UPDATE SET reason = 'cancel'", job.id))
+            self.env.cr.execute(
+                SQL(
+                    "INSERT INTO ir_async_stop (job_id, reason) VALUES (%s, 'cancel')"
+                    " ON CONFLICT (job_id) DO UPDATE SET reason = 'cancel'",
+                    job.id,
+                )
+            )
             self.env.cr.execute(SQL("SELECT pg_notify('ir_async_stop', %s)", str(job.id)))
         return True
 
@@ -63,18 +70,25 @@ class IrAsync(models.Model):
         """
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state not in ('failed', 'cancelled')):
-            raise UserError(self.env._(
-                "Only failed or cancelled jobs can be retried, not %(jobs)s.", jobs=others._label()))
+            raise UserError(
+                self.env._("Only failed or cancelled jobs can be retried, not %(jobs)s.", jobs=others._label())
+            )
         live_jobs = jobs._find_live_jobs()
         retried = jobs.filtered(lambda job: job.id not in live_jobs)
         if parents := retried.after_ids.filtered(lambda job: job.state == 'cancelled') - retried:
             raise UserError(self.env._("Retry the jobs that they wait for first: %(jobs)s.", jobs=parents._label()))
         refused = [
-            self.env._("%(job)s: job %(live_id)s with the same key is queued or running.", job=job._label(), live_id=live_jobs[job.id])
+            self.env._(
+                "%(job)s: job %(live_id)s with the same key is queued or running.",
+                job=job._label(),
+                live_id=live_jobs[job.id],
+            )
             for job in jobs - retried
         ]
         if refused and not retried:
-            raise UserError('\n'.join([self.env._("There is already a queued or running job with the same key."), *refused]))
+            raise UserError(
+                '\n'.join([self.env._("There is already a queued or running job with the same key."), *refused])
+            )
         retried._restart()
         if not refused:
             return True
@@ -84,7 +98,9 @@ class IrAsync(models.Model):
             'params': {
                 'type': 'warning',
                 'sticky': True,
-                'title': self.env._("%(count)s jobs run again, %(refused)s do not", count=len(retried), refused=len(refused)),
+                'title': self.env._(
+                    "%(count)s jobs run again, %(refused)s do not", count=len(retried), refused=len(refused)
+                ),
                 'message': '\n'.join(refused),
                 'next': {'type': 'ir.actions.client', 'tag': 'soft_reload'},
             },
@@ -99,9 +115,18 @@ class IrAsync(models.Model):
         keyed = self.filtered('key')
         if not keyed:
             return {}
-        live_ids = {(key, owner): id_ for key, owner, id_ in self.env.execute_query(SQL(
-            "SELECT key, %s, id FROM ir_async WHERE key IN %s AND %s AND origin = %s",
-            KEY_OWNER, tuple(set(keyed.mapped('key'))), TAKES_KEY, self._origin_sql()))}
+        live_ids = {
+            (key, owner): id_
+            for key, owner, id_ in self.env.execute_query(
+                SQL(
+                    "SELECT key, %s, id FROM ir_async WHERE key IN %s AND %s AND origin = %s",
+                    KEY_OWNER,
+                    tuple(set(keyed.mapped('key'))),
+                    TAKES_KEY,
+                    self._origin_sql(),
+                )
+            )
+        }
         found = {}
         for job in keyed:
             live_id = live_ids.setdefault((job.key, job.user_id.id if job.notify else 0), job.id)
@@ -124,7 +149,12 @@ class IrAsync(models.Model):
             SELECT id FROM ir_async WHERE id IN %(ids)s AND late_parent_ids IS NOT NULL
             """, ids=self._ids or (0,))))  # fmt: skip
         restart = {
-            'attempts': 0, 'deaths': 0, 'payload': None, 'date_scheduled': None, 'date_done': None, 'dismissed': False,
+            'attempts': 0,
+            'deaths': 0,
+            'payload': None,
+            'date_scheduled': None,
+            'date_done': None,
+            'dismissed': False,
             'origin': self._origin_sql(),
         }
         self.env.cr.execute(SQL("DELETE FROM ir_async_stop WHERE job_id IN %s", self._ids or (0,)))

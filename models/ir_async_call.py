@@ -1,4 +1,5 @@
 """The public methods that enqueue jobs, and their checks."""
+
 from __future__ import annotations
 
 import json
@@ -159,7 +160,8 @@ class IrAsync(models.Model):
                 raise TypeError(msg)
         if running := Execution.get(self.env.cr):
             running.progress = Report(
-                float(done), None if total is None else float(total), message and clean_text(str(message)))
+                float(done), None if total is None else float(total), message and clean_text(str(message))
+            )
 
     def _plain(self) -> Self:
         """Return this model without sudo and without options, for the caller."""
@@ -167,13 +169,16 @@ class IrAsync(models.Model):
         return self.sudo(False).with_context(context)
 
     def _enqueue(
-        self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None,
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
         notify: bool = False,
     ) -> Self:
         records, method, args, kwargs = check_target(target, args, kwargs)
         if not all(type(id_) is int for id_ in records._ids):
-            raise UserError(self.env._(
-                "Save %(records)s first. Background jobs need saved records.", records=records))
+            raise UserError(self.env._("Save %(records)s first. Background jobs need saved records.", records=records))
         env = records.env
         # Enqueue the job in the transaction of the target, even if this model has another one.
         model = self if self.env.cr is env.cr else env[self._name].with_context(**{OPTIONS: self._options()})
@@ -211,7 +216,8 @@ class IrAsync(models.Model):
 def _encode_context(context: Mapping[str, Any]) -> str:
     """Return the context as JSON text, without the entries that only this process, request or transaction understands."""
     context = {
-        key: value for key, value in context.items()
+        key: value
+        for key, value in context.items()
         if key not in PROCESS_CONTEXT and not str(key).startswith(PROCESS_CONTEXT_PREFIXES)
     }
     try:

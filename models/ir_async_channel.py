@@ -1,4 +1,5 @@
 """Channels: limits for groups of jobs."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
@@ -30,28 +31,36 @@ class IrAsyncChannel(models.Model):
     A channel ``name/anything`` has the limits of ``name``, but its jobs are counted separately.
     A channel without a record has no limits.
     """
+
     _name = 'ir.async.channel'
     _description = "Background Job Channel"
     _order = 'name'
     _allow_sudo_commands = False
 
     name = fields.Char(
-        required=True, help="Name that jobs give in their option channel. The channel * stands for all jobs and can only be paused")
+        required=True,
+        help="Name that jobs give in their option channel. The channel * stands for all jobs and can only be paused",
+    )
     capacity = fields.Integer(aggregator=None, help="Maximum number of jobs that run at once. 0: no limit")
     interval = fields.Float(digits=0, aggregator=None, help="Minimum number of seconds between the starts of two jobs")
     paused = fields.Boolean(help="No job of this channel starts")
 
     _name_uniq = models.UniqueIndex('(name)', "There is already a channel with this name.")
     _check_limits = models.Constraint(
-        'CHECK (capacity >= 0 AND interval >= 0)', "The capacity and the interval of a channel cannot be negative.")
+        'CHECK (capacity >= 0 AND interval >= 0)', "The capacity and the interval of a channel cannot be negative."
+    )
 
     @api.constrains('name', 'capacity', 'interval')
     def _check_name(self):
         for channel in self:
             if '/' in channel.name or channel.name != channel.name.strip():
-                raise ValidationError(self.env._(
-                    "The channel %(name)s has the limits of the channel %(parent)s. Set them there.",
-                    name=channel.name, parent=root_of(channel.name)))
+                raise ValidationError(
+                    self.env._(
+                        "The channel %(name)s has the limits of the channel %(parent)s. Set them there.",
+                        name=channel.name,
+                        parent=root_of(channel.name),
+                    )
+                )
             if channel.name == EVERYTHING and (channel.capacity or channel.interval):
                 raise ValidationError(self.env._("The channel * can only be paused."))
 
@@ -89,8 +98,12 @@ class IrAsyncChannel(models.Model):
 
     @ormcache()
     def _get_limited_names(self) -> frozenset[str]:
-        return frozenset(self.sudo().search([('name', '!=', EVERYTHING)]).filtered(
-            lambda channel: channel.capacity or channel.interval or channel.paused).mapped('name'))
+        return frozenset(
+            self.sudo()
+            .search([('name', '!=', EVERYTHING)])
+            .filtered(lambda channel: channel.capacity or channel.interval or channel.paused)
+            .mapped('name')
+        )
 
     def _apply(self) -> None:
         """Make calls and workers follow a change.

@@ -1,4 +1,5 @@
 """Numbers and buttons of channels, for the views."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -12,17 +13,22 @@ class IrAsyncChannel(models.Model):
     _inherit = 'ir.async.channel'
 
     running_count = fields.Integer("Running", compute='_compute_counts')
-    queued_count = fields.Integer("Queued", compute='_compute_counts', help="Jobs that wait for other jobs, a date or their turn")
+    queued_count = fields.Integer(
+        "Queued", compute='_compute_counts', help="Jobs that wait for other jobs, a date or their turn"
+    )
     failed_count = fields.Integer("Failed", compute='_compute_counts')
 
     @api.depends('name')
     def _compute_counts(self):
         counts, _is_estimated = self.env['ir.async']._count_jobs()
         for channel in self:
+
             def count(*states, channel=channel):
                 return sum(
-                    number for (state, name), number in counts.items()
-                    if state in states and channel.name in (name, EVERYTHING))
+                    number
+                    for (state, name), number in counts.items()
+                    if state in states and channel.name in (name, EVERYTHING)
+                )
 
             channel.running_count = count('processing')
             channel.queued_count = count('waiting', 'created')

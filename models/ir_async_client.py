@@ -1,4 +1,5 @@
 """Fields and methods for the web client: the list in the top bar, and the views."""
+
 from __future__ import annotations
 
 import json
@@ -21,14 +22,32 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     duration = fields.Float(
-        compute='_compute_duration', digits=(16, 3), aggregator='avg', help="Seconds that the job ran the last time")
+        compute='_compute_duration', digits=(16, 3), aggregator='avg', help="Seconds that the job ran the last time"
+    )
     wait_duration = fields.Float(
-        "Waited", compute='_compute_duration', digits=(16, 3), aggregator='avg',
-        help="Seconds between the creation and the start of the job")
-    child_ids = fields.One2many('ir.async', 'parent_id', "Enqueued", readonly=True, groups='ir_async.ir_async_group_manager',
-        help="Jobs that this job enqueued")
+        "Waited",
+        compute='_compute_duration',
+        digits=(16, 3),
+        aggregator='avg',
+        help="Seconds between the creation and the start of the job",
+    )
+    child_ids = fields.One2many(
+        'ir.async',
+        'parent_id',
+        "Enqueued",
+        readonly=True,
+        groups='ir_async.ir_async_group_manager',
+        help="Jobs that this job enqueued",
+    )
     before_ids = fields.Many2many(
-        'ir.async', 'ir_async_after_rel', 'after_id', 'job_id', "Before", readonly=True, help="Jobs that wait for this job")
+        'ir.async',
+        'ir_async_after_rel',
+        'after_id',
+        'job_id',
+        "Before",
+        readonly=True,
+        help="Jobs that wait for this job",
+    )
 
     error_message = fields.Char("Error", compute='_compute_error_message', help="Last error of the job")
 
@@ -46,7 +65,9 @@ class IrAsync(models.Model):
     def _compute_error_message(self):
         # Results may be large, so read only payloads that can be errors.
         with_error = self.filtered(lambda job: job.state == 'failed' or (job.state in LIVE and job.attempts))
-        payloads = dict(self.env.execute_query(SQL("SELECT id, payload FROM ir_async WHERE id IN %s", with_error._ids or (0,))))
+        payloads = dict(
+            self.env.execute_query(SQL("SELECT id, payload FROM ir_async WHERE id IN %s", with_error._ids or (0,)))
+        )
         for job in self:
             error = (payloads.get(job.id) or {}).get('error') or {}
             job.error_message = error.get('data', {}).get('message') or error.get('message')
@@ -56,12 +77,16 @@ class IrAsync(models.Model):
         if field_expr == 'duration':
             return SQL(
                 "extract(epoch FROM CASE WHEN %s = 'processing' THEN clock_timestamp() AT TIME ZONE 'UTC' ELSE %s END - %s)",
-                super()._field_to_sql(alias, 'state', query), super()._field_to_sql(alias, 'date_done', query),
-                super()._field_to_sql(alias, 'date_start', query))
+                super()._field_to_sql(alias, 'state', query),
+                super()._field_to_sql(alias, 'date_done', query),
+                super()._field_to_sql(alias, 'date_start', query),
+            )
         if field_expr == 'wait_duration':
             return SQL(
                 "extract(epoch FROM %s - %s)",
-                super()._field_to_sql(alias, 'date_start', query), super()._field_to_sql(alias, 'create_date', query))
+                super()._field_to_sql(alias, 'date_start', query),
+                super()._field_to_sql(alias, 'create_date', query),
+            )
         return super()._field_to_sql(alias, field_expr, query)
 
     @api.depends('name', 'res_model', 'method')

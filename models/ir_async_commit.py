@@ -1,4 +1,5 @@
 """The commit of a transaction inserts its jobs, in its last moment."""
+
 from __future__ import annotations
 
 from odoo import models

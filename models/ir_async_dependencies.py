@@ -1,4 +1,5 @@
 """The jobs that a call waits for: checked to be saved or of this transaction, then inserted as dependencies."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -55,8 +56,15 @@ class IrAsync(models.Model):
         """
         if wrong := [id_ for id_ in ids if not 0 < id_ <= MAX_INT]:
             raise self._no_parents(wrong)
-        unseen = [id_ for id_, in self.env.execute_query(SQL(
-            "SELECT id FROM unnest(%s) AS parent (id) WHERE NOT EXISTS (SELECT FROM ir_async WHERE id = parent.id)", ids))]
+        unseen = [
+            id_
+            for (id_,) in self.env.execute_query(
+                SQL(
+                    "SELECT id FROM unnest(%s) AS parent (id) WHERE NOT EXISTS (SELECT FROM ir_async WHERE id = parent.id)",
+                    ids,
+                )
+            )
+        ]
         late = []
         if unseen:
             # An open transaction has locked the last id before its own. The rows of its larger ids may not be inserted yet.
@@ -107,13 +115,19 @@ class IrAsync(models.Model):
         return self._probe_parents(ids[:half]) + self._probe_parents(ids[half:])
 
     def _unsaved_parent(self, job_id: int) -> UserError:
-        return UserError(self.env._(
-            "Job %s is not saved yet, so no other job can wait for it. Enqueue both jobs in one transaction, or commit that one first.",
-            job_id))
+        return UserError(
+            self.env._(
+                "Job %s is not saved yet, so no other job can wait for it. Enqueue both jobs in one transaction, or commit that one first.",
+                job_id,
+            )
+        )
 
     def _no_parents(self, job_ids: Iterable[int]) -> UserError:
-        return UserError(self.env._(
-            "No job can wait for jobs that do not exist or were rolled back: %s", ", ".join(map(str, job_ids))))
+        return UserError(
+            self.env._(
+                "No job can wait for jobs that do not exist or were rolled back: %s", ", ".join(map(str, job_ids))
+            )
+        )
 
     def _insert_dependencies(self, calls: Sequence[PendingCall]) -> None:
         dependencies = [(job_id, parent_id) for call in calls for job_id in call for parent_id in call.parent_ids]
@@ -123,9 +137,11 @@ class IrAsync(models.Model):
                 "INSERT INTO ir_async_after_rel (job_id, after_id)"
                 " SELECT job_id, after_id FROM unnest(%s, %s) AS rel (job_id, after_id)"
                 " WHERE EXISTS (SELECT FROM ir_async WHERE id = after_id)",
-                [list(ids) for ids in zip(*dependencies)])
+                [list(ids) for ids in zip(*dependencies)],
+            )
         for call in calls:
             if call.late_parent_ids:
                 # The foreign key refuses parents outside the snapshot, so a worker inserts these dependencies.
-                self.env.cr.execute(SQL(
-                    "UPDATE ir_async SET late_parent_ids = %s WHERE id = ANY(%s)", call.late_parent_ids, list(call)))
+                self.env.cr.execute(
+                    SQL("UPDATE ir_async SET late_parent_ids = %s WHERE id = ANY(%s)", call.late_parent_ids, list(call))
+                )

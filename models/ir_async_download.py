@@ -1,4 +1,5 @@
 """Exports and reports that jobs make for waiting users."""
+
 from __future__ import annotations
 
 import hashlib
@@ -110,13 +111,23 @@ class IrAsync(models.Model):
         content = json.dumps([self.env.uid, target.__self__._name, identity, context], sort_keys=True, default=repr)
         key = f'ir_async.{kind}/{hashlib.sha256(content.encode()).hexdigest()}'
         queued = self.search([('key', '=', key), ('user_id', '=', self.env.uid), ('state', '=', 'created')])
-        options = {'channel': kind, 'key': key, 'key_until': 'start', **({'priority': SHORT_PRIORITY} if is_short else {})}
+        options = {
+            'channel': kind,
+            'key': key,
+            'key_until': 'start',
+            **({'priority': SHORT_PRIORITY} if is_short else {}),
+        }
         job = self.with_options(**options).call_notify(description, target, *args)
         if job.id in queued.ids:
-            self.env.user._bus_send('simple_notification', {
-                'type': 'info',
-                'message': self.env._("“%(name)s” is already being prepared. You will get that file.", name=job.name),
-            })
+            self.env.user._bus_send(
+                'simple_notification',
+                {
+                    'type': 'info',
+                    'message': self.env._(
+                        "“%(name)s” is already being prepared. You will get that file.", name=job.name
+                    ),
+                },
+            )
         return {'asyncJobId': job.id}
 
     @api.model
@@ -145,13 +156,20 @@ class IrAsync(models.Model):
         :rtype: dict
         """
         # sudo - ir.attachment: users may neither write jobs nor attach anything to them
-        attachment = self.env['ir.attachment'].sudo().with_context(clean_context(self.env.context)).create({
-            'name': name,
-            'raw': content,
-            'mimetype': mimetype,
-            'res_model': self._name,
-            'res_id': self.current().id,
-        })
+        attachment = (
+            self.env['ir.attachment']
+            .sudo()
+            .with_context(clean_context(self.env.context))
+            .create(
+                {
+                    'name': name,
+                    'raw': content,
+                    'mimetype': mimetype,
+                    'res_model': self._name,
+                    'res_id': self.current().id,
+                }
+            )
+        )
         return {
             'type': 'ir.actions.act_url',
             'url': f'/web/content/{attachment.id}?download=true',

@@ -1,4 +1,5 @@
 """The fallback without workers, as on Odoo.sh: jobs run on the cron workers."""
+
 from __future__ import annotations
 
 import logging
@@ -22,6 +23,7 @@ class IrAsync(models.Model):
         """Run the queued jobs that no worker serves, on this cron worker."""
         # Imported here: the model is also loaded by processes that never run jobs.
         from ..service.inline import run_for  # noqa: PLC0415
+
         if not self._has_unserved():
             return
         dbname = self.env.cr.dbname

@@ -1,4 +1,5 @@
 """The health of a database's queue, with the reasons if it is bad."""
+
 from odoo import api, models
 from odoo.tools import SQL
 
@@ -30,18 +31,32 @@ class IrAsync(models.Model):
             if EVERYTHING in paused:
                 reasons.append(('paused', "All channels are paused. No job starts until they are resumed."))
             if modules := self._modules_in_flux():
-                reasons.append(('upgrading', f"Modules are being installed, upgraded or removed: {', '.join(modules)}."))
+                reasons.append(
+                    ('upgrading', f"Modules are being installed, upgraded or removed: {', '.join(modules)}.")
+                )
             workers = self._count_workers()
             if unserved := self._unserved_channels({head['channel'] for head in heads}, workers):
                 reasons.append(('no_worker', f"No worker serves the channels {', '.join(unserved)}."))
             age, channel = self._oldest_startable(heads, paused, limits)
             if age > (limit := self._overdue_seconds()):
-                reasons.append(('overdue', f"A job of the channel {channel} has been due for {age:.0f} s, more than {limit:.0f} s."))
+                reasons.append(
+                    (
+                        'overdue',
+                        f"A job of the channel {channel} has been due for {age:.0f} s, more than {limit:.0f} s.",
+                    )
+                )
             reasons += [
                 ('ids', f"{used:.0%} of the ids of {table} are used up.")
-                for table, used in self._used_ids().items() if used >= ID_LIMIT]
+                for table, used in self._used_ids().items()
+                if used >= ID_LIMIT
+            ]
             if self._has_copied():
-                reasons.append(('copied', "Queued jobs came with a copy of another database. They run only if a manager chooses so."))
+                reasons.append(
+                    (
+                        'copied',
+                        "Queued jobs came with a copy of another database. They run only if a manager chooses so.",
+                    )
+                )
         return {
             'status': 'unhealthy' if reasons else 'ok',
             'reasons': [{'code': code, 'message': message} for code, message in reasons],
@@ -54,7 +69,8 @@ class IrAsync(models.Model):
         rows = self.env.execute_query(SQL("SELECT name, capacity, interval, paused FROM ir_async_channel"))
         return (
             {name for name, _capacity, _interval, paused in rows if paused},
-            {name: (capacity or 0, interval or 0) for name, capacity, interval, _paused in rows})
+            {name: (capacity or 0, interval or 0) for name, capacity, interval, _paused in rows},
+        )
 
     def _due_heads(self):
         """Return the first due job of each priority, of each limited channel and priority, and all dated jobs that are due.
@@ -98,10 +114,14 @@ class IrAsync(models.Model):
 
     def _oldest_startable(self, heads, paused, limits):
         """Return for how many seconds the oldest job that could start has waited for a worker, and its channel."""
-        running = dict(self.env.execute_query(SQL(
-            "SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")))
-        moved = self._moved_since({
-            head['channel'] for head in heads if any(limits.get(root_of(head['channel']), (0, 0)))})
+        running = dict(
+            self.env.execute_query(
+                SQL("SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")
+            )
+        )
+        moved = self._moved_since(
+            {head['channel'] for head in heads if any(limits.get(root_of(head['channel']), (0, 0)))}
+        )
         oldest = (0.0, None)
         for head in heads:
             root = root_of(head['channel'])
@@ -141,12 +161,20 @@ class IrAsync(models.Model):
 
         :rtype: int
         """
-        [[count]] = self.env.execute_query(SQL("SELECT count(DISTINCT process_number) FROM (%s) AS serving", self._serving()))
+        [[count]] = self.env.execute_query(
+            SQL("SELECT count(DISTINCT process_number) FROM (%s) AS serving", self._serving())
+        )
         return count
 
     def _modules_in_flux(self):
-        return [name for name, in self.env.execute_query(SQL(
-            "SELECT name FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove') ORDER BY name LIMIT 10"))]
+        return [
+            name
+            for (name,) in self.env.execute_query(
+                SQL(
+                    "SELECT name FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove') ORDER BY name LIMIT 10"
+                )
+            )
+        ]
 
     def _overdue_seconds(self):
         value = self.env['ir.config_parameter'].sudo().get_param('ir_async.overdue_seconds')
@@ -174,7 +202,14 @@ class IrAsync(models.Model):
         # Each condition is a range of an index, so the number of jobs does not matter.
         conditions = [SQL("state = %s%s", state, condition) for state in LIVE for condition in index_conditions(state)]
         others = [SQL("%s %s", SQL(operator), self._origin_sql()) for operator in ('<', '>')] + [SQL("IS NULL")]
-        [[has_copied]] = self.env.execute_query(SQL("SELECT %s", SQL(" OR ").join(
-            SQL("EXISTS (SELECT FROM ir_async WHERE %s AND origin %s)", condition, other)
-            for condition in conditions for other in others)))
+        [[has_copied]] = self.env.execute_query(
+            SQL(
+                "SELECT %s",
+                SQL(" OR ").join(
+                    SQL("EXISTS (SELECT FROM ir_async WHERE %s AND origin %s)", condition, other)
+                    for condition in conditions
+                    for other in others
+                ),
+            )
+        )
         return has_copied

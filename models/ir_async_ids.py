@@ -1,4 +1,5 @@
 """The ids of a call's jobs: taken when code first reads the returned record, or at the insertion."""
+
 from __future__ import annotations
 
 import itertools
@@ -43,9 +44,18 @@ class IrAsync(models.Model):
         """Take ids from the sequence for all open calls without ids, in the order of the calls."""
         calls = [item for item in pending.open if isinstance(item, PendingCall) and item.ids is None] or calls
         is_current = pending.is_current(self.env.cr)
-        ids = iter([id_ for id_, in self.env.execute_query(SQL(
-            "SELECT nextval(%s) FROM generate_series(1, %s)",
-            f'{self._table}_id_seq', sum(len(call.chunks) for call in calls)))])
+        ids = iter(
+            [
+                id_
+                for (id_,) in self.env.execute_query(
+                    SQL(
+                        "SELECT nextval(%s) FROM generate_series(1, %s)",
+                        f'{self._table}_id_seq',
+                        sum(len(call.chunks) for call in calls),
+                    )
+                )
+            ]
+        )
         for call in calls:
             pending.set_ids(call, tuple(itertools.islice(ids, len(call.chunks))))
         if is_current:

@@ -1,4 +1,5 @@
 """The bulk insert of a transaction's jobs: at its commit, or earlier when code looks for them."""
+
 from __future__ import annotations
 
 import contextlib
@@ -58,8 +59,7 @@ class IrAsync(models.Model):
     def _is_referenced(self) -> bool:
         """Return whether other models have references to jobs. If so, rows must be inserted at once."""
         return any(
-            field.store and field.comodel_name == self._name
-            and not field.model_name.startswith(self._name)
+            field.store and field.comodel_name == self._name and not field.model_name.startswith(self._name)
             for model in self.env.registry.values()
             for field in model._fields.values()
             if field.type in ('many2one', 'many2many')
@@ -72,16 +72,25 @@ class IrAsync(models.Model):
         """
         cr = self.env.cr
         pending: Pending | None = vars(cr).get(PENDING)
-        if not pending or not pending.began or pending.is_inserting or not (
-                is_flush or pending.open or (pending.insertions and cr.query is not pending.checked)):
+        if (
+            not pending
+            or not pending.began
+            or pending.is_inserting
+            or not (is_flush or pending.open or (pending.insertions and cr.query is not pending.checked))
+        ):
             return
         is_current = pending.is_current(cr)
         pending.is_inserting = True
         try:
             mark = insertion_mark()
             is_due = pending.is_due(is_flush)
-            [[marks, began, lock_timeout, _set]] = self.env.execute_query(SQL(
-                "SELECT %s, now(), current_setting('lock_timeout'), %s", MARKS, add_mark(mark) if is_due else SQL("NULL")))
+            [[marks, began, lock_timeout, _set]] = self.env.execute_query(
+                SQL(
+                    "SELECT %s, now(), current_setting('lock_timeout'), %s",
+                    MARKS,
+                    add_mark(mark) if is_due else SQL("NULL"),
+                )
+            )
             if began != pending.began:
                 self._leave_transaction(pending)
                 return

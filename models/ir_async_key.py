@@ -1,4 +1,5 @@
 """Unique keys: find the live job of a key, insert a new one, replace or hold a queued one."""
+
 from __future__ import annotations
 
 from datetime import timedelta
@@ -36,7 +37,11 @@ class IrAsync(models.Model):
     _inherit = 'ir.async'
 
     def _find_keyed(
-        self, pending: Pending, values: dict[str, Any], chunks: list[str], options: Options,
+        self,
+        pending: Pending,
+        values: dict[str, Any],
+        chunks: list[str],
+        options: Options,
     ) -> Self | None:
         """Return the live job with the key of a call, committed or of this transaction; None if there is none.
 
@@ -64,9 +69,13 @@ class IrAsync(models.Model):
             return None
         if options.on_duplicate == 'replace' and state == 'created':
             if options.after:
-                raise UserError(self.env._(
-                    "Job %(id)s with the key \"%(key)s\" is already queued. It cannot be replaced by one that waits for other jobs.",
-                    id=job.id, key=values['key']))
+                raise UserError(
+                    self.env._(
+                        "Job %(id)s with the key \"%(key)s\" is already queued. It cannot be replaced by one that waits for other jobs.",
+                        id=job.id,
+                        key=values['key'],
+                    )
+                )
             self._mark(pending, 0)
             date = pending.now() + timedelta(seconds=options.delay) if options.delay is not None else options.at
             replaced = {name: values.get(name) for name in REPLACED} | {'res_ids': chunks[0], 'date_scheduled': date}
@@ -116,7 +125,11 @@ class IrAsync(models.Model):
             raise KeyTaken(*taken)  # at READ COMMITTED, a conflict raises no error: its row is left out
 
     def _execute_keyed(
-        self, statement: SQL, names: Iterable[str], wait: str = KEY_WAIT, savepoint: str = 'ir_async_key',
+        self,
+        statement: SQL,
+        names: Iterable[str],
+        wait: str = KEY_WAIT,
+        savepoint: str = 'ir_async_key',
     ) -> list[tuple[Any, ...]]:
         """Execute a statement that may have to wait for another transaction. Leave its savepoint to the caller.
 
@@ -124,15 +137,18 @@ class IrAsync(models.Model):
         :raises KeyTaken: with these names, if the other transaction was committed
         """
         try:
-            self.env.cr.execute(SQL(
-                "SAVEPOINT %s; SET LOCAL lock_timeout = %s; %s", SQL.identifier(savepoint), wait, statement), log_exceptions=False)
+            self.env.cr.execute(
+                SQL("SAVEPOINT %s; SET LOCAL lock_timeout = %s; %s", SQL.identifier(savepoint), wait, statement),
+                log_exceptions=False,
+            )
         except errors.SerializationFailure as exc:
             raise KeyTaken(*names) from exc
         return self.env.cr.fetchall()
 
     def _key_busy(self, key: str) -> UserError:
-        return UserError(self.env._(
-            "Another transaction is enqueuing or changing a job with the key \"%s\". Try again later.", key))
+        return UserError(
+            self.env._("Another transaction is enqueuing or changing a job with the key \"%s\". Try again later.", key)
+        )
 
     def _hold_keyed(self, pending: Pending, held: dict[int, PendingKey], lock_timeout: str) -> None:
         """Change queued jobs, or keep them from beginning, until this transaction is committed.
@@ -150,13 +166,17 @@ class IrAsync(models.Model):
             if item.values is None:
                 statement = SQL(
                     "SELECT revision FROM ir_async WHERE id = %s AND state = 'created' AND claim_number = %s FOR SHARE",
-                    job_id, item.claim_number)
+                    job_id,
+                    item.claim_number,
+                )
             else:
                 statement = SQL(
                     "UPDATE ir_async SET %s, revision = revision + 1 WHERE id = %s AND state = 'created' AND claim_number = %s"
                     " RETURNING revision - 1",
                     SQL(', ').join(SQL("%s = %s", SQL.identifier(name), value) for name, value in item.values.items()),
-                    job_id, item.claim_number)
+                    job_id,
+                    item.claim_number,
+                )
             try:
                 rows = self._execute_keyed(statement, [f"job {job_id}"])
             except errors.LockNotAvailable:

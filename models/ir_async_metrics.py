@@ -1,4 +1,5 @@
 """The metrics of the queue, in the text format of Prometheus."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -27,7 +28,9 @@ class IrAsync(models.Model):
             durations = self._durations()
             used_ids = self._used_ids()
             health = self._health()
-        channels = sorted({channel for _state, channel in counts} | set(limits) - {EVERYTHING} | {'default'})[:CHANNELS_MAX]
+        channels = sorted({channel for _state, channel in counts} | set(limits) - {EVERYTHING} | {'default'})[
+            :CHANNELS_MAX
+        ]
         codes = {reason['code'] for reason in health['reasons']}
         families: list[tuple[str, str, list[tuple[dict[str, Any], float]]]] = [
             ('jobs', "Jobs by state and channel.", [
@@ -56,11 +59,16 @@ class IrAsync(models.Model):
         return ''.join(
             f'# HELP ir_async_{name} {text}\n# TYPE ir_async_{name} gauge\n'
             + ''.join(f'ir_async_{name}{_labels(labels)} {_number(value)}\n' for labels, value in samples)
-            for name, text, samples in families)
+            for name, text, samples in families
+        )
 
 
 def _labels(labels):
-    return '{%s}' % ','.join(f'{name}="{str(value).translate(ESCAPES)}"' for name, value in labels.items()) if labels else ''
+    return (
+        '{%s}' % ','.join(f'{name}="{str(value).translate(ESCAPES)}"' for name, value in labels.items())
+        if labels
+        else ''
+    )
 
 
 def _number(value):

@@ -1,4 +1,5 @@
 """Notifications with the commit: wake the workers, and send users their new and changed jobs."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -43,9 +44,16 @@ class IrAsync(models.Model):
         before: dict[int, int] = {}
         for change in changes:
             before[change.job_id] = min(change.revision, before.get(change.job_id, change.revision))
-        rows = [row for row in self.env.execute_query_dict(SQL(
-            "SELECT id, user_id, name, state, revision, notify, dismissed FROM ir_async WHERE id = ANY(%s) ORDER BY id", list(before),
-        )) if row['revision'] > before[row['id']]]
+        rows = [
+            row
+            for row in self.env.execute_query_dict(
+                SQL(
+                    "SELECT id, user_id, name, state, revision, notify, dismissed FROM ir_async WHERE id = ANY(%s) ORDER BY id",
+                    list(before),
+                )
+            )
+            if row['revision'] > before[row['id']]
+        ]
         changed_ids = {row['id'] for row in rows}
         if any(change.wakes and change.job_id in changed_ids for change in changes):
             self._wake_workers(is_certain=False)
@@ -73,8 +81,7 @@ class IrAsync(models.Model):
 
     def _ensure_served(self, channels: Iterable[str]) -> None:
         """Trigger the cron workers, with this transaction, if no live worker serves one of the channels."""
-        if not module.current_test and any(
-                self._why_unserved(channel) == 'no_worker' for channel in channels):
+        if not module.current_test and any(self._why_unserved(channel) == 'no_worker' for channel in channels):
             self._trigger_fallback()
 
     def _notify_workers(self) -> None:

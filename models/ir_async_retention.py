@@ -1,4 +1,5 @@
 """Retention: jobs that ended long ago are deleted, with their files."""
+
 from __future__ import annotations
 
 from odoo import api, models
@@ -32,7 +33,10 @@ class IrAsync(models.Model):
             return SQL(
                 "(%(job)s.state NOT IN %(live)s AND coalesce(%(job)s.date_done < now() AT TIME ZONE 'UTC' - make_interval("
                 "days => CASE %(job)s.state WHEN 'failed' THEN greatest(%(days)s, 30) ELSE %(days)s END), false))",
-                job=SQL.identifier(alias), live=LIVE, days=days)
+                job=SQL.identifier(alias),
+                live=LIVE,
+                days=days,
+            )
 
         self._insert_pending()
         # A job stays while a job that waits for it stays, directly or through others, so a cancelled chain goes as a whole.

@@ -1,4 +1,5 @@
 """The run of a job's method and the decision on its outcome, for workers and for run_jobs() of tests."""
+
 from __future__ import annotations
 
 import json
@@ -49,8 +50,12 @@ class IrAsync(models.Model):
         context = decode(job.context, self.env(user=job.user_id, context={}, su=job.su))
         env = self.env(user=job.user_id, context={**context, 'async_job_id': job.id}, su=job.su)
         if not job.user_active and job.user_id != SUPERUSER_ID and not env.user._is_public():
-            raise UserError(env._(
-                "The user %(login)s has been archived. Unarchive the user, then retry the job.", login=env.user.sudo().login))
+            raise UserError(
+                env._(
+                    "The user %(login)s has been archived. Unarchive the user, then retry the job.",
+                    login=env.user.sudo().login,
+                )
+            )
         records = env[job.res_model].browse(json.loads(job.res_ids))
         execution.dbname = env.cr.dbname
         token = Execution.current.set(execution)
@@ -139,7 +144,8 @@ class IrAsync(models.Model):
             who = f"job {job.parent_id.id}" if job.parent_id else job.user_id.login
             chain.append(
                 f"Job {job.id} ({job.res_model}.{job.method}) was enqueued by {who} (most recent call last):\n"
-                f"{format_stack(json.loads(job.stack or '[]'))}\n")
+                f"{format_stack(json.loads(job.stack or '[]'))}\n"
+            )
             job = job.parent_id
         return ''.join(reversed(chain))
 

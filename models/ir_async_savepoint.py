@@ -1,4 +1,5 @@
 """Marks of calls and insertions, which PostgreSQL takes back when it rolls a savepoint back."""
+
 from __future__ import annotations
 
 import itertools
@@ -71,8 +72,13 @@ class IrAsync(models.Model):
         if len(marks) <= MAX_MARKS:
             return
         whole = Insertion(insertion_mark(), parts=pending.insertions)
-        kept = {whole.mark, pending.first, *(item.mark for item in (*pending.relied, *pending.notices))} & {whole.mark, *marks}
-        self.env.execute_query(SQL("SELECT set_config('ir_async.marks', %s, true)", ''.join(f'{mark},' for mark in kept)))
+        kept = {whole.mark, pending.first, *(item.mark for item in (*pending.relied, *pending.notices))} & {
+            whole.mark,
+            *marks,
+        }
+        self.env.execute_query(
+            SQL("SELECT set_config('ir_async.marks', %s, true)", ''.join(f'{mark},' for mark in kept))
+        )
         pending.insertions = [whole]
         pending.mark = None
 
@@ -86,7 +92,9 @@ class IrAsync(models.Model):
             SELECT FROM pg_locks
              WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND pid = pg_backend_pid()
             """, MARK_LOCK_CLASS, _lock_key(pending.first))):  # fmt: skip
-            raise UserError(self.env._("RESET ALL would lose the jobs of this transaction. Reset single settings instead."))
+            raise UserError(
+                self.env._("RESET ALL would lose the jobs of this transaction. Reset single settings instead.")
+            )
 
     def _leave_transaction(self, pending: Pending) -> None:
         """Begin anew after the transaction was ended below the cursor.
@@ -96,9 +104,12 @@ class IrAsync(models.Model):
         job_ids = {id_ for item in pending.items() if isinstance(item, PendingCall) for id_ in item}
         [[count]] = self.env.execute_query(SQL("SELECT count(*) FROM ir_async WHERE id = ANY(%s)", list(job_ids)))
         if pending.open or count < len(job_ids):
-            raise UserError(self.env._(
-                "COMMIT or ROLLBACK in SQL, or a connection in autocommit, would lose the jobs of this transaction."
-                " Call commit() or rollback() of the cursor instead."))
+            raise UserError(
+                self.env._(
+                    "COMMIT or ROLLBACK in SQL, or a connection in autocommit, would lose the jobs of this transaction."
+                    " Call commit() or rollback() of the cursor instead."
+                )
+            )
         self._wake_workers()
         self._announce_changes(pending.notices)
         pending.reset()
@@ -120,4 +131,8 @@ def _lock_key(mark: str) -> int:
 def _locks(mark: str, last_id: SQL) -> SQL:
     return SQL(
         "ROW(pg_advisory_xact_lock_shared(%s, %s), pg_advisory_xact_lock_shared(%s, (%s)::int))",
-        MARK_LOCK_CLASS, _lock_key(mark), IDS_LOCK_CLASS, last_id)
+        MARK_LOCK_CLASS,
+        _lock_key(mark),
+        IDS_LOCK_CLASS,
+        last_id,
+    )

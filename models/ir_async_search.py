@@ -1,4 +1,5 @@
 """Limits of searches, groups and orders of jobs."""
+
 from odoo import models
 from odoo.exceptions import AccessError, UserError
 from odoo.fields import Domain
@@ -12,7 +13,9 @@ class IrAsync(models.Model):
         if not self._is_manager():
             domain = Domain(domain).optimize(self)
             if _is_hierarchical(domain):
-                raise AccessError(self.env._("Only managers of jobs can search for jobs by the jobs that enqueued them."))
+                raise AccessError(
+                    self.env._("Only managers of jobs can search for jobs by the jobs that enqueued them.")
+                )
         return super()._search(domain, *args, **kwargs)
 
     # PostgreSQL cannot compare values of type json.
@@ -38,4 +41,5 @@ def _is_hierarchical(domain):
     return any(
         condition.operator in ('child_of', 'parent_of')
         or (isinstance(condition.value, Domain) and _is_hierarchical(condition.value))
-        for condition in domain.iter_conditions())
+        for condition in domain.iter_conditions()
+    )

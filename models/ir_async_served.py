@@ -1,4 +1,5 @@
 """Which workers serve a channel: the one question of exports, reports, the fallback, health and the interface."""
+
 from __future__ import annotations
 
 from odoo import api, models

@@ -1,4 +1,5 @@
 """Signals of changed caches and registries, sent within the transaction so that its jobs see the new values."""
+
 from __future__ import annotations
 
 from odoo import models
@@ -24,8 +25,11 @@ class IrAsync(models.Model):
         names = [name for name in names if name not in data.get(SIGNALED, ())]
         if not names:
             return
-        self.env.cr.execute(SQL("; ").join(
-            SQL("INSERT INTO %s DEFAULT VALUES", SQL.identifier(f'orm_signaling_{name}')) for name in names))
+        self.env.cr.execute(
+            SQL("; ").join(
+                SQL("INSERT INTO %s DEFAULT VALUES", SQL.identifier(f'orm_signaling_{name}')) for name in names
+            )
+        )
         if not data.setdefault(SIGNALED, []):
             self.env.cr.postcommit.add(self._count_signals)
         data[SIGNALED] += names

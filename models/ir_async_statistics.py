@@ -1,4 +1,5 @@
 """Numbers and durations of jobs: exact where an index helps, else from a sample, so cheap with millions of rows."""
+
 from __future__ import annotations
 
 import contextlib
@@ -59,9 +60,12 @@ class IrAsync(models.Model):
         """
         share = self._sample_share()
         counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        for state, channel, count in self.env.execute_query(SQL(
-            "SELECT state, split_part(channel, '/', 1), count(*) FROM %s GROUP BY 1, 2", _sampled(share),
-        )):
+        for state, channel, count in self.env.execute_query(
+            SQL(
+                "SELECT state, split_part(channel, '/', 1), count(*) FROM %s GROUP BY 1, 2",
+                _sampled(share),
+            )
+        ):
             counts[state][channel] = round(count * 100 / share)
         is_estimated = False
         if share < 100:
@@ -80,15 +84,23 @@ class IrAsync(models.Model):
 
     def _count_exactly(self, state):
         """Return the numbers of jobs in a state, by channel. A sum of ``COUNT_MAX`` or more means that there may be more."""
-        return dict(self.env.execute_query(SQL(
-            "SELECT split_part(channel, '/', 1), count(*) FROM (%s) AS job GROUP BY 1",
-            SQL(" UNION ALL ").join(
-                SQL("(SELECT channel FROM ir_async WHERE state = %s%s LIMIT %s)", state, condition, COUNT_MAX)
-                for condition in index_conditions(state)))))
+        return dict(
+            self.env.execute_query(
+                SQL(
+                    "SELECT split_part(channel, '/', 1), count(*) FROM (%s) AS job GROUP BY 1",
+                    SQL(" UNION ALL ").join(
+                        SQL("(SELECT channel FROM ir_async WHERE state = %s%s LIMIT %s)", state, condition, COUNT_MAX)
+                        for condition in index_conditions(state)
+                    ),
+                )
+            )
+        )
 
     def _sample_share(self):
         """Return the percentage of the table to read where no index helps."""
-        [[pages]] = self.env.execute_query(SQL("SELECT pg_relation_size('ir_async') / current_setting('block_size')::int"))
+        [[pages]] = self.env.execute_query(
+            SQL("SELECT pg_relation_size('ir_async') / current_setting('block_size')::int")
+        )
         return min(100, SAMPLE_PAGES * 100 / max(pages, 1))
 
     def _durations(self):

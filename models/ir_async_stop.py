@@ -1,4 +1,5 @@
 """Stop requests for running jobs."""
+
 from odoo import fields, models
 
 
@@ -8,6 +9,7 @@ class IrAsyncStop(models.Model):
     It is written before the worker acts: if the worker dies while it stops the job, the next worker learns from the
     request how the job ends.
     """
+
     _name = 'ir.async.stop'
     _description = "Stop Request of a Background Job"
     _log_access = False
@@ -15,8 +17,7 @@ class IrAsyncStop(models.Model):
 
     job_id = fields.Many2one('ir.async', required=True, readonly=True, ondelete='cascade')
 
-    reason = fields.Selection(
-        [('cancel', "Cancelled"), ('timeout', "Timed Out")], required=True, readonly=True)
+    reason = fields.Selection([('cancel', "Cancelled"), ('timeout', "Timed Out")], required=True, readonly=True)
 
     debug = fields.Text(readonly=True, help="Stack of the method")
 

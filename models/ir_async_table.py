@@ -1,4 +1,5 @@
 """The table of jobs: defaults, storage, functions, and columns and indexes that fields cannot declare."""
+
 from __future__ import annotations
 
 from odoo import models
@@ -27,10 +28,11 @@ class IrAsync(models.Model):
         # Alter only what differs: ALTER waits for the jobs that use the table, and all others wait behind it.
         cr = self.env.cr
         changes = [
-            SQL("ALTER %s SET %s", SQL.identifier(column), SQL(DEFAULTS[column][DEFAULTS[column].index('DEFAULT'):]))
-            for column in self._changed_defaults()]
+            SQL("ALTER %s SET %s", SQL.identifier(column), SQL(DEFAULTS[column][DEFAULTS[column].index('DEFAULT') :]))
+            for column in self._changed_defaults()
+        ]
         cr.execute("SELECT unnest(reloptions) FROM pg_class WHERE oid = %s::regclass", [self._table])
-        if missing := {f'{name}={value}' for name, value in STORAGE.items()} - {option for option, in cr.fetchall()}:
+        if missing := {f'{name}={value}' for name, value in STORAGE.items()} - {option for (option,) in cr.fetchall()}:
             changes.append(SQL("SET (%s)", SQL(', '.join(sorted(missing)))))
         if changes:
             cr.execute(SQL("ALTER TABLE %s %s", SQL.identifier(self._table), SQL(', ').join(changes)))
@@ -39,11 +41,18 @@ class IrAsync(models.Model):
         if not sql.column_exists(cr, 'ir_async_after_rel', 'unmet'):
             cr.execute("ALTER TABLE ir_async_after_rel ADD COLUMN unmet boolean NOT NULL DEFAULT true")
         for index, column, predicate in (
-            ('ir_async_after_rel_child_idx', 'job_id', UNMET_OF_CHILD), ('ir_async_after_rel_parent_idx', 'after_id', UNMET_OF_PARENT),
+            ('ir_async_after_rel_child_idx', 'job_id', UNMET_OF_CHILD),
+            ('ir_async_after_rel_parent_idx', 'after_id', UNMET_OF_PARENT),
         ):
             if not sql.index_exists(cr, index):
-                cr.execute(SQL(
-                    "CREATE INDEX %s ON ir_async_after_rel (%s) WHERE %s", SQL.identifier(index), SQL.identifier(column), SQL(predicate)))
+                cr.execute(
+                    SQL(
+                        "CREATE INDEX %s ON ir_async_after_rel (%s) WHERE %s",
+                        SQL.identifier(index),
+                        SQL.identifier(column),
+                        SQL(predicate),
+                    )
+                )
         # The parents that were committed after the enqueuing transaction had begun: it cannot refer to them by a foreign key.
         if not sql.column_exists(cr, 'ir_async', 'late_parent_ids'):
             cr.execute("ALTER TABLE ir_async ADD COLUMN late_parent_ids int4[]")
@@ -53,7 +62,9 @@ class IrAsync(models.Model):
     def _changed_defaults(self) -> list[str]:
         """Return the columns whose default in the database differs from ``DEFAULTS``, once PostgreSQL has parsed both."""
         cr = self.env.cr
-        cr.execute(SQL("CREATE TEMPORARY TABLE ir_async_defaults (%s)", SQL(', '.join(map(' '.join, DEFAULTS.items())))))
+        cr.execute(
+            SQL("CREATE TEMPORARY TABLE ir_async_defaults (%s)", SQL(', '.join(map(' '.join, DEFAULTS.items()))))
+        )
         cr.execute(
             """
             SELECT attname, pg_get_expr(adbin, adrelid)
@@ -65,7 +76,9 @@ class IrAsync(models.Model):
               FROM pg_attribute
               JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
              WHERE attrelid = 'pg_temp.ir_async_defaults'::regclass
-            """, [self._table, list(DEFAULTS)])
+            """,
+            [self._table, list(DEFAULTS)],
+        )
         changed = [column for column, _default in cr.fetchall()]
         cr.execute("DROP TABLE pg_temp.ir_async_defaults")
         return changed

@@ -1,4 +1,5 @@
 """The reasons why queued jobs wait, and the button that runs a job anyway."""
+
 from __future__ import annotations
 
 import logging
@@ -24,10 +25,14 @@ class IrAsync(models.Model):
 
     wait_reason = fields.Char("Waiting Reason", compute='_compute_wait_reason', help="Why the job has not started yet")
     is_blocked = fields.Boolean(
-        "Blocked", compute='_compute_wait_reason', help="A job that this one waits for has failed")
+        "Blocked", compute='_compute_wait_reason', help="A job that this one waits for has failed"
+    )
     blocking_ids = fields.Many2many(
-        'ir.async', string="Waits For", compute='_compute_wait_reason',
-        help="Jobs that must succeed before this one starts, and have not yet")
+        'ir.async',
+        string="Waits For",
+        compute='_compute_wait_reason',
+        help="Jobs that must succeed before this one starts, and have not yet",
+    )
 
     @api.depends('state', 'date_scheduled', 'channel')
     def _compute_wait_reason(self):
@@ -57,8 +62,7 @@ class IrAsync(models.Model):
             states[job_id].append(state)
             ids[job_id].append(parent_id)
         shown = self.browse(id_ for parents in ids.values() for id_ in parents[:PARENTS_MAX])._filtered_access('read')
-        return {
-            job.id: (states[job.id], self.browse(ids[job.id][:PARENTS_MAX]) & shown) for job in self}
+        return {job.id: (states[job.id], self.browse(ids[job.id][:PARENTS_MAX]) & shown) for job in self}
 
     def _why_parents(self, states, parents):
         names = ", ".join(f"{parent.display_name} ({parent.id})" for parent in parents if parent.state == 'failed')
@@ -67,16 +71,22 @@ class IrAsync(models.Model):
         if failed > 1:
             return self.env._(
                 "%(count)s jobs that it waits for have failed: %(jobs)s. It starts once they are retried and succeed.",
-                count=failed, jobs=names or hidden)
+                count=failed,
+                jobs=names or hidden,
+            )
         if failed:
             return self.env._(
-                "A job that it waits for has failed: %(job)s. It starts once that job is retried and succeeds.", job=names or hidden)
+                "A job that it waits for has failed: %(job)s. It starts once that job is retried and succeeds.",
+                job=names or hidden,
+            )
         if not states:
             return self.env._("The jobs it waited for have ended. It starts in a moment.")
         if len(states) > 1:
             return self.env._("It waits for %(count)s other jobs to end.", count=len(states))
-        return self.env._("It waits for another job to end: %(job)s.", job=", ".join(
-            f"{parent.display_name} ({parent.id})" for parent in parents) or hidden)
+        return self.env._(
+            "It waits for another job to end: %(job)s.",
+            job=", ".join(f"{parent.display_name} ({parent.id})" for parent in parents) or hidden,
+        )
 
     def _why_queued(self, queue):
         self.ensure_one()
@@ -97,21 +107,31 @@ class IrAsync(models.Model):
                 return self.env._("The channel %(channel)s is paused.", channel=root)
             case 'no_worker':
                 return self.env._(
-                    "No worker serves the channel %(channel)s. A scheduled action runs the job, which takes longer.", channel=root)
+                    "No worker serves the channel %(channel)s. A scheduled action runs the job, which takes longer.",
+                    channel=root,
+                )
         capacity, interval = queue.limits.get(root, (0, 0))
         running = queue.running.get(self.channel, 0)
         if capacity and running >= capacity:
             return self.env._(
                 "The channel %(channel)s is full: %(running)s of %(capacity)s jobs are running.",
-                channel=self.channel, running=running, capacity=capacity)
+                channel=self.channel,
+                running=running,
+                capacity=capacity,
+            )
         if interval and queue.is_early(self.channel, interval):
             return self.env._(
-                "The channel %(channel)s starts one job every %(interval)s seconds.", channel=self.channel, interval=f'{interval:g}')
+                "The channel %(channel)s starts one job every %(interval)s seconds.",
+                channel=self.channel,
+                interval=f'{interval:g}',
+            )
         return self.env._("It waits for a free worker.")
 
     def _why_copied(self):
         if self.is_elsewhere:
-            return self.env._("It came with a copy of another database. It runs here only if a manager chooses “Run in This Database”.")
+            return self.env._(
+                "It came with a copy of another database. It runs here only if a manager chooses “Run in This Database”."
+            )
         return False
 
     def run_anyway(self) -> Literal[True]:
@@ -122,15 +142,23 @@ class IrAsync(models.Model):
         :raises odoo.exceptions.UserError: if one of them does not wait for other jobs; then none is changed
         """
         if not (self.env.su or self.env.user.has_group('ir_async.ir_async_group_manager')):
-            raise AccessError(self.env._("Only a manager of background jobs can start a job before the jobs it waits for."))
+            raise AccessError(
+                self.env._("Only a manager of background jobs can start a job before the jobs it waits for.")
+            )
         jobs = self._lock()
         if others := jobs.filtered(lambda job: job.state != 'waiting'):
             raise UserError(self.env._("Only waiting jobs can be run anyway, not %(jobs)s.", jobs=others._label()))
         if jobs:
-            self.env.cr.execute(SQL("UPDATE ir_async_after_rel SET unmet = false WHERE job_id IN %s AND unmet", jobs._ids))
+            self.env.cr.execute(
+                SQL("UPDATE ir_async_after_rel SET unmet = false WHERE job_id IN %s AND unmet", jobs._ids)
+            )
             jobs._update(wakes=True, state='created', late_parent_ids=None)
             _logger.info(
-                "User %s (%s) lets jobs run before the jobs they wait for: %s", self.env.user.login, self.env.uid, jobs.ids)
+                "User %s (%s) lets jobs run before the jobs they wait for: %s",
+                self.env.user.login,
+                self.env.uid,
+                jobs.ids,
+            )
         return True
 
 
@@ -165,12 +193,20 @@ class _Queue:
     @property
     def running(self) -> dict[str, int]:
         if self._running is None:
-            self._running = dict(self.env.execute_query(SQL(
-                "SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")))
+            self._running = dict(
+                self.env.execute_query(
+                    SQL("SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")
+                )
+            )
         return self._running
 
     def is_early(self, channel: str, interval: float) -> bool:
-        [[is_early]] = self.env.execute_query(SQL(
-            "SELECT max(date_start) + %s * interval '1 second' > clock_timestamp() AT TIME ZONE 'UTC'"
-            " FROM ir_async WHERE channel = %s AND limited", interval, channel))
+        [[is_early]] = self.env.execute_query(
+            SQL(
+                "SELECT max(date_start) + %s * interval '1 second' > clock_timestamp() AT TIME ZONE 'UTC'"
+                " FROM ir_async WHERE channel = %s AND limited",
+                interval,
+                channel,
+            )
+        )
         return bool(is_early)

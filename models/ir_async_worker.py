@@ -1,4 +1,5 @@
 """The table of workers."""
+
 from __future__ import annotations
 
 from odoo import fields, models
@@ -12,6 +13,7 @@ class IrAsyncWorker(models.Model):
     row of a closed session stays while its process lives, as the process still serves this database. See
     :mod:`~odoo.addons.ir_async.engine.serving`.
     """
+
     _name = 'ir.async.worker'
     _description = "Background Job Worker"
     _log_access = False
@@ -22,7 +24,9 @@ class IrAsyncWorker(models.Model):
     process_number = fields.Integer(readonly=True, aggregator=None, help="Number that the process has locked")
     channels = fields.Char(readonly=True, help="Channels whose jobs the worker runs. Empty: all")
     database = fields.Char(
-        readonly=True, help="Identity and name of the database, and versions of the worker. The worker counts while they are the same")
+        readonly=True,
+        help="Identity and name of the database, and versions of the worker. The worker counts while they are the same",
+    )
     running_job_id = fields.Integer(readonly=True, aggregator=None, help="Job that a cron worker is running")
     # Noted with the job. If the process has ended but its server has not, the job is charged with a death.
     process_start = fields.Float(readonly=True, aggregator=None)

@@ -1,4 +1,5 @@
 """Fields and buttons of workers, for the views."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -16,7 +17,8 @@ class IrAsyncWorker(models.Model):
     is_alive = fields.Boolean(compute='_compute_is_alive', search='_search_is_alive')
     current_job_id = fields.Many2one('ir.async', "Runs", compute='_compute_current_job_id')
     job_duration = fields.Float(
-        "For", compute='_compute_current_job_id', digits=(16, 3), help="Seconds that the job has been running")
+        "For", compute='_compute_current_job_id', digits=(16, 3), help="Seconds that the job has been running"
+    )
     user_id = fields.Many2one('res.users', "User", compute='_compute_current_job_id')
 
     @api.depends('host', 'pid')
@@ -25,9 +27,16 @@ class IrAsyncWorker(models.Model):
             worker.display_name = f"{worker.host} ({worker.pid})"
 
     def _alive_ids(self):
-        return {worker_id for worker_id, in self.env.execute_query(SQL(
-            "SELECT id FROM (%s) AS serving UNION SELECT id FROM ir_async_worker WHERE id IN (%s)",
-            self.env['ir.async']._serving(), SQL(LIVE_SESSIONS)))}
+        return {
+            worker_id
+            for (worker_id,) in self.env.execute_query(
+                SQL(
+                    "SELECT id FROM (%s) AS serving UNION SELECT id FROM ir_async_worker WHERE id IN (%s)",
+                    self.env['ir.async']._serving(),
+                    SQL(LIVE_SESSIONS),
+                )
+            )
+        }
 
     def _compute_is_alive(self):
         alive = self._alive_ids()
@@ -42,13 +51,19 @@ class IrAsyncWorker(models.Model):
 
     def _compute_current_job_id(self):
         # the running job is the first of its batch; the others are prefetched
-        job_ids = dict(self.env.execute_query(SQL(
-            """
+        job_ids = dict(
+            self.env.execute_query(
+                SQL(
+                    """
             SELECT DISTINCT ON (worker_id) worker_id, id
               FROM ir_async
              WHERE worker_id IN %s AND state = 'processing'
           ORDER BY worker_id, priority, id
-            """, self._ids or (0,))))
+            """,
+                    self._ids or (0,),
+                )
+            )
+        )
         for worker in self:
             worker.current_job_id = job_ids.get(worker.id, False)
             worker.job_duration = worker.current_job_id.duration

@@ -1,4 +1,5 @@
 """Files of jobs, kept out of the text index of attachments."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

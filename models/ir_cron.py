@@ -1,4 +1,5 @@
 """Scheduled actions: lost races for the keys of jobs, and failed notifications, fail none of them."""
+
 import logging
 
 import psycopg2

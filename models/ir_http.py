@@ -1,4 +1,5 @@
 """The jobs and settings that the web client gets with the page."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,4 +1,5 @@
 """The app, shown only to users who need it."""
+
 from odoo import models
 
 

@@ -1,4 +1,5 @@
 """Settings of background jobs, and their state at a glance."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -31,8 +32,11 @@ class ResConfigSettings(models.TransientModel):
             by_state[state] = by_state.get(state, 0) + count
         self.async_summary = self.env._(
             "%(workers)s workers are alive. Jobs: %(running)s running, %(queued)s queued, %(failed)s failed.",
-            workers=jobs._count_workers(), running=by_state.get('processing', 0),
-            queued=by_state.get('waiting', 0) + by_state.get('created', 0), failed=by_state.get('failed', 0))
+            workers=jobs._count_workers(),
+            running=by_state.get('processing', 0),
+            queued=by_state.get('waiting', 0) + by_state.get('created', 0),
+            failed=by_state.get('failed', 0),
+        )
         self.async_trouble = {
             'upgrading': self.env._("Modules are being installed or upgraded. Jobs start once this is done."),
             'paused': self.env._("Jobs are paused."),
@@ -51,5 +55,10 @@ class ResConfigSettings(models.TransientModel):
             }
             settings.async_foreground_note = '\n'.join(
                 self.env._(
-                    "%(format)s files are made in the foreground, since %(extension)s extends them.", format=name, extension=extension)
-                for name, extension in extensions.items() if extension)
+                    "%(format)s files are made in the foreground, since %(extension)s extends them.",
+                    format=name,
+                    extension=extension,
+                )
+                for name, extension in extensions.items()
+                if extension
+            )

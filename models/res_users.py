@@ -1,4 +1,5 @@
 """Deletion of users: their jobs go with them."""
+
 from odoo import api, models
 
 

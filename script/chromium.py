@@ -1,4 +1,5 @@
 """The browser for system tests, benchmark and screenshots."""
+
 import contextlib
 import shutil
 

@@ -1,4 +1,5 @@
 """The environment that script/lib.sh has prepared, for the scripts in Python."""
+
 import contextlib
 import hashlib
 import os
@@ -44,7 +45,10 @@ def fingerprint():
 
 def psql(query, database='postgres'):
     return subprocess.run(
-        ['psql', '-XAtc', query, database], check=True, stdout=subprocess.PIPE, text=True,
+        ['psql', '-XAtc', query, database],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     ).stdout.split()
 
 
@@ -60,15 +64,33 @@ def create_database(name, modules, *options, template='template1'):
     log = STATE / f'{name}.log'
     log.unlink(missing_ok=True)
     filestore = STATE / 'data' / 'filestore'
-    subprocess.run(['dropdb', '--if-exists', '--force', name], check=True, env=os.environ | {'PGOPTIONS': '-c client_min_messages=warning'})
+    subprocess.run(
+        ['dropdb', '--if-exists', '--force', name],
+        check=True,
+        env=os.environ | {'PGOPTIONS': '-c client_min_messages=warning'},
+    )
     subprocess.run(['createdb', '-T', template, name], check=True)
     shutil.rmtree(filestore / name, ignore_errors=True)
     if (filestore / template).exists():
         shutil.copytree(filestore / template, filestore / name)
     done = subprocess.run(
-        [*ODOO, '-d', name, '-i', modules, '--skip-auto-install', '--stop-after-init', '--no-http',
-         '--max-cron-threads=0', f'--logfile={log}', *options],
-        check=False, env=os.environ | {'ODOO_IR_ASYNC_WORKERS': '0'}, capture_output=True, text=True,
+        [
+            *ODOO,
+            '-d',
+            name,
+            '-i',
+            modules,
+            '--skip-auto-install',
+            '--stop-after-init',
+            '--no-http',
+            '--max-cron-threads=0',
+            f'--logfile={log}',
+            *options,
+        ],
+        check=False,
+        env=os.environ | {'ODOO_IR_ASYNC_WORKERS': '0'},
+        capture_output=True,
+        text=True,
     )
     lines = log.read_text(encoding='utf-8').splitlines() if log.exists() else []
     if done.returncode:

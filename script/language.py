@@ -1,4 +1,5 @@
 """Find markers of unclear English in comments, texts of the program and documents: called by `script/test lint`."""
+
 import ast
 import io
 import re
@@ -11,10 +12,17 @@ from lines import JAVASCRIPT
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (
     *(f'{folder}/**/*.py' for folder in ('engine', 'service', 'models', 'tools', 'controllers', 'cli')),
-    '__manifest__.py', 'exceptions.py', 'hooks.py', 'static/src/**/*.js', 'README.md', 'CONTRIBUTING.md', 'docs/**/*.md',
+    '__manifest__.py',
+    'exceptions.py',
+    'hooks.py',
+    'static/src/**/*.js',
+    'README.md',
+    'CONTRIBUTING.md',
+    'docs/**/*.md',
     *(f'{folder}/**/*.xml' for folder in ('views', 'data', 'security', 'static/src')),
 )
-MARKERS = re.compile(r"""
+MARKERS = re.compile(
+    r"""
     ,\s+ that\b
   | \b (?:is|are|was|were) \s+ (?:not\s+)? to\s+be \b
   | \b (?:tells?|told|telling) \b
@@ -24,7 +32,9 @@ MARKERS = re.compile(r"""
   | (?: \A\s* | \n\s*\n\s* | [.:;!?|]\s+ | ^\s*(?:[*\#-]+|\d+\.)\s+
       | ^\s*@(?:param|property)\s+\{.*\}\s+\S+\s+ | ^\s*@returns\s+\{.*\}\s+ )
     (?P<free> who|what ) \b
-""", re.VERBOSE | re.IGNORECASE | re.MULTILINE)
+""",
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
 XML = re.compile(r'<!--(?P<comment>.*?)-->|="(?P<attribute>[^"]*)"|>(?P<content>[^<]+)', re.DOTALL)
 # Code is no English. It is masked without a change of its lines, so that their numbers stay right.
 CODE = re.compile(r'^```.*?^```|``.+?``|`[^`\n]+`', re.DOTALL | re.MULTILINE)
@@ -35,9 +45,14 @@ def python_texts(source):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.lineno, node.value
-    yield from join_adjacent(source, (
-        (*token.start, token.string.lstrip('#')) for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT))
+    yield from join_adjacent(
+        source,
+        (
+            (*token.start, token.string.lstrip('#'))
+            for token in tokenize.generate_tokens(io.StringIO(source).readline)
+            if token.type == tokenize.COMMENT
+        ),
+    )
 
 
 def javascript_texts(source):
@@ -86,7 +101,7 @@ def find_markers(path):
         masked = CODE.sub(lambda match: re.sub(r'[^\n]', 'x', match[0]), text)
         for match in MARKERS.finditer(masked):
             start = match.start('free') if match['free'] else match.start()
-            yield first_line + masked.count('\n', 0, start), ' '.join(masked[start:match.end()].split())
+            yield first_line + masked.count('\n', 0, start), ' '.join(masked[start : match.end()].split())
 
 
 def main():

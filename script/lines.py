@@ -1,4 +1,5 @@
 """Count the lines of code: see script/lines."""
+
 import ast
 import io
 import re
@@ -15,14 +16,24 @@ KERNEL = ('engine', 'service', 'models')
 DOWNLOADS = {'models/base.py', 'models/ir_actions_report.py', 'models/ir_async_download.py', 'models/ir_attachment.py'}
 
 NO_CODE = {
-    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
 WITH_DOCSTRING = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
 # Text that looks like a comment inside a string or regular expression is none.
-JAVASCRIPT = re.compile(r"""
+JAVASCRIPT = re.compile(
+    r"""
     (?P<comment> //[^\n]* | /\*.*?\*/ )
   | (?P<string> `(?:\\.|[^`\\])*` | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' )
   | (?<=[(,=:\[!&|?{};])\s*/(?![*/])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/
-""", re.VERBOSE | re.DOTALL)
+""",
+    re.VERBOSE | re.DOTALL,
+)
 
 
 def count_python(source):
@@ -50,7 +61,11 @@ def main():
     paths = [Path(arg).resolve() for arg in sys.argv[1:]] or ADDON
     files = subprocess.run(
         ['git', 'ls-files', '--cached', '--others', '--exclude-standard', '--', *paths],
-        check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout.split()
+        check=True,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout.split()
     totals = Counter()
     for name in sorted(files):
         path = ROOT / name

@@ -1,4 +1,5 @@
 """nginx before a prefork server, as in production: one site for its two ports."""
+
 import shutil
 import subprocess
 
@@ -45,13 +46,25 @@ class Nginx:
         self.folder = folder
         self.port = port
         self.process = None
-        (folder / 'nginx.conf').write_text(self.CONF.format(
-            folder=folder, port=self.port, http_port=http_port, gevent_port=gevent_port))
+        (folder / 'nginx.conf').write_text(
+            self.CONF.format(folder=folder, port=self.port, http_port=http_port, gevent_port=gevent_port)
+        )
 
     def start(self):
         self.process = subprocess.Popen(
-            ['setpriv', '--pdeathsig', 'QUIT', shutil.which('nginx', path='/usr/sbin:/usr/bin'), '-p', self.folder, '-c', 'nginx.conf',
-             '-e', 'error.log'])
+            [
+                'setpriv',
+                '--pdeathsig',
+                'QUIT',
+                shutil.which('nginx', path='/usr/sbin:/usr/bin'),
+                '-p',
+                self.folder,
+                '-c',
+                'nginx.conf',
+                '-e',
+                'error.log',
+            ]
+        )
 
     def stop(self):
         if self.process:

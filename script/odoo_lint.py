@@ -1,4 +1,5 @@
 """Odoo's own linters (its module test_lint), limited to this addon."""
+
 from unittest.mock import patch
 
 import pytest

@@ -2,6 +2,7 @@
 
 A test that expects a warning asserts it with ``assertLogs`` or mutes it with ``mute_logger``.
 """
+
 import json
 import logging
 import os

@@ -1,4 +1,5 @@
 """The demonstration: see script/run."""
+
 import argparse
 import contextlib
 import json
@@ -68,8 +69,18 @@ class Server:
         self.url = f'http://localhost:{port}'
         self.websocket_url = f'ws://localhost:{port}/websocket'
         self.process = subprocess.Popen(
-            [*ODOO, '-d', DATABASE, '--workers=0', '--http-interface=localhost', f'--http-port={port}', f'--logfile={LOG}'],
-            env={'ODOO_IR_ASYNC_WORKERS': '2'} | os.environ, stdin=subprocess.DEVNULL, start_new_session=True,
+            [
+                *ODOO,
+                '-d',
+                DATABASE,
+                '--workers=0',
+                '--http-interface=localhost',
+                f'--http-port={port}',
+                f'--logfile={LOG}',
+            ],
+            env={'ODOO_IR_ASYNC_WORKERS': '2'} | os.environ,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     def check(self):
@@ -109,7 +120,9 @@ class Client:
         self.session = requests.Session()
         self.rpc('/web/session/authenticate', db=DATABASE, login=LOGIN, password=PASSWORD)
         self.websocket = websocket.create_connection(
-            server.websocket_url, cookie=f'session_id={self.session.cookies["session_id"]}', timeout=1,
+            server.websocket_url,
+            cookie=f'session_id={self.session.cookies["session_id"]}',
+            timeout=1,
         )
         self.websocket.send(json.dumps({'event_name': 'subscribe', 'data': {'channels': [], 'last': 0}}))
 
@@ -148,7 +161,9 @@ class Client:
 def progress_text(progress):
     if not isinstance(progress, dict):
         return ''
-    return progress.get('message') or ' / '.join(str(progress[key]) for key in ('done', 'total') if progress.get(key) is not None)
+    return progress.get('message') or ' / '.join(
+        str(progress[key]) for key in ('done', 'total') if progress.get(key) is not None
+    )
 
 
 def check_file(path, records):
@@ -167,11 +182,17 @@ def export(client):
     committed = job['committed']
     say(f'{stamp()}  job {job["asyncJobId"]} enqueued: export of all partners')
     for change in client.changes(job['asyncJobId']):
-        say(f'{stamp()}  {time.time() - committed:7.3f} s  {change["state"]:<10}  {progress_text(change.get("progress"))}'.rstrip())
+        say(
+            f'{stamp()}  {time.time() - committed:7.3f} s  {change["state"]:<10}  {progress_text(change.get("progress"))}'.rstrip()
+        )
         if change['state'] in ('succeeded', 'done', 'failed', 'cancelled'):
             break
     outcome = {
-        'state': change['state'], 'records': 0, 'seconds': round(time.time() - committed, 3), 'start_ms': None, 'file': None,
+        'state': change['state'],
+        'records': 0,
+        'seconds': round(time.time() - committed, 3),
+        'start_ms': None,
+        'file': None,
     }
     payload = change.get('payload') or {}
     if 'error' in payload:
@@ -182,7 +203,9 @@ def export(client):
     path = STATE / 'partners.xlsx'
     client.download(result['url'], path)
     outcome |= {
-        'records': result['records'], 'start_ms': round((result['started'] - committed) * 1000, 1), 'file': str(path),
+        'records': result['records'],
+        'start_ms': round((result['started'] - committed) * 1000, 1),
+        'file': str(path),
     }
     say(f'started {outcome["start_ms"]} ms after the commit, done after {outcome["seconds"]} s')
     return outcome, check_file(path, result['records'])

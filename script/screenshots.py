@@ -1,4 +1,5 @@
 """Take the screenshots of the documentation: see script/screenshots."""
+
 import contextlib
 import json
 import os
@@ -33,10 +34,19 @@ Traceback (most recent call last):
     raise UserError(_("Line %(line)s: there is no product %(code)s.", line=118, code='CHAIR-7'))
 odoo.exceptions.UserError: Line 118: there is no product CHAIR-7.
 """
-ERROR = {'error': {'code': 0, 'message': "Odoo Server Error", 'data': {
-    'name': 'odoo.exceptions.UserError', 'message': "Line 118: there is no product CHAIR-7.",
-    'arguments': ["Line 118: there is no product CHAIR-7."], 'context': {}, 'debug': TRACEBACK,
-}}}
+ERROR = {
+    'error': {
+        'code': 0,
+        'message': "Odoo Server Error",
+        'data': {
+            'name': 'odoo.exceptions.UserError',
+            'message': "Line 118: there is no product CHAIR-7.",
+            'arguments': ["Line 118: there is no product CHAIR-7."],
+            'context': {},
+            'debug': TRACEBACK,
+        },
+    }
+}
 # (name, model, method, state, payload, seconds since its creation, seconds waited, seconds run)
 JOBS = [
     ("Newsletter to 5,000 subscribers", 'mailing.mailing', '_send_mail', 'done', None, 3600, 0.004, 312),
@@ -54,7 +64,10 @@ def prepare_copy():
     subprocess.run(['dropdb', '--if-exists', '--force', COPY], check=True, stderr=subprocess.DEVNULL)
     subprocess.run(['createdb', '-T', DATABASE, COPY], check=True)
     psql("UPDATE ir_config_parameter SET value = 'false' WHERE key = 'web.quick_login'", COPY)
-    psql("UPDATE res_partner SET name = 'Marc Demo' WHERE id = (SELECT partner_id FROM res_users WHERE login = 'admin')", COPY)
+    psql(
+        "UPDATE res_partner SET name = 'Marc Demo' WHERE id = (SELECT partner_id FROM res_users WHERE login = 'admin')",
+        COPY,
+    )
 
 
 def add_jobs():
@@ -63,18 +76,24 @@ def add_jobs():
         values = ', '.join(map(quote, (name, model, method, state)))
         start = f"created + interval '{waited} s'" if waited is not None else 'NULL'
         done = f"created + interval '{waited + ran} s'" if ran else 'NULL'
-        psql(f"""
+        psql(
+            f"""
             INSERT INTO ir_async (name, res_model, method, state, payload, res_ids, args, kwargs, context, user_id, notify,
                                   su, priority, channel, stack, create_date, date_start, date_done)
                  SELECT {values}, {quote(payload and json.dumps(payload))}::json,
                         '[]', '[]', '{{}}', '{{}}', u.id, true, false, 10, 'default', '[]', created, {start}, {done}
                    FROM res_users u, (SELECT now() AT TIME ZONE 'UTC' - interval '{age} s' AS created) AS times
                   WHERE u.login = 'admin'
-        """, COPY)
-    psql("""
+        """,
+            COPY,
+        )
+    psql(
+        """
         INSERT INTO ir_async_progress (job_id, done, total, message)
              SELECT id, 6204, 10000, '6,204 of 10,000 invoices' FROM ir_async WHERE state = 'processing'
-    """, COPY)
+    """,
+        COPY,
+    )
 
 
 def quote(value):
@@ -85,9 +104,19 @@ def quote(value):
 def server(port):
     """Run Odoo without workers and crons, so that the jobs stay as they are."""
     process = subprocess.Popen(
-        [*ODOO, '-d', COPY, '--workers=0', '--max-cron-threads=0', '--http-interface=localhost', f'--http-port={port}',
-         f'--logfile={STATE / "screenshots.log"}'],
-        env=os.environ | {'ODOO_IR_ASYNC_WORKERS': '0'}, stdin=subprocess.DEVNULL)
+        [
+            *ODOO,
+            '-d',
+            COPY,
+            '--workers=0',
+            '--max-cron-threads=0',
+            '--http-interface=localhost',
+            f'--http-port={port}',
+            f'--logfile={STATE / "screenshots.log"}',
+        ],
+        env=os.environ | {'ODOO_IR_ASYNC_WORKERS': '0'},
+        stdin=subprocess.DEVNULL,
+    )
     url = f'http://localhost:{port}'
     try:
         deadline = time.monotonic() + 120
@@ -112,7 +141,8 @@ class Camera:
     @contextlib.contextmanager
     def page(self, path, width=1280, height=800, dark=False, **options):
         context = self.browser.new_context(
-            viewport={'width': width, 'height': height}, device_scale_factor=2, reduced_motion='reduce', **options)
+            viewport={'width': width, 'height': height}, device_scale_factor=2, reduced_motion='reduce', **options
+        )
         if dark:
             context.add_cookies([{'name': 'color_scheme', 'value': 'dark', 'url': self.url}])
         page = context.new_page()
@@ -141,7 +171,9 @@ def compress(path):
 
 def draw_icon(browser):
     page = browser.new_page(viewport={'width': 100, 'height': 100})
-    page.set_content(f'<style>body {{ margin: 0 }} svg {{ display: block }}</style>{(DESCRIPTION / "icon.svg").read_text(encoding="utf-8")}')
+    page.set_content(
+        f'<style>body {{ margin: 0 }} svg {{ display: block }}</style>{(DESCRIPTION / "icon.svg").read_text(encoding="utf-8")}'
+    )
     page.screenshot(path=DESCRIPTION / 'icon.png', omit_background=True)
     page.close()
 

@@ -1,4 +1,5 @@
 """Print a statement of the engine: see script/sql."""
+
 import importlib
 import re
 import sys
@@ -12,10 +13,29 @@ IS_STATEMENT = re.compile(r'\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b')
 IS_TEMPLATE = re.compile(r'\{[a-z_]+\}')
 # A sample of each parameter, as SQL. Those in a list are of prepared statements.
 SAMPLES = {
-    'attempts': '1', 'channel': "'default'", 'channels': "'{}'::text[]", 'claim_count': 'NULL', 'claim_number': '1',
-    'dead': 'NULL', 'debug': 'NULL', 'delay': '0', 'from_worker_id': '1', 'host': "'host'", 'id': '1', 'ids': "'{1}'",
-    'job_id': '1', 'killed': "'{}'", 'max': '1000', 'parents': "'{1}'", 'payload': 'NULL::json', 'pid': '1',
-    'process_number': '1', 'reason': "'cancel'", 'starts': '1', 'state': "'done'", 'worker_id': '1',
+    'attempts': '1',
+    'channel': "'default'",
+    'channels': "'{}'::text[]",
+    'claim_count': 'NULL',
+    'claim_number': '1',
+    'dead': 'NULL',
+    'debug': 'NULL',
+    'delay': '0',
+    'from_worker_id': '1',
+    'host': "'host'",
+    'id': '1',
+    'ids': "'{1}'",
+    'job_id': '1',
+    'killed': "'{}'",
+    'max': '1000',
+    'parents': "'{1}'",
+    'payload': 'NULL::json',
+    'pid': '1',
+    'process_number': '1',
+    'reason': "'cancel'",
+    'starts': '1',
+    'state': "'done'",
+    'worker_id': '1',
 }
 ARGUMENTS = {'CLAIM': "10, '{-2147483647}', '{0}', '{2147483648}'", 'LOOK': 'false'}
 
@@ -54,6 +74,7 @@ def main():
         print(f"script/sql: there is no statement {name}; script/sql lists the names", file=sys.stderr)
         return 1
     from odoo.addons.ir_async.engine.origin import EXPRESSIONS  # noqa: PLC0415 - once the addons path is known
+
     path, text = found[name]
     constant = name.rpartition('.')[2]
     text = text.strip().replace('%s', 'NULL') % (SAMPLES | {'origin': EXPRESSIONS[True]})

@@ -1,4 +1,5 @@
 """Run the tests and count them: see script/test."""
+
 import fcntl
 import json
 import os
@@ -50,14 +51,24 @@ class Runner:
             self.install_node()
             run = NODE / 'node_modules' / '.bin'
             self.step('eslint', run / 'eslint', '--max-warnings=0', 'static', cwd=ROOT)
-            self.step('prettier', run / 'prettier', '--check', '--log-level=warn', 'static/{src,tests}/**/*.js', cwd=ROOT)
+            self.step(
+                'prettier', run / 'prettier', '--check', '--log-level=warn', 'static/{src,tests}/**/*.js', cwd=ROOT
+            )
 
     def check_types(self):
         package = STATE / 'package'  # where the addon has its full name, as in Odoo
         env = os.environ | {'MYPYPATH': f'{package}:{os.environ["PYTHONPATH"]}'}
         self.step(
-            'mypy', 'mypy', '--config-file', ROOT / 'pyproject.toml', '--cache-dir', STATE / 'mypy', '--no-error-summary',
-            cwd=package, env=env)
+            'mypy',
+            'mypy',
+            '--config-file',
+            ROOT / 'pyproject.toml',
+            '--cache-dir',
+            STATE / 'mypy',
+            '--no-error-summary',
+            cwd=package,
+            env=env,
+        )
 
     def install_node(self):
         wanted, installed = ROOT / 'script' / 'package.json', NODE / 'package.json'
@@ -103,8 +114,21 @@ class Runner:
                 'IR_ASYNC_TEST_REPORT': report.name,
             }
             code = subprocess.run(
-                [sys.executable, '-m', 'pytest', '-p', 'pytest_report', '-c', ROOT / 'pyproject.toml',
-                 '-o', f'cache_dir={STATE / "pytest_cache"}', *args], check=False, env=env, cwd=STATE,
+                [
+                    sys.executable,
+                    '-m',
+                    'pytest',
+                    '-p',
+                    'pytest_report',
+                    '-c',
+                    ROOT / 'pyproject.toml',
+                    '-o',
+                    f'cache_dir={STATE / "pytest_cache"}',
+                    *args,
+                ],
+                check=False,
+                env=env,
+                cwd=STATE,
             ).returncode
             counts = Counter(json.loads(report.read() or '{}'))
         no_tests = 5
@@ -120,9 +144,22 @@ class Runner:
             return
         everything = [ADDON / 'tests', ADDON / 'script' / 'odoo_lint.py']
         counts = self.pytest(
-            'tests in Odoo', *(paths or everything), '--rootdir', ADDON, '--ignore', ADDON / 'tests' / 'system', '--odoo-http',
-            '--odoo-database', DATABASE, '--odoo-log-level=info', '--odoo-extra', f'logfile={STATE / "test.log"}',
-            '--odoo-extra', 'max-cron-threads=0', *options, may_be_empty=bool(options),
+            'tests in Odoo',
+            *(paths or everything),
+            '--rootdir',
+            ADDON,
+            '--ignore',
+            ADDON / 'tests' / 'system',
+            '--odoo-http',
+            '--odoo-database',
+            DATABASE,
+            '--odoo-log-level=info',
+            '--odoo-extra',
+            f'logfile={STATE / "test.log"}',
+            '--odoo-extra',
+            'max-cron-threads=0',
+            *options,
+            may_be_empty=bool(options),
         )
         if any(ROOT.glob('static/tests/**/*.test.js')) and not (paths or options or counts['hoot']):
             print('No HOOT test was run: see tests/test_js.py')
@@ -132,13 +169,26 @@ class Runner:
         system = ROOT / 'tests' / 'system'
         if system.exists():
             # Each process of pytest has a cluster of its own. Tests with limits of time run alone afterwards.
-            runs = [('', options)] if paths or options else [
-                ('', ['-n', '3', '--dist', 'loadfile', '-m', 'not alone']), (', alone', ['-m', 'alone'])]
+            runs = (
+                [('', options)]
+                if paths or options
+                else [('', ['-n', '3', '--dist', 'loadfile', '-m', 'not alone']), (', alone', ['-m', 'alone'])]
+            )
             for how, choice in runs:
                 # pytest must not look for conftest.py above this folder: those packages can only be imported in Odoo.
                 self.pytest(
-                    f'system tests{how}', *(paths or [system]), '-p', 'no:odoo', '-o', 'python_files=*_test.py',
-                    '--rootdir', system, '--confcutdir', system, *choice, may_be_empty=bool(options),
+                    f'system tests{how}',
+                    *(paths or [system]),
+                    '-p',
+                    'no:odoo',
+                    '-o',
+                    'python_files=*_test.py',
+                    '--rootdir',
+                    system,
+                    '--confcutdir',
+                    system,
+                    *choice,
+                    may_be_empty=bool(options),
                 )
 
 
@@ -149,7 +199,7 @@ def main():
     fcntl.flock(lock, fcntl.LOCK_EX)
 
     parts = args[:1] if args[:1] in (['lint'], ['unit'], ['system']) else []
-    options = args[len(parts):]
+    options = args[len(parts) :]
     unit, system = [], []
     for arg in options[:]:
         path, sep, selector = arg.partition('::')

@@ -1,4 +1,5 @@
 """The batch of jobs that one claim gave a worker, and the lock between the worker's two threads."""
+
 from __future__ import annotations
 
 import logging
@@ -81,9 +82,12 @@ class Batch:
                 if self._prefetched:
                     released = release(self.session, [execution.job for execution in self._prefetched])
                     self._prefetched = deque(
-                        execution for execution in self._prefetched if execution.job.id not in released)
+                        execution for execution in self._prefetched if execution.job.id not in released
+                    )
         except psycopg2.Error as exc:  # the end of the session frees them, see `WorkerAsync._run_batch`
-            _logger.info("Prefetched jobs of database %s could not be put back into the queue yet: %s", self.session.dbname, exc)
+            _logger.info(
+                "Prefetched jobs of database %s could not be put back into the queue yet: %s", self.session.dbname, exc
+            )
 
     def next_size(self) -> int:
         """Return how many jobs to claim next.
@@ -106,8 +110,17 @@ class Batch:
         """
         job = job or execution.job
         deadline = execution.deadline and execution.deadline + INTERRUPT_TIME
-        self._mark.set(Obituary(
-            self.session.dbname, job.id, job.worker_id, job.claim_number, deadline, execution.job.claim_number, cause))
+        self._mark.set(
+            Obituary(
+                self.session.dbname,
+                job.id,
+                job.worker_id,
+                job.claim_number,
+                deadline,
+                execution.job.claim_number,
+                cause,
+            )
+        )
 
     def unmark(self) -> None:
         """Note that no job would be to blame for the end of this process."""

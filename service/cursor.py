@@ -1,4 +1,5 @@
 """The connection on which jobs run, and their cursors. Each job begins as on a new connection, and commits behind its fence."""
+
 from __future__ import annotations
 
 import contextlib
@@ -34,8 +35,7 @@ _logger = logging.getLogger(__name__)
 
 # These statements remove everything that a job can leave on its session. DISCARD ALL is this list plus DISCARD PLANS, but it
 # cannot share a round trip with other statements. Plans that stay do no harm, and making them again costs time.
-FORGET = (
-    "RESET ALL; SET SESSION AUTHORIZATION DEFAULT; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES;")
+FORGET = "RESET ALL; SET SESSION AUTHORIZATION DEFAULT; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES;"
 UNENDED = (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR)
 BROKEN = 2  # psycopg2's `closed` when the server has ended the connection
 BEGIN = "; COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; "
@@ -43,6 +43,7 @@ BEGIN = "; COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; "
 
 class JobConnection(sql_db.PsycoConnection):
     """A connection whose commits are fenced."""
+
     guard: JobCursor | None = None  # the cursor of the running job
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
@@ -84,6 +85,7 @@ class JobConnection(sql_db.PsycoConnection):
 
 class _NoConnection:
     """The connection of a closed cursor. The real one belongs to the next job."""
+
     closed = 1
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -100,6 +102,7 @@ class JobPool:
     :param int server_version: the version of its server
     :param str parameters: more parameters of the session
     """
+
     readonly = False
 
     def __init__(self, dbname: str, server_version: int, **parameters: str) -> None:
@@ -214,7 +217,7 @@ class JobCursor(sql_db.Cursor):
         row = self._obj.fetchone()
         if not row:
             raise ClaimLost
-        return Job._make([*job[:-len(row)], *row])
+        return Job._make([*job[: -len(row)], *row])
 
     def commit(self) -> None:
         try:
@@ -261,8 +264,11 @@ class JobCursor(sql_db.Cursor):
         :raises ClaimLost: when the claim does not hold any more
         """
         assert self._execution, "`begin_job` comes first"
-        self.execute(fence.FINISH, {**fence.token(job), **outcome._asdict(), 'starts': starts,
-            'claim_count': self._execution.claim_count}, log_exceptions=False)
+        self.execute(
+            fence.FINISH,
+            {**fence.token(job), **outcome._asdict(), 'starts': starts, 'claim_count': self._execution.claim_count},
+            log_exceptions=False,
+        )
         [[revision]] = self.fetchall()
         if revision is None:
             raise ClaimLost

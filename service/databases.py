@@ -1,4 +1,5 @@
 """The databases of a worker, and the choice of the next one to visit."""
+
 from __future__ import annotations
 
 import random
@@ -118,7 +119,10 @@ class Databases:
     """The databases of this server. The database that was due first comes first, so each gets its turn."""
 
     def __init__(
-        self, list_databases: Callable[[], Collection[str]], process_number: int | None, process_state: ThreadState | None = None,
+        self,
+        list_databases: Callable[[], Collection[str]],
+        process_number: int | None,
+        process_state: ThreadState | None = None,
     ) -> None:
         self._list_databases = list_databases
         self._process_number = process_number
@@ -167,8 +171,10 @@ class Databases:
 
     def make_room(self, database: Database) -> None:
         """Leave the least recently used databases, to keep few connections."""
-        others = sorted((other for other in self if other.session and other is not database), key=lambda other: other.last_job)
-        for other in others[:max(0, len(others) + 1 - MAX_OPEN)]:
+        others = sorted(
+            (other for other in self if other.session and other is not database), key=lambda other: other.last_job
+        )
+        for other in others[: max(0, len(others) + 1 - MAX_OPEN)]:
             other.leave()
 
     def next(self) -> Database | None:

@@ -1,4 +1,5 @@
 """Deaths of workers: the parent notes them, and the worker that it spawns next reports them to the databases."""
+
 from __future__ import annotations
 
 import logging

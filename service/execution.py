@@ -1,4 +1,5 @@
 """The job that a thread runs."""
+
 from __future__ import annotations
 
 import threading
@@ -30,6 +31,7 @@ class Execution:
 
     :param Job job: the claimed job
     """
+
     current: ContextVar[Execution | None] = ContextVar('ir_async.execution', default=None)
 
     def __init__(self, job: Job) -> None:

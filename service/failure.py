@@ -1,4 +1,5 @@
 """Decide what becomes of a job that was stopped or that raised: it fails, is tried again, or goes back into the queue."""
+
 from __future__ import annotations
 
 import logging
@@ -82,7 +83,9 @@ def settle(runner: Runner, execution: Execution, exc: BaseException, begin: floa
         if is_taken_away(session, execution.job, second):
             raise
         # From here on, an exception is only read by functions that catch anything it raises.
-        _logger.error("Job %s failed, and handling its failure raised an error\n%s", execution.job, safe_traceback(second))
+        _logger.error(
+            "Job %s failed, and handling its failure raised an error\n%s", execution.job, safe_traceback(second)
+        )
         fail(session, execution.job, minimal_payload(exc))
 
 
@@ -128,7 +131,8 @@ def _comes_from_pool(exc: BaseException) -> bool:
     """Return whether Odoo's pool raised an error when it opened a connection. psycopg2 gives such an error no code."""
     frames = list(traceback.walk_tb(exc.__traceback__))
     return any(
-        frame.f_code.co_name == 'borrow' and frame.f_code.co_filename == sql_db.__file__ for frame, _line in frames[-4:])
+        frame.f_code.co_name == 'borrow' and frame.f_code.co_filename == sql_db.__file__ for frame, _line in frames[-4:]
+    )
 
 
 def _setbacks(execution: Execution) -> int:
@@ -166,7 +170,8 @@ def outcome_of_stop(env: Environment, execution: Execution) -> Outcome:
     exc = JobTimeout(f"The job took longer than {execution.given_time or time_limit(job):g} seconds")
     _logger.error("Job %s failed: %s", job, exc)
     return env['ir.async']._outcome_of_error(
-        job, exc, job.stop_debug or "Where it was: in code that let no other thread run\n")
+        job, exc, job.stop_debug or "Where it was: in code that let no other thread run\n"
+    )
 
 
 def _send_back(session: Session, execution: Execution, exc: BaseException) -> None:

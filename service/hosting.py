@@ -1,4 +1,5 @@
 """The Odoo server whose cron workers run jobs: whether it is stopping, and how it waits for the end of a job."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,5 @@
 """Run jobs in the current process and thread: in cron workers where no job worker serves the database, and for a debugger."""
+
 from __future__ import annotations
 
 import contextlib
@@ -81,7 +82,7 @@ def run_one(dbname: str, job_id: int) -> str:
             runner.run(Execution(job))
             session.unblock([job.id])
         publish(session)
-        states = [state for state, in session.execute("SELECT state FROM ir_async WHERE id = %s", [job_id])]
+        states = [state for (state,) in session.execute("SELECT state FROM ir_async WHERE id = %s", [job_id])]
     if not states:
         msg = f"there is no job {job_id} in database {dbname}"
         raise CannotRun(msg)
@@ -119,7 +120,9 @@ def run_for(dbname: str, seconds: float) -> float | None:
                     delay = 0
             publish(session)
             if runner.must_end and is_prefork():
-                _logger.warning("This cron worker is replaced: a job changed its process in a way that cannot be undone")
+                _logger.warning(
+                    "This cron worker is replaced: a job changed its process in a way that cannot be undone"
+                )
                 replace()
     if delay is not None and is_stopping():
         return max(delay, STOP_DELAY)

@@ -1,4 +1,5 @@
 """The connection on which a worker listens for databases that have jobs."""
+
 from __future__ import annotations
 
 import logging

@@ -3,6 +3,7 @@
 The mark is in memory that the worker and its parent share, so it survives any end of the worker. Without it, a death and its
 cause would have to be guessed from a lost connection or a clock.
 """
+
 from __future__ import annotations
 
 import marshal
@@ -38,7 +39,7 @@ class Mark:
         """
         data = marshal.dumps(tuple(obituary))  # the reader is the same Python
         self._memory[0:2] = b'\0\0'  # no obituary if the process ends during the next statement
-        self._memory[2:2 + len(data)] = data
+        self._memory[2 : 2 + len(data)] = data
         self._memory[0:2] = len(data).to_bytes(2, 'big')
 
     def clear(self) -> None:
@@ -53,7 +54,7 @@ class Mark:
         size = int.from_bytes(self._memory[0:2], 'big')
         if not size:
             return None
-        obituary = Obituary(*marshal.loads(self._memory[2:2 + size]))
+        obituary = Obituary(*marshal.loads(self._memory[2 : 2 + size]))
         if not obituary.cause and obituary.deadline and time.monotonic() >= obituary.deadline:
             obituary = obituary._replace(cause='timeout')  # the kernel's alarm ended it
         return obituary

@@ -1,4 +1,5 @@
 """The state of a process that jobs can change besides the database. It is set back after each job."""
+
 from __future__ import annotations
 
 import contextlib
@@ -35,9 +36,14 @@ FOLDER_PREFIX = 'ir_async.'
 ENVIRON = os.environ
 # Some limits are left out, since reading each one takes time after each job: the limit on memory, which the worker sets before
 # each batch, and limits on resources that jobs do not use.
-LIMITS = [
-    getattr(resource, f'RLIMIT_{name}') for name in ('CORE', 'CPU', 'DATA', 'FSIZE', 'MEMLOCK', 'NOFILE', 'NPROC', 'STACK')
-] if resource else []
+LIMITS = (
+    [
+        getattr(resource, f'RLIMIT_{name}')
+        for name in ('CORE', 'CPU', 'DATA', 'FSIZE', 'MEMLOCK', 'NOFILE', 'NPROC', 'STACK')
+    ]
+    if resource
+    else []
+)
 _touched: set[str | bytes] = set()  # the environment variables that any code has set or removed
 
 
@@ -58,6 +64,7 @@ class ProcessState(ThreadState):
 
     :param Path folder: the folder for temporary files of jobs; None: the system's folder
     """
+
     owns_process = True
 
     def __init__(self, folder: Path | None = None) -> None:

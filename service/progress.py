@@ -1,4 +1,5 @@
 """Save the progress that a running job reports, in a transaction of its own."""
+
 from __future__ import annotations
 
 import logging
@@ -38,7 +39,9 @@ class Progress:
             progress, execution.progress = execution.progress, None
             if progress:
                 try:
-                    transact(self._dbname, lambda env: env['ir.async']._save_progress(execution.job, progress), self._pool)
+                    transact(
+                        self._dbname, lambda env: env['ir.async']._save_progress(execution.job, progress), self._pool
+                    )
                 except Exception as exc:  # noqa: BLE001 -- the job goes on without it
                     _logger.info("The progress of job %s could not be saved: %s", execution.job, exc)
 

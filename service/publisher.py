@@ -1,4 +1,5 @@
 """Notify users of changes of their jobs, in transactions of their own."""
+
 from __future__ import annotations
 
 import logging
@@ -38,8 +39,17 @@ def publish(session: Session) -> None:
     if not changes:
         return
     try:
-        transact(session.dbname, lambda env: [
-            env['ir.async']._send(change.id, change.user_id, change.name, change.state, change.revision)
-            for change in changes])
+        transact(
+            session.dbname,
+            lambda env: [
+                env['ir.async']._send(change.id, change.user_id, change.name, change.state, change.revision)
+                for change in changes
+            ],
+        )
     except Exception as exc:  # noqa: BLE001 -- the queue goes on
-        _logger.info("Users of database %s could not be notified of %d changes of their jobs: %s", session.dbname, len(changes), exc)
+        _logger.info(
+            "Users of database %s could not be notified of %d changes of their jobs: %s",
+            session.dbname,
+            len(changes),
+            exc,
+        )

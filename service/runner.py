@@ -1,4 +1,5 @@
 """Run one claimed job: its method, then its outcome, in one transaction."""
+
 from __future__ import annotations
 
 import contextlib
@@ -59,7 +60,9 @@ class Runner:
         self._owns_process = process_state is not None and process_state.owns_process
         self._signals: str | None = None
         self._pool = JobPool(session.dbname, session.server_version)
-        self.progress = Progress(session.dbname, JobPool(session.dbname, session.server_version, lock_timeout=LOCK_WAIT))
+        self.progress = Progress(
+            session.dbname, JobPool(session.dbname, session.server_version, lock_timeout=LOCK_WAIT)
+        )
         self._cr: JobCursor | None = None  # the cursor of the running job, for the thread that interrupts it
 
     def prepare(self, job: Job) -> None:
@@ -122,7 +125,9 @@ class Runner:
         except failure.CannotBegin as exc:
             raise exc.__cause__ from None  # the next job would meet the same error: the worker backs off from this database
         except psycopg2.Error:
-            _logger.warning("Job %s was taken away from this worker: the connection to PostgreSQL was lost", execution.job)
+            _logger.warning(
+                "Job %s was taken away from this worker: the connection to PostgreSQL was lost", execution.job
+            )
             raise
         except JobInterrupted:
             _logger.info("Job %s was interrupted after %.3fs", execution.job, time.monotonic() - begin)
@@ -141,7 +146,9 @@ class Runner:
                 exc = raced.__cause__
                 if tryno == TRIES:
                     raise exc from None
-                _logger.info("Job %s conflicted with another transaction and runs again: %s", execution.job, first_line(exc))
+                _logger.info(
+                    "Job %s conflicted with another transaction and runs again: %s", execution.job, first_line(exc)
+                )
                 time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (tryno - 1)))
 
     def _transact(self, execution: Execution, function: _Step) -> None:
@@ -219,7 +226,10 @@ class Runner:
         if left:
             names = {thread.ident: thread.name for thread in threading.enumerate()}
             _logger.warning(
-                "Job %s left threads behind: %s", execution.job, ', '.join(f'{names.get(ident, ident)}' for ident in left))
+                "Job %s left threads behind: %s",
+                execution.job,
+                ', '.join(f'{names.get(ident, ident)}' for ident in left),
+            )
             self.must_end = True
 
     def _cursor(self) -> JobCursor:

@@ -1,4 +1,5 @@
 """The job workers of Odoo's servers: two patched methods, a child of the threaded server, and a server of workers alone."""
+
 from __future__ import annotations
 
 import functools
@@ -40,7 +41,8 @@ def post_load() -> None:
     if 'ir_async' not in config['server_wide_modules']:
         if config['http_enable']:  # not for `odoo-bin ir_async`, which has workers of its own
             _logger.info(
-                "This server starts no job workers, since ir_async is not in server_wide_modules. Jobs run on the cron workers")
+                "This server starts no job workers, since ir_async is not in server_wide_modules. Jobs run on the cron workers"
+            )
         return
     try:
         settings()
@@ -139,15 +141,22 @@ class ChildServer:
         if arguments[:1] == [odoo.cli.COMMAND]:
             arguments = arguments[1:] if odoo.cli.COMMAND == 'server' else ['-d', ','.join(config['db_name'])]
         command = [
-            sys.executable, sys.argv[0], f'--addons-path={",".join(config["addons_path"])}', 'ir_async', *arguments,
-            f'--workers={settings().workers}', '--until-eof',
+            sys.executable,
+            sys.argv[0],
+            f'--addons-path={",".join(config["addons_path"])}',
+            'ir_async',
+            *arguments,
+            f'--workers={settings().workers}',
+            '--until-eof',
         ]
         delay = 1
         while not self._stopping.is_set():
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
             self._process.wait()
             if not self._stopping.wait(delay):
-                _logger.warning("The job workers ended with exit code %s. Starting them again", self._process.returncode)
+                _logger.warning(
+                    "The job workers ended with exit code %s. Starting them again", self._process.returncode
+                )
                 delay = min(2 * delay, 60)
 
 

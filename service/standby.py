@@ -4,6 +4,7 @@ The main thread of a job worker does the same: see :mod:`.watchdog`. To stop a j
 method can commit nothing more. Then it raises an exception in the method. It writes the outcome when the method has been left,
 or when it has waited long enough for that.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -124,7 +125,11 @@ class Standby:
 
     def _leave_alone(self, exc: psycopg2.Error) -> None:
         """Stop a job whose claim was lost with the connection. The job runs again."""
-        _logger.warning("This cron worker lost the claim of job %s with its connection. The job runs again: %s", self._execution.job, exc)
+        _logger.warning(
+            "This cron worker lost the claim of job %s with its connection. The job runs again: %s",
+            self._execution.job,
+            exc,
+        )
         take_note_back(self._session)
         self._interrupt()
 

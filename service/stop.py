@@ -3,6 +3,7 @@
 From the first step on, the method can commit nothing. The job stays ``processing`` and keeps its slot until the method has been
 left. If the process has to end before that, the next worker reads the outcome from the mark and writes it.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -51,7 +52,9 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
         if execution.ended:
             if reason == 'cancel':
                 return
-            _logger.warning("The hooks after the commit of job %s take too long. This worker is replaced", execution.job)
+            _logger.warning(
+                "The hooks after the commit of job %s take too long. This worker is replaced", execution.job
+            )
             _leave(batch, thread)
         batch.is_stopping = True
         debug = where_it_is(thread) if reason == 'timeout' else None
@@ -63,13 +66,17 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
         signal.setitimer(signal.ITIMER_REAL, 2 * INTERRUPT_TIME if reason == 'shutdown' else INTERRUPT_TIME)
         job = None
         if reason == 'lost':
-            _logger.warning("This worker lost the claim of job %s with its connection. The job runs again", execution.job)
+            _logger.warning(
+                "This worker lost the claim of job %s with its connection. The job runs again", execution.job
+            )
         else:
             try:
                 job = fence_off(batch.session, execution.job, reason if is_outcome else None, debug)
             except psycopg2.Error as exc:
                 # The end of the session frees the job, and the next worker writes the outcome.
-                _logger.info("Job %s could not be fenced off. The next worker writes its outcome: %s", execution.job, exc)
+                _logger.info(
+                    "Job %s could not be fenced off. The next worker writes its outcome: %s", execution.job, exc
+                )
             else:
                 if not job:
                     _restore(batch, execution)
@@ -117,7 +124,9 @@ def raise_in(thread: Thread, exception: type[BaseException] | None) -> None:
     :param threading.Thread thread: the thread
     :param type exception: the class of the exception; None: take back an exception that has not arrived yet
     """
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), exception and ctypes.py_object(exception))
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident or 0), exception and ctypes.py_object(exception)
+    )
 
 
 def _leave(batch: Batch, thread: Thread, interrupt: bool = True) -> NoReturn:

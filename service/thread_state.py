@@ -1,4 +1,5 @@
 """The state of a thread that jobs can change. Only this is set back when a job shares its process with others."""
+
 from __future__ import annotations
 
 import threading
@@ -6,6 +7,7 @@ import threading
 
 class ThreadState:
     """The attributes of the current thread."""
+
     owns_process = False  # whether jobs run in a process of their own
 
     def __init__(self) -> None:
@@ -21,5 +23,7 @@ class ThreadState:
         for name in attributes.keys() - self._attributes.keys():
             del attributes[name]
         # Attributes with an underscore are Python's own and change by themselves.
-        attributes.update({name: value for name, value in self._attributes.items() if name == '_name' or not name.startswith('_')})
+        attributes.update(
+            {name: value for name, value in self._attributes.items() if name == '_name' or not name.startswith('_')}
+        )
         return []

@@ -1,4 +1,5 @@
 """The watchdog of a worker's batch: in the main thread, it saves progress, stops jobs, and releases prefetched jobs."""
+
 from __future__ import annotations
 
 import select

@@ -1,4 +1,5 @@
 """The worker: a process that runs jobs, as one more kind of worker of Odoo's prefork server."""
+
 from __future__ import annotations
 
 import contextlib
@@ -119,8 +120,7 @@ class WorkerAsync(Worker):
     def run(self) -> None:
         try:
             self.start()
-            thread = threading.Thread(
-                name=f"{type(self).__name__} ({self.pid})", target=self._runloop, daemon=True)
+            thread = threading.Thread(name=f"{type(self).__name__} ({self.pid})", target=self._runloop, daemon=True)
             self.watchdog = Watchdog(self.wakeup_fd_r, thread)
             thread.start()
             while not self.finished:
@@ -196,7 +196,10 @@ class WorkerAsync(Worker):
                 _logger.warning(
                     "Worker (%d) used %d MB before its first job: raise limit_memory_soft (%d MB). Until then, each worker ends"
                     " after one batch of jobs",
-                    self.pid, memory >> 20, config['limit_memory_soft'] >> 20)
+                    self.pid,
+                    memory >> 20,
+                    config['limit_memory_soft'] >> 20,
+                )
         set_limit_memory_hard()
 
     def sleep(self) -> None:
@@ -247,8 +250,13 @@ class WorkerAsync(Worker):
             # Expected: the database was dropped or is being copied, PostgreSQL restarts, or the module was uninstalled.
             is_expected = kind_of(exc) is not Kind.METHOD or isinstance(exc, psycopg2.errors.UndefinedTable)
             _logger.log(
-                logging.INFO if is_expected else logging.WARNING, "Worker (%s) backs off from database %s: %s",
-                self.pid, database.name, exc, exc_info=not is_expected)
+                logging.INFO if is_expected else logging.WARNING,
+                "Worker (%s) backs off from database %s: %s",
+                self.pid,
+                database.name,
+                exc,
+                exc_info=not is_expected,
+            )
             database.back_off()
 
     def _run_batch(self, database: Database, jobs: list[Job]) -> None:
@@ -274,7 +282,9 @@ class WorkerAsync(Worker):
             batch.release_prefetched()
         self.request_count += batch.count
         if runner.must_end:
-            _logger.warning("Worker (%s) is replaced: a job changed its process in a way that cannot be undone", self.pid)
+            _logger.warning(
+                "Worker (%s) is replaced: a job changed its process in a way that cannot be undone", self.pid
+            )
             self.alive = False
         self.batch_size = batch.next_size()
         if session.has_waiting or any(job.has_children for job in jobs):

@@ -1,4 +1,5 @@
 """The test case for code that enqueues jobs, which the tests of this addon use as well."""
+
 from __future__ import annotations
 
 import contextlib
@@ -91,9 +92,17 @@ class AsyncCase(TransactionCase):
 
         :return: records of ``ir.async``, in sudo
         """
-        return self.env['ir.async'].sudo().search([
-            ('id', '>', self._last_foreign_job_id), ('state', 'in', ('waiting', 'created')),
-        ], order='priority, id')
+        return (
+            self.env['ir.async']
+            .sudo()
+            .search(
+                [
+                    ('id', '>', self._last_foreign_job_id),
+                    ('state', 'in', ('waiting', 'created')),
+                ],
+                order='priority, id',
+            )
+        )
 
     def assertEnqueued(self, target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> BaseModel:
         """Check that a call of ``target(*args, **kwargs)`` is in the queue.
@@ -124,7 +133,11 @@ class AsyncCase(TransactionCase):
         self.assertFalse(capture.records, f"enqueued: {', '.join(self._calls(capture.records))}")
 
     def _assertAmong(
-        self, jobs: BaseModel, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+        self,
+        jobs: BaseModel,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> BaseModel:
         records, name, args, kwargs = check_target(target, args, kwargs)
 
@@ -135,14 +148,17 @@ class AsyncCase(TransactionCase):
 
         def is_wanted(job: BaseModel) -> bool:
             return (
-                (job.res_model, job.method) == (records._name, name) and self._records(job) == records
+                (job.res_model, job.method) == (records._name, name)
+                and self._records(job) == records
                 and bind(self._decode(job.args), self._decode(job.kwargs)) == bind(args, kwargs)
             )
 
         found = jobs.filtered(is_wanted)
         if not found:
-            self.fail("not enqueued: %s\nbut: %s" % (
-                _call(records, name, args, kwargs), '\n     '.join(self._calls(jobs)) or "nothing"))
+            self.fail(
+                "not enqueued: %s\nbut: %s"
+                % (_call(records, name, args, kwargs), '\n     '.join(self._calls(jobs)) or "nothing")
+            )
         return found
 
     def _calls(self, jobs: BaseModel) -> list[str]:
@@ -157,6 +173,7 @@ class AsyncCase(TransactionCase):
 
 class _TestSession(Session):
     """A worker's session whose connection is the cursor of the test."""
+
     server_version = 0  # jobs have no connection of their own
 
     def __init__(self, cr: BaseCursor) -> None:
@@ -172,13 +189,16 @@ class _TestSession(Session):
         self.unblock()
         self._dependencies.cancel()
         publish(self)
-        rows = self.execute("""
+        rows = self.execute(
+            """
             SELECT id
               FROM ir_async
              WHERE state = 'created' AND origin = %s AND id > %s AND id NOT IN %s
           ORDER BY date_scheduled NULLS FIRST, priority, id
              LIMIT 1
-        """, [self.origin, after_id, tuple(aside)])
+        """,
+            [self.origin, after_id, tuple(aside)],
+        )
         return claim_one(self, *rows[0])[0] if rows else None
 
     def attempts(self, job: Job) -> int:

@@ -1,4 +1,5 @@
 """Workers' sessions inside of a test's transaction: what they do is seen by the test alone, and rolled back."""
+
 import time
 from contextlib import contextmanager
 from datetime import timedelta
@@ -101,7 +102,7 @@ class QueueCase(AsyncCase):
         if not self.env.cr.rowcount:
             raise ClaimLost
         row = self.env.cr.fetchone()
-        return job._replace(**dict(zip(job._fields[-len(row):], row)))
+        return job._replace(**dict(zip(job._fields[-len(row) :], row)))
 
     def finish(self, job, state='done', **kwargs):
         """End a claimed job."""
@@ -151,7 +152,8 @@ class QueueCase(AsyncCase):
         jobs.flush_recordset()
         for column, seconds in intervals.items():
             self.env.cr.execute(  # pylint: disable=sql-injection
-                f"UPDATE ir_async SET {column} = {column} + %s WHERE id IN %s", [timedelta(seconds=seconds), jobs._ids])
+                f"UPDATE ir_async SET {column} = {column} + %s WHERE id IN %s", [timedelta(seconds=seconds), jobs._ids]
+            )
         self.env.invalidate_all()
 
     @contextmanager

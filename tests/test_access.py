@@ -25,7 +25,8 @@ class AccessCase(MethodCase):
         self.ran = ran = []
         self.jobs = {
             user: self.ir_async.call(self.partner_of(user).with_context(key="secret").async_foo, "secret")
-            for user in (self.user, self.other_user, self.portal, self.public)}
+            for user in (self.user, self.other_user, self.portal, self.public)
+        }
         self.job = self.jobs[self.user]
         self.job.flush_model()
 
@@ -36,14 +37,23 @@ class TestAccess(AccessCase):
     def test_read(self):
         everybody = self.ir_async.union(*self.jobs.values())
         for user, readable in (
-            (self.user, self.job), (self.other_user, self.jobs[self.other_user]), (self.manager, everybody),
-            (self.admin, everybody), (self.portal, None), (self.public, None),
+            (self.user, self.job),
+            (self.other_user, self.jobs[self.other_user]),
+            (self.manager, everybody),
+            (self.admin, everybody),
+            (self.portal, None),
+            (self.public, None),
         ):
             with self.subTest(user=user.login):
                 jobs = everybody.with_user(user)
                 if readable is None:
                     for job in jobs:
-                        for look in (lambda: jobs.search([]), lambda: job.read(['state']), lambda: job.state, jobs.get_user_jobs):
+                        for look in (
+                            lambda: jobs.search([]),
+                            lambda: job.read(['state']),
+                            lambda: job.state,
+                            jobs.get_user_jobs,
+                        ):
                             with self.assertRaises(AccessError):
                                 look()
                     continue
@@ -61,8 +71,11 @@ class TestAccess(AccessCase):
                 job = self.job.with_user(self.user)
                 self.assertNotIn(name, job.fields_get())
                 for look in (
-                    lambda: job.read([name]), lambda: job[name], lambda: job.search([(name, 'like', 'secret')]),
-                    lambda: job.search([], order=name), lambda: job._read_group([], [name]),
+                    lambda: job.read([name]),
+                    lambda: job[name],
+                    lambda: job.search([(name, 'like', 'secret')]),
+                    lambda: job.search([], order=name),
+                    lambda: job._read_group([], [name]),
                 ):
                     with self.assertRaises(AccessError), mute_logger('odoo.models'):
                         look()
@@ -71,13 +84,27 @@ class TestAccess(AccessCase):
         for user in (self.user, self.manager, self.admin, self.env.user, self.portal):
             job = self.job.with_user(user)
             for model in (job, job.sudo()):
-                values = {'res_model': 'res.users', 'res_ids': '[2]', 'method': 'unlink', 'user_id': SUPERUSER_ID,
-                          'args': '[]', 'kwargs': '{}', 'context': '{}'}
+                values = {
+                    'res_model': 'res.users',
+                    'res_ids': '[2]',
+                    'method': 'unlink',
+                    'user_id': SUPERUSER_ID,
+                    'args': '[]',
+                    'kwargs': '{}',
+                    'context': '{}',
+                }
                 for change in (
-                    lambda: model.create(values), lambda: model.create([values]), lambda: model.write({'method': 'unlink'}),
-                    lambda: model.write({}), model.unlink, model.copy, lambda: model.name_create("New"),
-                    lambda: model.web_save({'method': 'unlink'}, {}), lambda: model.browse().web_save(values, {}),
-                    lambda: setattr(model, 'method', 'unlink'), lambda: model.update({'user_id': user.id}),
+                    lambda: model.create(values),
+                    lambda: model.create([values]),
+                    lambda: model.write({'method': 'unlink'}),
+                    lambda: model.write({}),
+                    model.unlink,
+                    model.copy,
+                    lambda: model.name_create("New"),
+                    lambda: model.web_save({'method': 'unlink'}, {}),
+                    lambda: model.browse().web_save(values, {}),
+                    lambda: setattr(model, 'method', 'unlink'),
+                    lambda: model.update({'user_id': user.id}),
                     lambda: model.after_ids.create(values),
                 ):
                     with self.subTest(user=user.login, su=model.env.su), self.assertRaises(AccessError):
@@ -111,21 +138,32 @@ class TestAccess(AccessCase):
 
     def test_defaults(self):
         """``default_…`` in the context of a caller or a target changes nothing."""
-        forged = {'default_user_id': SUPERUSER_ID, 'default_su': True, 'default_method': 'unlink', 'default_state': 'done'}
+        forged = {
+            'default_user_id': SUPERUSER_ID,
+            'default_su': True,
+            'default_method': 'unlink',
+            'default_state': 'done',
+        }
         job = self.ir_async.with_context(**forged).call(self.partner_of(self.user).with_context(**forged).async_foo)
-        self.assertRecordValues(job.sudo(), [{'user_id': self.user.id, 'su': False, 'method': 'async_foo', 'state': 'created'}])
+        self.assertRecordValues(
+            job.sudo(), [{'user_id': self.user.id, 'su': False, 'method': 'async_foo', 'state': 'created'}]
+        )
 
     def test_other_models(self):
         for model, manager_may in (
             ('ir.async.channel', ('read', 'write', 'create', 'unlink')),
-            ('ir.async.worker', ('read',)), ('ir.async.progress', ('read',)), ('ir.async.stop', ('read',)),
+            ('ir.async.worker', ('read',)),
+            ('ir.async.progress', ('read',)),
+            ('ir.async.stop', ('read',)),
         ):
             for operation in ('read', 'write', 'create', 'unlink'):
                 with self.subTest(model=model, operation=operation):
                     for user in (self.user, self.portal, self.public):
                         self.assertFalse(self.env[model].with_user(user).has_access(operation))
                     for user in (self.manager, self.admin):
-                        self.assertEqual(self.env[model].with_user(user).has_access(operation), operation in manager_may)
+                        self.assertEqual(
+                            self.env[model].with_user(user).has_access(operation), operation in manager_may
+                        )
 
     def test_manager(self):
         self.assertTrue(self.admin.has_group('ir_async.ir_async_group_manager'), "implied by Settings")
@@ -156,7 +194,8 @@ class TestRpc(AccessCase, HttpCase):
 
     def rpc(self, method, *args, model='ir.async', **kwargs):
         return self.make_jsonrpc_request(
-            '/web/dataset/call_kw', {'model': model, 'method': method, 'args': args, 'kwargs': kwargs})
+            '/web/dataset/call_kw', {'model': model, 'method': method, 'args': args, 'kwargs': kwargs}
+        )
 
     def assertRpcRefused(self, error, method, *args, **kwargs):
         with self.assertRaises(JsonRpcException) as cm, mute_logger('odoo.http'):
@@ -168,10 +207,23 @@ class TestRpc(AccessCase, HttpCase):
         for user in (self.user, self.manager, self.admin):
             self.login(user)
             for method, args in (
-                ('call', [[], 'res.partner.unlink']), ('call_notify', [[], "Name", 'unlink']), ('current', [[]]),
-                ('with_options', [[]]), ('report_progress', [[], 1]), ('_enqueue', [[]]), ('_finish', [[]]),
-                ('_perform', [[]]), ('_delete', [self.job.ids]), ('_update', [self.job.ids]), ('_run_jobs', []), ('_gc_jobs', []),
-                ('_lock', [self.job.ids]), ('_send', []), ('_insert_pending', []), ('_on_failed', [self.job.ids]), ('init', [[]]),
+                ('call', [[], 'res.partner.unlink']),
+                ('call_notify', [[], "Name", 'unlink']),
+                ('current', [[]]),
+                ('with_options', [[]]),
+                ('report_progress', [[], 1]),
+                ('_enqueue', [[]]),
+                ('_finish', [[]]),
+                ('_perform', [[]]),
+                ('_delete', [self.job.ids]),
+                ('_update', [self.job.ids]),
+                ('_run_jobs', []),
+                ('_gc_jobs', []),
+                ('_lock', [self.job.ids]),
+                ('_send', []),
+                ('_insert_pending', []),
+                ('_on_failed', [self.job.ids]),
+                ('init', [[]]),
             ):
                 with self.subTest(user=user.login, method=method):
                     self.assertRpcRefused('AccessError', method, *args)
@@ -182,9 +234,14 @@ class TestRpc(AccessCase, HttpCase):
         for user in (self.user, self.manager, self.admin):
             self.login(user)
             for method, args in (
-                ('create', [values]), ('create', [[values]]), ('write', [self.job.ids, {'method': 'unlink'}]),
-                ('unlink', [self.job.ids]), ('copy', [self.job.ids]), ('web_save', [[], values, {}]),
-                ('web_save', [self.job.ids, values, {}]), ('name_create', ["New"]),
+                ('create', [values]),
+                ('create', [[values]]),
+                ('write', [self.job.ids, {'method': 'unlink'}]),
+                ('unlink', [self.job.ids]),
+                ('copy', [self.job.ids]),
+                ('web_save', [[], values, {}]),
+                ('web_save', [self.job.ids, values, {}]),
+                ('name_create', ["New"]),
             ):
                 with self.subTest(user=user.login, method=method):
                     self.assertRpcRefused('AccessError', method, *args)
@@ -203,6 +260,7 @@ class TestRpc(AccessCase, HttpCase):
 
     def test_forged_context(self):
         """Neither a job id nor options in the context of a request mean anything."""
+
         @self.add_method
         def public_foo(self):
             return {
@@ -221,7 +279,10 @@ class TestRpc(AccessCase, HttpCase):
         self.login(self.portal)
         mine = self.jobs[self.portal]
         for method, args in (
-            ('read', [mine.ids, ['state']]), ('search_read', [[]]), ('get_user_jobs', []), ('get_user_jobs', [mine.ids]),
+            ('read', [mine.ids, ['state']]),
+            ('search_read', [[]]),
+            ('get_user_jobs', []),
+            ('get_user_jobs', [mine.ids]),
             ('web_search_read', [[], {'id': {}}]),
         ):
             with self.subTest(method=method):

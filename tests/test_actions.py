@@ -26,7 +26,9 @@ class TestActions(MethodCase):
             self.env.cr.execute(
                 "UPDATE ir_async SET state = %s, attempts = 2, deaths = 1, payload = '{\"result\": 1}',"
                 "       date_done = CASE WHEN %s THEN create_date END, worker_id = CASE WHEN %s = 'processing' THEN 1 END"
-                " WHERE id = %s", [state, state in ENDED, state, job.id])
+                " WHERE id = %s",
+                [state, state in ENDED, state, job.id],
+            )
         jobs.invalidate_recordset()
         return jobs.with_user(user or self.user)
 
@@ -58,7 +60,12 @@ class TestActions(MethodCase):
                         self.assertEqual(self.revisions(others + job), [1] * (len(states) + 1))
 
     def test_whose(self):
-        for action, state in (('complete', 'succeeded'), ('cancel', 'created'), ('retry', 'failed'), ('dismiss', 'done')):
+        for action, state in (
+            ('complete', 'succeeded'),
+            ('cancel', 'created'),
+            ('retry', 'failed'),
+            ('dismiss', 'done'),
+        ):
             with self.subTest(action=action):
                 mine, others = self.make_jobs(state), self.make_jobs(state, user=self.other_user).with_user(self.user)
                 for jobs in (others, mine + others):
@@ -89,6 +96,7 @@ class TestActions(MethodCase):
 
     def test_revision(self):
         """It grows with every change of state."""
+
         @self.add_method
         def async_bar(self):
             revisions.append(self.env['ir.async'].current().revision)

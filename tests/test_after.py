@@ -71,7 +71,9 @@ class TestAfter(QueueCase):
 
     def test_parents_of_chunks(self):
         jobs = self.Async.with_options(chunk_size=1).call(self.env['res.partner'].browse([1, 2, 3]).write, {})
-        children = self.Async.with_options(chunk_size=1, after=jobs).call(self.env['res.partner'].browse([1, 2]).write, {})
+        children = self.Async.with_options(chunk_size=1, after=jobs).call(
+            self.env['res.partner'].browse([1, 2]).write, {}
+        )
         self.assertEqual([child.after_ids for child in children], [jobs, jobs])
         for job in jobs:
             self.assertEqual(set(children.mapped('state')), {'waiting'})
@@ -183,8 +185,9 @@ class TestAfter(QueueCase):
         self.assertEqual(results, [1, 2, 3])
 
     def test_child_of_a_user_reads_her_parents_results(self):
-        user = self.env['res.users'].create({
-            'name': "Berta", 'login': 'ir_async_berta', 'group_ids': [(6, 0, [self.env.ref('base.group_user').id])]})
+        user = self.env['res.users'].create(
+            {'name': "Berta", 'login': 'ir_async_berta', 'group_ids': [(6, 0, [self.env.ref('base.group_user').id])]}
+        )
         results = []
 
         def ir_async_sum(partner):
@@ -364,7 +367,8 @@ class TestAfter(QueueCase):
         after_bad = self.call(after=bad + good)
         self.run_jobs()
         self.assertEqual(
-            (good + after_good + bad + after_bad).mapped('state'), ['succeeded', 'succeeded', 'failed', 'waiting'])
+            (good + after_good + bad + after_bad).mapped('state'), ['succeeded', 'succeeded', 'failed', 'waiting']
+        )
 
     # ------------------------------------------------------------
     # Many
@@ -391,7 +395,9 @@ class TestAfter(QueueCase):
         self.env.cr.execute("SET LOCAL enable_seqscan = off")  # as it is where the tables are large
         costs = []
         for count in (100, 2000):
-            parents = self.Async.with_options(chunk_size=1).call(self.env['res.partner'].browse(range(1, count + 1)).write, {})
+            parents = self.Async.with_options(chunk_size=1).call(
+                self.env['res.partner'].browse(range(1, count + 1)).write, {}
+            )
             self.call(after=parents)
             self.Async.flush_model()
             self.env.cr.execute("UPDATE ir_async SET state = 'done' WHERE id IN %s", [parents._ids[:10]])

@@ -19,7 +19,9 @@ class BusCase(MethodCase):
             return result
 
     def call_notify(self, *args, name="Export", user=None, **options):
-        return self.ir_async.with_options(**options).call_notify(name, self.partner_of(user or self.user).async_foo, *args)
+        return self.ir_async.with_options(**options).call_notify(
+            name, self.partner_of(user or self.user).async_foo, *args
+        )
 
 
 class TestMessages(BusCase):
@@ -45,7 +47,9 @@ class TestMessages(BusCase):
         revisions = [message['revision'] for message in messages]
         self.assertEqual(revisions, sorted(set(revisions)))
         self.assertEqual(revisions[-1], job.revision)
-        self.assertEqual({key: messages[-1][key] for key in messages[-1].keys() - {'id', 'name', 'state', 'revision'}}, last)
+        self.assertEqual(
+            {key: messages[-1][key] for key in messages[-1].keys() - {'id', 'name', 'state', 'revision'}}, last
+        )
 
     def test_result(self):
         job = self.call_notify(42)
@@ -69,7 +73,9 @@ class TestMessages(BusCase):
         with mute_logger(RUNNER):
             self.run_jobs()
         self.assertEqual(job.payload['error']['data']['message'], "Bad luck")
-        self.assertTold(job, 'created', 'processing', 'created', 'processing', 'failed', payload=job.with_user(self.user).payload)
+        self.assertTold(
+            job, 'created', 'processing', 'created', 'processing', 'failed', payload=job.with_user(self.user).payload
+        )
         job.retry()
         self.assertTold(job, 'created')
         job.cancel()
@@ -83,7 +89,8 @@ class TestMessages(BusCase):
         self.last -= 10
         self.assertEqual(
             [message['state'] for message in self.messages(self.other_user) if message['id'] == child.id],
-            ['waiting', 'created', 'processing', 'done'])
+            ['waiting', 'created', 'processing', 'done'],
+        )
 
     def test_whose(self):
         """Only the owner is told, whoever changes the job."""
@@ -114,7 +121,9 @@ class TestMessages(BusCase):
             with self.subTest(size=size):
                 job = self.call_notify("x" * size)
                 self.run_jobs()
-                self.assertTold(job, 'created', 'processing', 'succeeded', **({'payload': job.payload} if is_told else {}))
+                self.assertTold(
+                    job, 'created', 'processing', 'succeeded', **({'payload': job.payload} if is_told else {})
+                )
                 [listed] = self.ir_async.with_user(self.user).get_user_jobs(job.ids)[-1:]
                 self.assertEqual('payload' in listed, is_told)
                 self.assertEqual(len(job.with_user(self.user).read(['payload'])[0]['payload']['result']), size)
@@ -132,6 +141,7 @@ class TestMessages(BusCase):
 
     def test_rollback(self):
         """Nobody hears of what was rolled back, but for the start and the end."""
+
         @self.add_method
         def async_bar(self):
             self.env['ir.async'].call_notify("Inner", self.async_foo)
@@ -164,13 +174,23 @@ class TestWebsocket(BusCase, WebsocketCase):
         websocket = self.connect(self.user)
         job = self.call_notify({'answer': 42})
         [created] = self.receive(websocket, self.user)
-        self.assertEqual(created, {
-            'type': 'ir.async', 'payload': {'id': job.id, 'name': "Export", 'state': 'created', 'revision': 1}})
+        self.assertEqual(
+            created,
+            {'type': 'ir.async', 'payload': {'id': job.id, 'name': "Export", 'state': 'created', 'revision': 1}},
+        )
         self.run_jobs()
         processing, succeeded = (message['payload'] for message in self.receive(websocket, self.user))
         self.assertEqual(processing, {'id': job.id, 'name': "Export", 'state': 'processing', 'revision': 2})
-        self.assertEqual(succeeded, {
-            'id': job.id, 'name': "Export", 'state': 'succeeded', 'revision': 3, 'payload': {'result': {'answer': 42}}})
+        self.assertEqual(
+            succeeded,
+            {
+                'id': job.id,
+                'name': "Export",
+                'state': 'succeeded',
+                'revision': 3,
+                'payload': {'result': {'answer': 42}},
+            },
+        )
         job.with_user(self.user).complete()
         [done] = self.receive(websocket, self.user)
         self.assertEqual(done['payload']['state'], 'done')

@@ -71,8 +71,14 @@ class TestCall(MethodCase):
             return self.ids
 
         both = self.partner + self.user.partner_id
-        for target in (self.partner._private, self.partner.on_model, both.on_model, (both + both)._private,
-                       both[:0]._private, self.env['res.partner'].on_model):
+        for target in (
+            self.partner._private,
+            self.partner.on_model,
+            both.on_model,
+            (both + both)._private,
+            both[:0]._private,
+            self.env['res.partner'].on_model,
+        ):
             with self.subTest(target=target):
                 job = self.ir_async.call(target)
                 self.run_jobs()
@@ -95,18 +101,32 @@ class TestCall(MethodCase):
 
         self.add_method(functools.partialmethod(copy_data), 'partial')
         for target in (
-            None, 'async_foo', 42, partner, print, 'text'.upper, self.env.ref,
-            type(partner).async_foo, type(partner).browse, Plain().method, Plain.method,
-            lambda: None, (lambda self: None).__get__(partner),
-            wrapper, wrapper.__get__(partner),
-            functools.partial(partner.async_foo, 1), partner.partial,
-            super(type(partner), partner).copy_data, copy_data.__get__(Plain()),
+            None,
+            'async_foo',
+            42,
+            partner,
+            print,
+            'text'.upper,
+            self.env.ref,
+            type(partner).async_foo,
+            type(partner).browse,
+            Plain().method,
+            Plain.method,
+            lambda: None,
+            (lambda self: None).__get__(partner),
+            wrapper,
+            wrapper.__get__(partner),
+            functools.partial(partner.async_foo, 1),
+            partner.partial,
+            super(type(partner), partner).copy_data,
+            copy_data.__get__(Plain()),
         ):
             with self.subTest(target=target):
                 self.assertRefused(TypeError, "method.*bound to a recordset|looks the method up by its name", target)
 
     def test_target_under_another_name(self):
         """A method in the place of another one keeps the name it was defined with, as those of automation rules do."""
+
         def _message_post(self, body):
             return f"{self.name}: {body}"
 
@@ -179,7 +199,9 @@ class TestCall(MethodCase):
             ((), {'args': [1], 'kwargs': {'b': 2}}, "missing a required .*argument: 'c'"),
         ):
             with self.subTest(args=args, kwargs=kwargs):
-                self.assertRefused(TypeError, fr"res\.partner\.async_bar\(\): {message}", self.partner.async_bar, *args, **kwargs)
+                self.assertRefused(
+                    TypeError, rf"res\.partner\.async_bar\(\): {message}", self.partner.async_bar, *args, **kwargs
+                )
         self.ir_async.call(self.partner.async_bar, 1, c=3, b=2)
         self.run_jobs()
         self.assertEqual(self.partner.name, '1 2 3 4')
@@ -268,8 +290,17 @@ class TestCall(MethodCase):
     def test_context_of_the_process(self):
         """What means something only to the process, request or transaction that enqueues is left out."""
         kept = {
-            'lang': 'en_US', 'tz': 'Europe/Brussels', 'allowed_company_ids': [1], 'active_id': 1, 'active_ids': [1],
-            'default_name': "x", 'default_type': 'contact', 'tracking_disable': True, 'cron_id': 3, 'lastcall': None, 'own_key': {'a': 1},
+            'lang': 'en_US',
+            'tz': 'Europe/Brussels',
+            'allowed_company_ids': [1],
+            'active_id': 1,
+            'active_ids': [1],
+            'default_name': "x",
+            'default_type': 'contact',
+            'tracking_disable': True,
+            'cron_id': 3,
+            'lastcall': None,
+            'own_key': {'a': 1},
         }
         dropped = dict.fromkeys(PROCESS_CONTEXT - {OPTIONS}, 1) | {'bin_size_image_1920': True, '__copy_data_seen': {}}
         self.ir_async.call(self.partner.with_context({**kept, **dropped}).async_foo)
@@ -278,6 +309,7 @@ class TestCall(MethodCase):
 
     def test_context_of_a_scheduled_action(self):
         """A job that was enqueued by one works to its end."""
+
         @self.add_method
         def async_bar(self):
             return self.env['ir.cron']._commit_progress(remaining=10)
@@ -310,7 +342,8 @@ class TestCall(MethodCase):
         forged = self.ir_async.call(self.partner.async_foo)
         self.assertFalse(self.ir_async.with_context(async_job_id=forged.id).current())
         job = self.ir_async.with_context(async_job_id=forged.id).call(
-            self.partner.with_context(async_job_id=forged.id, ir_async_options={'priority': 1}).async_foo)
+            self.partner.with_context(async_job_id=forged.id, ir_async_options={'priority': 1}).async_foo
+        )
         self.assertFalse(job.parent_id)
         self.assertRecordValues(self.run_jobs(), [{'id': forged.id, 'priority': 10}, {'id': job.id, 'priority': 10}])
         self.assertEqual(self.calls[1][0].env.context['async_job_id'], job.id)

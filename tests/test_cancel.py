@@ -69,7 +69,11 @@ class TestCancel(QueueCase):
             self.assertEqual(job.state, state)
 
     def test_all_or_nothing(self):
-        ended, queued, running = self.in_state('done'), self.in_state('created', priority=20), self.in_state('processing')
+        ended, queued, running = (
+            self.in_state('done'),
+            self.in_state('created', priority=20),
+            self.in_state('processing'),
+        )
         with self.assertRaises(UserError):
             (queued + running + ended).cancel()
         self.assertEqual((queued + running).mapped('state'), ['created', 'processing'])

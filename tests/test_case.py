@@ -54,6 +54,7 @@ class TestAsyncCase(MethodCase):
 
     def test_jobs_that_commit(self):
         """They may, and the test is rolled back all the same."""
+
         @self.add_method
         def async_bar(self):
             self.name = "Committed"
@@ -87,6 +88,7 @@ class TestAsyncCase(MethodCase):
 
     def test_jobs_that_are_tried_again(self):
         """To the end; those that wait for them do not."""
+
         @self.add_method
         def async_bar(self, failures):
             calls.append(self.env['ir.async'].current().attempts)
@@ -105,6 +107,7 @@ class TestAsyncCase(MethodCase):
 
     def test_cache(self):
         """Neither the test nor the job sees what was cached before."""
+
         @self.add_method
         def async_bar(self):
             names.append(self.name)
@@ -133,11 +136,17 @@ class TestAsyncCase(MethodCase):
                     self.assertEqual(self.assertEnqueued(self.partner.async_foo, *args, **kwargs), job)
         other_partner = self.user.partner_id
         for target, args, kwargs in (
-            (self.partner.async_foo, (2,), {}), (self.partner.async_foo, (1,), {'b': 3}), (self.partner.async_foo, (1,), {'c': 2}),
-            (other_partner.async_foo, (1,), {}), ((self.partner + other_partner).async_foo, (1,), {}), (self.partner.unlink, (), {}),
+            (self.partner.async_foo, (2,), {}),
+            (self.partner.async_foo, (1,), {'b': 3}),
+            (self.partner.async_foo, (1,), {'c': 2}),
+            (other_partner.async_foo, (1,), {}),
+            ((self.partner + other_partner).async_foo, (1,), {}),
+            (self.partner.unlink, (), {}),
         ):
-            with self.subTest(target=target, args=args, kwargs=kwargs), \
-                    self.assertRaisesRegex(self.failureException, r"async_foo\(1\)"):
+            with (
+                self.subTest(target=target, args=args, kwargs=kwargs),
+                self.assertRaisesRegex(self.failureException, r"async_foo\(1\)"),
+            ):
                 self.assertEnqueued(target, *args, **kwargs)
         with self.assertRaises(TypeError):
             self.assertEnqueued(self.partner.unlink, 1)

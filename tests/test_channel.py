@@ -29,8 +29,17 @@ class TestChannel(QueueCase):
     # ------------------------------------------------------------
 
     def test_priority_then_order_of_creation(self):
-        jobs = {name: self.call(priority=priority) for name, priority in (
-            ('first', 10), ('second', 10), ('urgent', 1), ('late', 20), ('third', 10), ('urgent too', 1))}
+        jobs = {
+            name: self.call(priority=priority)
+            for name, priority in (
+                ('first', 10),
+                ('second', 10),
+                ('urgent', 1),
+                ('late', 20),
+                ('third', 10),
+                ('urgent too', 1),
+            )
+        }
         order = [self.claimed() for _i in range(6)]
         self.assertEqual(order, [jobs[name] for name in ('urgent', 'urgent too', 'first', 'second', 'third', 'late')])
 
@@ -47,7 +56,8 @@ class TestChannel(QueueCase):
         self.channel('limited', capacity=10)
         jobs = [
             self.call(priority=priority, channel=channel)
-            for priority, channel in ((5, 'limited'), (5, 'default'), (1, 'default'), (0, 'limited'), (5, 'limited'))]
+            for priority, channel in ((5, 'limited'), (5, 'default'), (1, 'default'), (0, 'limited'), (5, 'limited'))
+        ]
         self.assertEqual([self.claimed() for _i in range(5)], [jobs[i] for i in (3, 2, 0, 1, 4)])
 
     # ------------------------------------------------------------
@@ -159,8 +169,19 @@ class TestChannel(QueueCase):
 
     def test_subchannels_count_for_themselves(self):
         self.channel('partner', capacity=1)
-        jobs = [self.call(channel=channel) for channel in (
-            'partner/1', 'partner/1', 'partner/2', 'partner', 'partner', 'partner/1/2', 'partnership/1', 'partnership/1')]
+        jobs = [
+            self.call(channel=channel)
+            for channel in (
+                'partner/1',
+                'partner/1',
+                'partner/2',
+                'partner',
+                'partner',
+                'partner/1/2',
+                'partnership/1',
+                'partnership/1',
+            )
+        ]
         self.assertEqual({job.id for job in self.claim_all()}, {jobs[i].id for i in (0, 2, 3, 5, 6, 7)})
 
     def test_subchannels_are_not_records(self):
@@ -261,7 +282,12 @@ class TestChannel(QueueCase):
 
     def test_changes_wake_the_workers(self):
         channel = self.channel('c', capacity=1)
-        for change in (lambda: channel.write({'capacity': 2}), channel.action_pause, channel.action_resume, channel.unlink):
+        for change in (
+            lambda: channel.write({'capacity': 2}),
+            channel.action_pause,
+            channel.action_resume,
+            channel.unlink,
+        ):
             self.env.cr.postcommit.clear()
             with patch('odoo.addons.ir_async.engine.notifier.Notifier.notify') as notify:
                 change()

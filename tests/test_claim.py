@@ -1,4 +1,5 @@
 """What a claim costs, however many jobs there are, and were."""
+
 from contextlib import contextmanager
 from unittest.mock import ANY, patch
 
@@ -22,11 +23,18 @@ class TestClaimPlan(QueueCase):
         """Add jobs by copying one, as fast as that goes."""
         job = self.call()
         job.flush_recordset()
-        columns = ', '.join(field.name for field in job._fields.values() if field.store and field.column_type and field.name not in ('id', 'state'))
-        self.env.cr.execute(f"""
+        columns = ', '.join(
+            field.name
+            for field in job._fields.values()
+            if field.store and field.column_type and field.name not in ('id', 'state')
+        )
+        self.env.cr.execute(
+            f"""
             INSERT INTO ir_async (state, {columns})
                  SELECT %s, {columns} FROM ir_async, generate_series(1, %s) WHERE id = %s
-        """, [state, count, job.id])
+        """,
+            [state, count, job.id],
+        )
         self.env.cr.execute("UPDATE ir_async SET state = %s WHERE id = %s", [state, job.id])
 
     def scans(self, statement):
@@ -39,7 +47,9 @@ class TestClaimPlan(QueueCase):
             nodes += node.get('Plans', [])
             if node.get('Relation Name') == 'ir_async' and 'Scan' in node['Node Type']:
                 found = round(node['Actual Rows'] * node['Actual Loops'])
-                scans.append((node['Node Type'], node['Index Name'], found + node.get('Rows Removed by Filter', 0), found))
+                scans.append(
+                    (node['Node Type'], node['Index Name'], found + node.get('Rows Removed by Filter', 0), found)
+                )
         return sorted(scans, key=lambda scan: scan[1])
 
     def test_claim(self):
@@ -63,6 +73,7 @@ class TestClaimPlan(QueueCase):
     @contextmanager
     def rows_read(self):
         """Provide a list of the statements that the session executes: pairs of the rows that it reads and its text."""
+
         def explain(query, params=()):
             for statement in self.env.cr.mogrify(query, params).decode().split(';'):
                 if statement.split()[:1] in (['WITH'], ['SELECT'], ['EXECUTE']):
@@ -241,7 +252,7 @@ class TestMarks(QueueCase):
         above = [self.call().id for _i in range(4)]
         for i in range(2):
             self.session.wake()
-            self.assertEqual(self.ids(), above[i:i + 1])
+            self.assertEqual(self.ids(), above[i : i + 1])
             self.assertEqual(self.session._claim.next_scan, self.clock.monotonic() + SCAN_INTERVAL)
         self.clock.advance(SCAN_INTERVAL)
         self.assertEqual(self.ids(), early.ids)
@@ -317,13 +328,14 @@ class TestMarks(QueueCase):
 
 
 class TestClaimOne(QueueCase):
-
     def test_all_that_running_it_takes_is_read(self):
         job = self.call(max_attempts=3, retry_delay=5)
         self.env['ir.async'].flush_model()
         [claimed] = claim_one(self.session, job.id)
         self.assertEqual(self.begin(claimed), claimed)
-        self.assertEqual((claimed.max_attempts, claimed.retry_delay, claimed.user_active, claimed.stop), (3, '5', ANY, None))
+        self.assertEqual(
+            (claimed.max_attempts, claimed.retry_delay, claimed.user_active, claimed.stop), (3, '5', ANY, None)
+        )
         self.assertFalse(claim_one(self.session, job.id))
 
     def test_each_claim_is_one_of_a_kind(self):

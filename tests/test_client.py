@@ -30,7 +30,7 @@ class TestClient(TransactionCase):
 
     def test_ids_that_no_job_can_have(self):
         job = self.enqueue("Mine")
-        ids = [-10**12, -2**31 - 1, -1, 0, 2**31 - 1, 2**31, 10**12, 10**30]
+        ids = [-(10**12), -(2**31) - 1, -1, 0, 2**31 - 1, 2**31, 10**12, 10**30]
         self.assertEqual([row['id'] for row in self.jobs_of(self.user, [*ids, job.id])], job.ids)
         for id_ in filter(None, ids):
             for action in ('complete', 'cancel', 'retry', 'dismiss'):
@@ -48,15 +48,27 @@ class TestClient(TransactionCase):
 
         rows = self.jobs_of(self.user)
         self.assertEqual([row['id'] for row in rows], [live.id, ready.id, nameless.id])
-        self.assertEqual(rows[1], {
-            'id': ready.id, 'name': "Ready", 'state': 'succeeded', 'revision': 3, 'dismissed': None, 'elapsed': None,
-            'payload': {'result': 42},
-        })
+        self.assertEqual(
+            rows[1],
+            {
+                'id': ready.id,
+                'name': "Ready",
+                'state': 'succeeded',
+                'revision': 3,
+                'dismissed': None,
+                'elapsed': None,
+                'payload': {'result': 42},
+            },
+        )
         self.assertIs(rows[2]['name'], False)
         rows = self.jobs_of(self.user, [dismissed.id, foreign.id])
-        self.assertEqual({row['id'] for row in rows}, {live.id, ready.id, nameless.id, dismissed.id}, "no job of others")
-        rows = self.jobs_of(self.user, [dismissed.id, 0, -1, 2**31, -2**31 - 1, 2**63])
-        self.assertEqual({row['id'] for row in rows}, {live.id, ready.id, nameless.id, dismissed.id}, "the others do not exist")
+        self.assertEqual(
+            {row['id'] for row in rows}, {live.id, ready.id, nameless.id, dismissed.id}, "no job of others"
+        )
+        rows = self.jobs_of(self.user, [dismissed.id, 0, -1, 2**31, -(2**31) - 1, 2**63])
+        self.assertEqual(
+            {row['id'] for row in rows}, {live.id, ready.id, nameless.id, dismissed.id}, "the others do not exist"
+        )
 
     def test_user_jobs_large_payload(self):
         self.enqueue("Large", state='succeeded', payload='{"result": "%s"}' % ('x' * 70_000))
@@ -72,7 +84,11 @@ class TestClient(TransactionCase):
         self.assertEqual(row['result_type'], 'ir.actions.act_window')
 
     def test_user_jobs_huge_payload(self):
-        self.enqueue("Huge", state='succeeded', payload=json.dumps({'result': {'type': 'ir.actions.act_url', 'url': 'x' * 1_100_000}}))
+        self.enqueue(
+            "Huge",
+            state='succeeded',
+            payload=json.dumps({'result': {'type': 'ir.actions.act_url', 'url': 'x' * 1_100_000}}),
+        )
         [row] = self.jobs_of(self.user)
         self.assertIs(row['result_type'], False, "it is not parsed")
 
@@ -99,6 +115,7 @@ class TestClient(TransactionCase):
 
     def test_user_jobs_times(self):
         """All times are differences by the clock of the database."""
+
         def ago(seconds):
             self.env.cr.execute("SELECT now() AT TIME ZONE 'UTC' - %s * interval '1 s'", [seconds])
             return self.env.cr.fetchone()[0]
@@ -128,7 +145,8 @@ class TestClient(TransactionCase):
     def test_progress_of_an_earlier_attempt(self):
         job = self.enqueue("Export", state='processing', revision=4)
         self.env.cr.execute(
-            "INSERT INTO ir_async_progress (job_id, revision, done, total) VALUES (%s, 2, 9, 10)", [job.id])
+            "INSERT INTO ir_async_progress (job_id, revision, done, total) VALUES (%s, 2, 9, 10)", [job.id]
+        )
         [row] = self.jobs_of(self.user)
         self.assertIsNone(row['progress'])
         self.assertFalse(job.progress)
@@ -142,7 +160,8 @@ class TestClient(TransactionCase):
     def test_progress(self):
         job = self.enqueue("Export", state='processing')
         self.env.cr.execute(
-            "INSERT INTO ir_async_progress (job_id, done, total, message) VALUES (%s, 1, 4, 'A quarter')", [job.id])
+            "INSERT INTO ir_async_progress (job_id, done, total, message) VALUES (%s, 1, 4, 'A quarter')", [job.id]
+        )
         [row] = self.jobs_of(self.user)
         self.assertEqual(row['progress'], {'done': 1, 'total': 4, 'message': "A quarter"})
 

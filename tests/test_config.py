@@ -44,7 +44,8 @@ class TestConfig(BaseCase):
 
     def test_values(self):
         self.assertEqual(
-            self.settings(dedent("""
+            self.settings(
+                dedent("""
                 [ir_async]
                 workers = 4            ; processes
                 channels = export, partner ,,
@@ -53,8 +54,10 @@ class TestConfig(BaseCase):
                 poll_interval = 1
                 db_host = db.example.com
                 db_port = 5433
-            """)),
-            Settings(4, ['export', 'partner'], 0.5, 0, 1, 'db.example.com', 5433))
+            """)
+            ),
+            Settings(4, ['export', 'partner'], 0.5, 0, 1, 'db.example.com', 5433),
+        )
 
     def test_timers_take_the_longest_times(self):
         values = self.settings(f'[ir_async]\nlimit_time_real = {MAX_SECONDS}\n')
@@ -64,8 +67,10 @@ class TestConfig(BaseCase):
 
     def test_environment(self):
         """It wins over the file."""
-        self.assertEqual(self.settings('[ir_async]\nworkers = 4\nstop_timeout = 3\n', workers='0', channels='a,b'),
-                         Settings(workers=0, channels=['a', 'b'], stop_timeout=3))
+        self.assertEqual(
+            self.settings('[ir_async]\nworkers = 4\nstop_timeout = 3\n', workers='0', channels='a,b'),
+            Settings(workers=0, channels=['a', 'b'], stop_timeout=3),
+        )
 
     def test_errors(self):
         for content, environment, message in (

@@ -1,4 +1,5 @@
 """The connection and the cursor of the jobs."""
+
 from types import SimpleNamespace
 from unittest.mock import Mock, patch
 
@@ -19,7 +20,6 @@ from odoo.addons.ir_async.service.runner import Runner
 
 
 class ConnectionCase(TransactionCase):
-
     def setUp(self):
         super().setUp()
         self.pool = JobPool(self.env.cr.dbname, self.env.cr._cnx.server_version)
@@ -60,8 +60,15 @@ class TestForget(ConnectionCase):
         }.items():
             state[name] = self.value(query)
         connection = self.cursor._cnx
-        return state | {'python': (
-            connection.autocommit, connection.isolation_level, connection.encoding, connection.cursor_factory, connection.readonly)}
+        return state | {
+            'python': (
+                connection.autocommit,
+                connection.isolation_level,
+                connection.encoding,
+                connection.cursor_factory,
+                connection.readonly,
+            )
+        }
 
     def test_whatever_a_job_did(self):
         backend, before = self.value("SELECT pg_backend_pid()"), self.state()
@@ -78,7 +85,9 @@ class TestForget(ConnectionCase):
             'callproc': lambda cr: cr._obj.callproc('set_config', ['work_mem', '1MB', False]),
             'executemany': lambda cr: cr._obj.executemany("SELECT set_config(%s, '1', false)", [['app.company']]),
             'function': lambda cr: (cr.execute(function), cr.execute("SELECT pg_temp.f()")),
-            'isolation': lambda cr: cr.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE"),
+            'isolation': lambda cr: cr.execute(
+                "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE"
+            ),
             'read only': lambda cr: cr.execute("SET default_transaction_read_only = on"),
             'temporary table': lambda cr: cr.execute("CREATE TEMP TABLE left_over (a int)"),
             'prepared': lambda cr: cr.execute("PREPARE claim AS SELECT 1"),
@@ -112,15 +121,20 @@ class TestForget(ConnectionCase):
         self.cursor.close()
         self.pool.forget()
         self.assertEqual(self.pool._connection.info.transaction_status, TRANSACTION_STATUS_IDLE)
-        self.env.cr.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = %s", [
-            self.pool._connection.get_backend_pid()])
+        self.env.cr.execute(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = %s",
+            [self.pool._connection.get_backend_pid()],
+        )
         self.assertEqual(self.env.cr.fetchone(), (0,))
         self.assertEqual(self.pool._connection.notices, [], "PostgreSQL warned of nothing, and will not fill its log")
 
     def test_transaction_that_psycopg2_does_not_know(self):
         """A method may turn autocommit on, and execute BEGIN itself. Its transaction ends like any other."""
         for end, status in (
-            (self.cursor_commit, 'committed'), (self.cursor_rollback, 'aborted'), (self.pool_forget, 'aborted'), (self.next, 'aborted'),
+            (self.cursor_commit, 'committed'),
+            (self.cursor_rollback, 'aborted'),
+            (self.pool_forget, 'aborted'),
+            (self.next, 'aborted'),
         ):
             with self.subTest(end=end.__name__):
                 self.cursor.commit()
@@ -156,8 +170,13 @@ class TestForget(ConnectionCase):
 
     def test_to_be_up_to_date_leaves_no_snapshot(self):
         """The registry may be loaded for a while: the connection is idle then."""
-        runner = Runner(SimpleNamespace(
-            dbname=self.env.cr.dbname, server_version=self.env.cr._cnx.server_version, origin=getattr(self.registry, 'ir_async_origin', None)))
+        runner = Runner(
+            SimpleNamespace(
+                dbname=self.env.cr.dbname,
+                server_version=self.env.cr._cnx.server_version,
+                origin=getattr(self.registry, 'ir_async_origin', None),
+            )
+        )
         self.addCleanup(runner.close)
         with patch.object(Registry, 'check_signaling', side_effect=lambda cr: cr.execute("SELECT 1")) as check:
             runner.prepare(SimpleNamespace(signals='1 2'))
@@ -178,9 +197,15 @@ class TestClosed(ConnectionCase):
         self.assertIs(self.cursor._cnx, connection)
         transaction = self.value("SELECT txid_current()")
         for call in (
-            closed.commit, closed.rollback, closed.savepoint, lambda: closed.execute("SELECT 1"),
-            lambda: closed.__exit__(None, None, None), lambda: closed.connection, lambda: closed._cnx.cursor(),  # noqa: PLW0108 -- the attribute raises
-            lambda: low.execute("SELECT 1"), lambda: named.execute("SELECT 1"),
+            closed.commit,
+            closed.rollback,
+            closed.savepoint,
+            lambda: closed.execute("SELECT 1"),
+            lambda: closed.__exit__(None, None, None),
+            lambda: closed.connection,
+            lambda: closed._cnx.cursor(),  # noqa: PLW0108 -- the attribute raises
+            lambda: low.execute("SELECT 1"),
+            lambda: named.execute("SELECT 1"),
         ):
             with self.assertRaisesRegex(psycopg2.Error, "closed|isn't valid"):
                 call()

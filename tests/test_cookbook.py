@@ -24,8 +24,9 @@ class TestCookbook(AsyncCase):
         super().setUpClass()
         with file_open('ir_async/docs/cookbook.md') as file:
             cls.chapters = re.split(r'^## \d+\. ', file.read(), flags=re.MULTILINE)[1:]
-        cls.partners = cls.env['res.partner'].create([
-            {'name': f"cook {i}", 'email': f"cook{i}@example.com", 'ref': f" C{i} "} for i in range(3)])
+        cls.partners = cls.env['res.partner'].create(
+            [{'name': f"cook {i}", 'email': f"cook{i}@example.com", 'ref': f" C{i} "} for i in range(3)]
+        )
 
     def prepare(self, number):
         """Give the models the methods of a recipe.
@@ -46,7 +47,9 @@ class TestCookbook(AsyncCase):
         }
         for code in blocks:
             exec(compile(code, 'docs/cookbook.md', 'exec'), names)  # noqa: S102 -- it is our own
-            for cls in filter(lambda value: isinstance(value, type) and hasattr(value, '_inherit'), list(names.values())):
+            for cls in filter(
+                lambda value: isinstance(value, type) and hasattr(value, '_inherit'), list(names.values())
+            ):
                 model = type(self.env[cls._inherit])
                 for name, method in vars(cls).items():
                     if not name.startswith('__') and name != '_inherit':
@@ -71,7 +74,9 @@ class TestCookbook(AsyncCase):
         with file_open('ir_async/docs/cookbook.md') as file:
             text = file.read()
         anchors = {
-            re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in re.findall(r'^## (.*)$', text, re.MULTILINE)}
+            re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-')
+            for title in re.findall(r'^## (.*)$', text, re.MULTILINE)
+        }
         self.assertEqual(set(re.findall(r'\]\(#(.*?)\)', text)), anchors)
 
     def test_imports(self):
@@ -106,7 +111,8 @@ class TestCookbook(AsyncCase):
             jobs = self.run_jobs()
         self.assertStates(jobs, 'done', 'done', 'done')
         self.assertEqual(
-            sorted(filter(None, sent)), [(partner.email, "News") for partner in self.partners.sorted('email')])
+            sorted(filter(None, sent)), [(partner.email, "News") for partner in self.partners.sorted('email')]
+        )
 
     def test_03_webhook(self):
         world = self.prepare(3)
@@ -214,7 +220,9 @@ class TestCookbook(AsyncCase):
         world.requests.put.reset_mock()
         world.requests.put.side_effect = change_meanwhile
         self.assertStates(self.run_jobs(), 'done', 'done')
-        self.assertEqual([call.kwargs['json']['name'] for call in world.requests.put.call_args_list], ["third", "fourth"])
+        self.assertEqual(
+            [call.kwargs['json']['name'] for call in world.requests.put.call_args_list], ["third", "fourth"]
+        )
 
     def test_11_at_most_once(self):
         world = self.prepare(11)

@@ -164,7 +164,9 @@ class TestDatabases(BaseCase):
             self.assertAlmostEqual(delay, wanted)
         self.visit('a')
         database.back_off()
-        self.assertAlmostEqual(database.due - self.clock.monotonic(), FIRST_BACK_OFF, msg="it could be reached meanwhile")
+        self.assertAlmostEqual(
+            database.due - self.clock.monotonic(), FIRST_BACK_OFF, msg="it could be reached meanwhile"
+        )
 
     def test_a_notification_does_not_shorten_the_back_off(self):
         database = self.databases.get('a')

@@ -51,22 +51,37 @@ def any_value(env):
     text = st.text(st.characters(codec=None, exclude_categories=()))  # with NUL and lone surrogates
     offsets = st.timedeltas(timedelta(hours=-23), timedelta(hours=23))
     scalar = (
-        st.none() | st.booleans() | st.integers() | st.integers().map(lambda n: n * 2**20_000 + n)
-        | st.floats(allow_nan=False, allow_infinity=False) | text
-        | st.datetimes() | st.datetimes(timezones=offsets.map(timezone) | st.builds(timezone, offsets, text))
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.integers().map(lambda n: n * 2**20_000 + n)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | text
+        | st.datetimes()
+        | st.datetimes(timezones=offsets.map(timezone) | st.builds(timezone, offsets, text))
         | st.datetimes().map(lambda date: date.replace(fold=1))
-        | st.dates() | st.decimals(allow_nan=False, allow_infinity=False) | st.binary() | text.map(Markup)
+        | st.dates()
+        | st.decimals(allow_nan=False, allow_infinity=False)
+        | st.binary()
+        | text.map(Markup)
     )
     keys = text | st.sampled_from(
-        ['$dict', '$tuple', '$set', '$int', '$date', '$datetime', '$decimal', '$bytes', '$records', '$markup', '$'])
+        ['$dict', '$tuple', '$set', '$int', '$date', '$datetime', '$decimal', '$bytes', '$records', '$markup', '$']
+    )
     hashable = scalar | st.lists(scalar, max_size=3).map(tuple)
     records = st.tuples(
-        st.sampled_from(['res.partner', 'res.users', 'ir.async']), st.lists(st.integers(1, 2**40), max_size=3),
+        st.sampled_from(['res.partner', 'res.users', 'ir.async']),
+        st.lists(st.integers(1, 2**40), max_size=3),
     ).map(lambda found: env[found[0]].browse(found[1]))
     return st.recursive(
         scalar | records | st.sets(hashable, max_size=4),
-        lambda inner: st.lists(inner, max_size=4) | st.lists(inner, max_size=4).map(tuple) | st.dictionaries(keys, inner, max_size=4),
-        max_leaves=12)
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.lists(inner, max_size=4).map(tuple)
+            | st.dictionaries(keys, inner, max_size=4)
+        ),
+        max_leaves=12,
+    )
 
 
 class TestEncoding(MethodCase):
@@ -137,7 +152,9 @@ class TestEncoding(MethodCase):
         self.assertEqual(kwargs, {'user': self.other_user})
         self.assertIs(partner.env, env)
         self.assertIs(kwargs['user'].env, env)
-        self.assertEqual((env.uid, env.su, dict(env.context)), (self.user.id, False, {'key': 1, 'async_job_id': job.id}))
+        self.assertEqual(
+            (env.uid, env.su, dict(env.context)), (self.user.id, False, {'key': 1, 'async_job_id': job.id})
+        )
 
     def test_refused(self):
         circular = []
@@ -182,7 +199,12 @@ class TestEncoding(MethodCase):
                     with self.assertRaises(TypeError) as cm:
                         self.ir_async.call(self.partner.async_foo, *args, **kwargs)
                     self.assertTrue(str(cm.exception).startswith(path), str(cm.exception))
-        for value, path in ((circular, "args"), (deep, "args"), ({frozenset()}, "an item of args[0]"), ({10**5000: 1}, "args[0][")):
+        for value, path in (
+            (circular, "args"),
+            (deep, "args"),
+            ({frozenset()}, "an item of args[0]"),
+            ({10**5000: 1}, "args[0]["),
+        ):
             with self.assertRaises(TypeError) as cm:
                 self.ir_async.call(self.partner.async_foo, value)
             self.assertTrue(str(cm.exception).startswith(path), str(cm.exception))

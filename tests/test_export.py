@@ -25,42 +25,70 @@ from odoo.addons.web.controllers.export import CSVExport
 
 ROUTE = 'odoo.addons.web.controllers.export'
 FIELDS = [
-    ('id', 'External ID', 'integer'), ('.id', 'Database ID', 'integer'), ('name', ' Name ', 'char'),
-    ('comment', 'Notes', 'html'), ('color', 'Color', 'integer'), ('active', 'Active', 'boolean'),
-    ('partner_latitude', 'Latitude', 'float'), ('partner_longitude', 'Money', 'monetary'),
-    ('create_date', 'Created on', 'datetime'), ('type', 'Type', 'selection'), ('ref', 'Reference', 'char'),
-    ('country_id', 'Country', 'many2one'), ('country_id/id', 'Country/ID', 'many2one'),
-    ('category_id', 'Tags', 'many2many'), ('child_ids/name', 'Contacts/Name', 'one2many'),
+    ('id', 'External ID', 'integer'),
+    ('.id', 'Database ID', 'integer'),
+    ('name', ' Name ', 'char'),
+    ('comment', 'Notes', 'html'),
+    ('color', 'Color', 'integer'),
+    ('active', 'Active', 'boolean'),
+    ('partner_latitude', 'Latitude', 'float'),
+    ('partner_longitude', 'Money', 'monetary'),
+    ('create_date', 'Created on', 'datetime'),
+    ('type', 'Type', 'selection'),
+    ('ref', 'Reference', 'char'),
+    ('country_id', 'Country', 'many2one'),
+    ('country_id/id', 'Country/ID', 'many2one'),
+    ('category_id', 'Tags', 'many2many'),
+    ('child_ids/name', 'Contacts/Name', 'one2many'),
     ('child_ids/country_id/code', 'Contacts/Country/Code', 'char'),
 ]
 
 
 @tagged('post_install', '-at_install')
 class TestExport(AsyncCase, HttpCase):
-
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.user = new_test_user(
-            cls.env, 'exporter', groups='base.group_user,base.group_partner_manager,base.group_allow_export', password='exporter')
+            cls.env,
+            'exporter',
+            groups='base.group_user,base.group_partner_manager,base.group_allow_export',
+            password='exporter',
+        )
         tags = cls.env['res.partner.category'].create([{'name': 'red'}, {'name': 'green, and blue'}])
         belgium, france = cls.env.ref('base.be'), cls.env.ref('base.fr')
         texts = [
-            "plain", "=1+1", "-5", "+32 2 290 34 90", "with \"quotes\", and\r\nlines", " spaces ", "ünï ☃ 𝄞",
-            "https://www.odoo.com", "x" * 33_000, "", "0012",
+            "plain",
+            "=1+1",
+            "-5",
+            "+32 2 290 34 90",
+            "with \"quotes\", and\r\nlines",
+            " spaces ",
+            "ünï ☃ 𝄞",
+            "https://www.odoo.com",
+            "x" * 33_000,
+            "",
+            "0012",
         ]
-        cls.partners = cls.env['res.partner'].create([{
-            'name': f"async {i:02}",
-            'ref': text,
-            'comment': f"<p>{i} &lt; {i + 1}</p>",
-            'color': i,
-            'active': i != 4,
-            'partner_latitude': i / 3,
-            'partner_longitude': -i * 1000.5,
-            'country_id': (belgium, france, belgium.browse())[i % 3].id,
-            'category_id': [Command.set(tags[:i % 3].ids)],
-            'child_ids': [Command.create({'name': f"child {j}", 'country_id': france.id}) for j in range(i % 4)],
-        } for i, text in enumerate(texts)])
+        cls.partners = cls.env['res.partner'].create(
+            [
+                {
+                    'name': f"async {i:02}",
+                    'ref': text,
+                    'comment': f"<p>{i} &lt; {i + 1}</p>",
+                    'color': i,
+                    'active': i != 4,
+                    'partner_latitude': i / 3,
+                    'partner_longitude': -i * 1000.5,
+                    'country_id': (belgium, france, belgium.browse())[i % 3].id,
+                    'category_id': [Command.set(tags[: i % 3].ids)],
+                    'child_ids': [
+                        Command.create({'name': f"child {j}", 'country_id': france.id}) for j in range(i % 4)
+                    ],
+                }
+                for i, text in enumerate(texts)
+            ]
+        )
         cls.domain = [('id', 'in', cls.partners.ids), ('parent_id', '=', False)]
 
     def setUp(self):
@@ -79,7 +107,10 @@ class TestExport(AsyncCase, HttpCase):
             'context': {'lang': 'en_US', 'tz': 'Europe/Brussels'},
             'domain': self.domain,
             'fields': [
-                {'name': name, 'label': label, 'type': type_} for name, label, type_ in FIELDS if not names or name in names],
+                {'name': name, 'label': label, 'type': type_}
+                for name, label, type_ in FIELDS
+                if not names or name in names
+            ],
             'groupby': [],
             'ids': ids,
             **kwargs,
@@ -87,7 +118,8 @@ class TestExport(AsyncCase, HttpCase):
 
     def export_now(self, format_, params):
         return self.url_open(
-            f'/web/export/{format_}', data={'data': json.dumps(params), 'csrf_token': http.Request.csrf_token(self)})
+            f'/web/export/{format_}', data={'data': json.dumps(params), 'csrf_token': http.Request.csrf_token(self)}
+        )
 
     def start_export(self, format_, params):
         records = self.env(user=self.user, context={'lang': self.user.lang})[params['model']]
@@ -109,9 +141,19 @@ class TestExport(AsyncCase, HttpCase):
             self.assertEqual(later.content, now.content)
         else:
             title, dimensions, widths, cells = _cells(now.content)
-            self.assertEqual(_cells(later.content), (title, dimensions, widths, [
-                # Odoo makes a formula of a text
-                (coordinate, 's' if type_ == 'f' else type_, *rest) for coordinate, type_, *rest in cells]))
+            self.assertEqual(
+                _cells(later.content),
+                (
+                    title,
+                    dimensions,
+                    widths,
+                    [
+                        # Odoo makes a formula of a text
+                        (coordinate, 's' if type_ == 'f' else type_, *rest)
+                        for coordinate, type_, *rest in cells
+                    ],
+                ),
+            )
         return later
 
     def test_csv(self):
@@ -137,7 +179,11 @@ class TestExport(AsyncCase, HttpCase):
 
     def test_grouped(self):
         for groupby in (
-            ['country_id'], ['active', 'create_date:month'], ['category_id'], ['color'], ['country_id', 'category_id', 'type'],
+            ['country_id'],
+            ['active', 'create_date:month'],
+            ['category_id'],
+            ['color'],
+            ['country_id', 'category_id', 'type'],
         ):
             with self.subTest(groupby=groupby):
                 names = [name for name, *_ in FIELDS if name not in ('id', 'ref')]
@@ -182,15 +228,20 @@ class TestExport(AsyncCase, HttpCase):
         self.assertIn("rights to export", job.payload['error']['data']['message'])
 
     def test_rights_on_records(self):
-        self.env['ir.rule'].create({
-            'name': "but one", 'model_id': self.env['ir.model']._get_id('res.partner'),
-            'domain_force': [('id', '!=', self.partners[0].id)],
-        })
+        self.env['ir.rule'].create(
+            {
+                'name': "but one",
+                'model_id': self.env['ir.model']._get_id('res.partner'),
+                'domain_force': [('id', '!=', self.partners[0].id)],
+            }
+        )
         self.assertSameExport('csv', self.params())
         self.assertSameError('csv', self.params(ids=self.partners[:2].ids))
 
     def test_rights_on_fields(self):
-        params = self.params(model='ir.async', domain=[], fields=[{'name': 'args', 'label': 'Arguments', 'type': 'text'}])
+        params = self.params(
+            model='ir.async', domain=[], fields=[{'name': 'args', 'label': 'Arguments', 'type': 'text'}]
+        )
         self.start_export('csv', self.params(['name']))
         self.run_jobs()
         self.assertSameError('csv', params)
@@ -207,7 +258,9 @@ class TestExport(AsyncCase, HttpCase):
 
         self.startPatch(patch.object(xlsxwriter, 'Workbook', Workbook))
         self.assertSameError('xlsx', self.params(['name', 'child_ids/name']))  # 10 records, 19 rows
-        self.assertSameError('xlsx', self.params(['name'], domain=[('id', 'in', self.partners.ids + self.partners.child_ids.ids)]))
+        self.assertSameError(
+            'xlsx', self.params(['name'], domain=[('id', 'in', self.partners.ids + self.partners.child_ids.ids)])
+        )
         self.assertFails('xlsx', self.params(['name']), "too many rows")  # Odoo drops the last one
         self.assertSameExport('xlsx', self.params(['name'], ids=self.partners.ids[:9]))
 
@@ -242,7 +295,9 @@ class TestExport(AsyncCase, HttpCase):
 
     def xlsx_texts(self, texts, **params):
         """Export partners of these references; return the cells of the references."""
-        partners = self.env['res.partner'].create([{'name': f"text {i:06}", 'ref': text} for i, text in enumerate(texts)])
+        partners = self.env['res.partner'].create(
+            [{'name': f"text {i:06}", 'ref': text} for i, text in enumerate(texts)]
+        )
         response = self.export('xlsx', self.params(['name', 'ref'], domain=[('id', 'in', partners.ids)], **params))
         sheet = openpyxl.load_workbook(io.BytesIO(response.content)).active
         return [cell for [_name, cell] in sheet.iter_rows(min_row=2, min_col=1, max_col=2)]
@@ -250,17 +305,28 @@ class TestExport(AsyncCase, HttpCase):
     def test_xlsx_no_link_is_lost(self):
         long = "https://example.com/" + "x" * 2060
         texts = [
-            "https://example.com/1", "mailto:a@example.com", long[:2079], long, "https://example.com/#" + "é" * 2080,
-            "https://a.example.com\nhttps://b.example.com", "internal:Sheet1!A1", "external:c:\\x.xlsx", "file:///etc/hosts",
-            "ftp://example.com", "http://" + "𝄞" * 1040, "https://" + "<" * 1000,
+            "https://example.com/1",
+            "mailto:a@example.com",
+            long[:2079],
+            long,
+            "https://example.com/#" + "é" * 2080,
+            "https://a.example.com\nhttps://b.example.com",
+            "internal:Sheet1!A1",
+            "external:c:\\x.xlsx",
+            "file:///etc/hosts",
+            "ftp://example.com",
+            "http://" + "𝄞" * 1040,
+            "https://" + "<" * 1000,
         ]
         with warnings.catch_warnings():
             warnings.simplefilter('error')
             cells = self.xlsx_texts(texts)
         self.assertEqual([cell.value for cell in cells], texts)
         self.assertEqual({cell.data_type for cell in cells}, {'s'})
-        self.assertEqual([bool(cell.hyperlink) for cell in cells], [
-            True, True, True, False, False, True, False, False, False, True, False, True])
+        self.assertEqual(
+            [bool(cell.hyperlink) for cell in cells],
+            [True, True, True, False, False, True, False, False, False, True, False, True],
+        )
 
     def test_xlsx_links_beyond_the_limit(self):
         self.startPatch(patch.object(export, 'LINKS_MAX', 3))
@@ -287,10 +353,16 @@ class TestExport(AsyncCase, HttpCase):
 
     def test_xlsx_no_header_or_group_is_a_formula(self):
         self.partners[0].name = "=2+2"
-        response = self.export('xlsx', self.params(
-            groupby=['name'], ids=self.partners[:1].ids, fields=[{'name': 'ref', 'label': "=1+1", 'type': 'char'}]))
+        response = self.export(
+            'xlsx',
+            self.params(
+                groupby=['name'], ids=self.partners[:1].ids, fields=[{'name': 'ref', 'label': "=1+1", 'type': 'char'}]
+            ),
+        )
         sheet = openpyxl.load_workbook(io.BytesIO(response.content)).active
-        self.assertEqual([(cell.value, cell.data_type) for [cell] in sheet.iter_rows()][:2], [("=1+1", 's'), ("=2+2 (1)", 's')])
+        self.assertEqual(
+            [(cell.value, cell.data_type) for [cell] in sheet.iter_rows()][:2], [("=1+1", 's'), ("=2+2 (1)", 's')]
+        )
 
     def test_xlsx_no_text_is_cut_off(self):
         texts = ["x" * 32_767, "x" * 32_768, "𝄞" * 16_383, "𝄞" * 16_384, "=" * 32_768, "https://" + "x" * 32_760]
@@ -307,8 +379,9 @@ class TestExport(AsyncCase, HttpCase):
     def test_progress(self):
         job = self.start_export('csv', self.params())
         reported = []
-        self.startPatch(patch.object(
-            type(self.env['ir.async']), 'report_progress', lambda _self, *args: reported.append(args)))
+        self.startPatch(
+            patch.object(type(self.env['ir.async']), 'report_progress', lambda _self, *args: reported.append(args))
+        )
         self.run_jobs()
         self.assertEqual(job.state, 'succeeded')
         self.assertEqual(reported, [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10, "Writing the file…")])
@@ -320,7 +393,9 @@ class TestExport(AsyncCase, HttpCase):
             self.run_jobs()
         self.assertEqual(job.state, 'succeeded')
         self.assertIn(
-            f"User {self.user.id} exported 10 'res.partner' records from None. Fields: name. Domain: [['id', 'in',", log.output[0])
+            f"User {self.user.id} exported 10 'res.partner' records from None. Fields: name. Domain: [['id', 'in',",
+            log.output[0],
+        )
 
     def test_job(self):
         job = self.start_export('xlsx', self.params(['name'], context={'default_type': 'url', 'default_name': "no"}))
@@ -340,7 +415,10 @@ class TestExport(AsyncCase, HttpCase):
         self.assertIn('async 01', attachment.raw.decode())
         self.assertFalse(attachment.index_content)
         self.assertEqual(self.url_open(url).content, attachment.raw)
-        for login, groups in (('colleague', 'base.group_user'), ('boss', 'base.group_system,ir_async.ir_async_group_manager')):
+        for login, groups in (
+            ('colleague', 'base.group_user'),
+            ('boss', 'base.group_system,ir_async.ir_async_group_manager'),
+        ):
             other = new_test_user(self.env, login, groups=groups, password=login)
             self.authenticate(login, login)
             with mute_logger('odoo.http'):
@@ -403,8 +481,11 @@ class TestExport(AsyncCase, HttpCase):
         """
         served = {}
         self.startPatch(patch.object(ir_async_download.module, 'current_test', None))
-        self.startPatch(patch.object(
-            type(self.env['ir.async']), '_why_unserved', lambda _self, channel='default': served.get(channel)))
+        self.startPatch(
+            patch.object(
+                type(self.env['ir.async']), '_why_unserved', lambda _self, channel='default': served.get(channel)
+            )
+        )
         return served
 
     def queue(self, state, channel, worker_id=None):
@@ -451,7 +532,9 @@ class TestExport(AsyncCase, HttpCase):
         self.queue('done', 'export')
         for seconds, is_free in ((10, False), (50, True)):
             self.env.cr.execute(
-                "UPDATE ir_async SET date_start = clock_timestamp() AT TIME ZONE 'UTC' - %s * interval '1 second'", [seconds])
+                "UPDATE ir_async SET date_start = clock_timestamp() AT TIME ZONE 'UTC' - %s * interval '1 second'",
+                [seconds],
+            )
             self.assertEqual(partners.has_async_export('csv'), is_free)
         self.queue('created', 'export')
         self.assertFalse(partners.has_async_export('csv'), "one goes before")
@@ -468,11 +551,15 @@ class TestExport(AsyncCase, HttpCase):
         job = self.start_export('csv', params)
         with self.assertEnqueuesNothing():
             self.assertEqual(self.start_export('csv', params), job)
-            self.assertEqual(self.start_export('csv', dict(reversed(params.items()))), job, "the order of keys is nothing")
+            self.assertEqual(
+                self.start_export('csv', dict(reversed(params.items()))), job, "the order of keys is nothing"
+            )
         self.env.cr.flush()
         self.env.cr.execute("UPDATE ir_async SET state = 'processing', claim_number = 1 WHERE id = %s", [job.id])
         sent = []
-        self.startPatch(patch.object(type(self.env['res.users']), '_bus_send', lambda _self, name, _message: sent.append(name)))
+        self.startPatch(
+            patch.object(type(self.env['res.users']), '_bus_send', lambda _self, name, _message: sent.append(name))
+        )
         other = self.start_export('csv', params)
         self.assertNotEqual(other, job, "what it has read may be old news")
         self.assertNotIn('simple_notification', sent)
@@ -487,9 +574,14 @@ class TestExport(AsyncCase, HttpCase):
         params = self.params(['name'])
         jobs = self.start_export('csv', params)
         for format_, changes in (
-            ('xlsx', {}), ('csv', {'import_compat': True}), ('csv', {'ids': self.partners.ids}),
-            ('csv', {'ids': self.partners.ids[::-1]}), ('csv', {'domain': []}), ('csv', {'groupby': ['color']}),
-            ('csv', {'fields': []}), ('csv', {'context': {'lang': 'fr_FR'}}),
+            ('xlsx', {}),
+            ('csv', {'import_compat': True}),
+            ('csv', {'ids': self.partners.ids}),
+            ('csv', {'ids': self.partners.ids[::-1]}),
+            ('csv', {'domain': []}),
+            ('csv', {'groupby': ['color']}),
+            ('csv', {'fields': []}),
+            ('csv', {'context': {'lang': 'fr_FR'}}),
         ):
             jobs |= self.start_export(format_, {**params, **changes})
         self.assertEqual(len(jobs), 9)
@@ -560,8 +652,13 @@ class TestExport(AsyncCase, HttpCase):
         self.serve()
         partners = self.env(user=self.user)['res.partner']
         for mixin, is_background in (
-            (Nothing, True), (AnotherFormat, True), (PassesThrough, True),
-            (Filename, False), (Content, False), (Base, False), (Request, False),
+            (Nothing, True),
+            (AnotherFormat, True),
+            (PassesThrough, True),
+            (Filename, False),
+            (Content, False),
+            (Base, False),
+            (Request, False),
         ):
             with self.subTest(mixin=mixin.__name__), extended(CSVExport, mixin):
                 self.assertEqual(partners.has_async_export('csv'), is_background)
@@ -592,8 +689,22 @@ def _cells(content):
     book = openpyxl.load_workbook(io.BytesIO(content), rich_text=True)
     [sheet] = book.worksheets
     widths = {name: column.width for name, column in sheet.column_dimensions.items()}
-    return sheet.title, sheet.dimensions, widths, [
-        (cell.coordinate, cell.data_type, cell.value, cell.number_format, cell.font.b, cell.fill.fgColor.rgb,
-         cell.alignment.wrap_text, cell.hyperlink and cell.hyperlink.target)
-        for row in sheet.iter_rows() for cell in row
-    ]
+    return (
+        sheet.title,
+        sheet.dimensions,
+        widths,
+        [
+            (
+                cell.coordinate,
+                cell.data_type,
+                cell.value,
+                cell.number_format,
+                cell.font.b,
+                cell.fill.fgColor.rgb,
+                cell.alignment.wrap_text,
+                cell.hyperlink and cell.hyperlink.target,
+            )
+            for row in sheet.iter_rows()
+            for cell in row
+        ],
+    )

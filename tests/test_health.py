@@ -18,7 +18,6 @@ CONTROLLER = 'odoo.addons.ir_async.controllers.monitoring'
 
 
 class HealthCase(MethodCase):
-
     def setUp(self):
         super().setUp()
 
@@ -40,7 +39,8 @@ class HealthCase(MethodCase):
         job.flush_model()
         self.env.cr.execute(
             "UPDATE ir_async SET state = %s, create_date = create_date - %s * interval '1 second' WHERE id = %s",
-            [state, age, job.id])
+            [state, age, job.id],
+        )
         job.invalidate_recordset()
         return job
 
@@ -72,8 +72,13 @@ class TestHealth(HealthCase):
     def test_channel_without_worker(self):
         """Live workers that serve other channels alone do not pass for those of this one."""
         self.make_job(channel='mail/7')
-        self.startPatcher(patch.object(
-            self.registry['ir.async'], '_why_unserved', lambda model, channel='default': 'no_worker' if channel == 'mail' else None))
+        self.startPatcher(
+            patch.object(
+                self.registry['ir.async'],
+                '_why_unserved',
+                lambda model, channel='default': 'no_worker' if channel == 'mail' else None,
+            )
+        )
         self.assertEqual(self.codes(), ['no_worker'])
         self.assertIn('mail', self.ir_async._health()['reasons'][0]['message'])
 
@@ -90,7 +95,11 @@ class TestHealth(HealthCase):
 
     def test_overdue_among_younger_ones(self):
         """The oldest job is found behind any number of others, in each kind of queue."""
-        for name, options in (('plain', {'priority': 20}), ('limited', {'channel': 'two/b', 'priority': 7}), ('dated', {'delay': 1})):
+        for name, options in (
+            ('plain', {'priority': 20}),
+            ('limited', {'channel': 'two/b', 'priority': 7}),
+            ('dated', {'delay': 1}),
+        ):
             with self.subTest(name=name):
                 self.env.cr.execute("DELETE FROM ir_async")
                 self.env['ir.async.channel'].search([('name', '=', 'two')]).unlink()
@@ -102,7 +111,9 @@ class TestHealth(HealthCase):
                 old = self.make_job(age=400, **options)
                 if name == 'dated':
                     self.env.cr.execute(
-                        "UPDATE ir_async SET date_scheduled = now() AT TIME ZONE 'UTC' - interval '400 s' WHERE id = %s", [old.id])
+                        "UPDATE ir_async SET date_scheduled = now() AT TIME ZONE 'UTC' - interval '400 s' WHERE id = %s",
+                        [old.id],
+                    )
                 self.assertEqual(self.codes(), ['overdue'])
 
     def test_not_yet_due(self):
@@ -122,7 +133,9 @@ class TestHealth(HealthCase):
         """The age of a job counts from when its channel made room for it."""
         channel = self.env['ir.async.channel'].create({'name': 'slow', 'capacity': 1, 'interval': 3600})
         last = self.make_job(state='done', channel='slow')
-        self.env.cr.execute("UPDATE ir_async SET date_start = now() AT TIME ZONE 'UTC' - interval '400 s' WHERE id = %s", [last.id])
+        self.env.cr.execute(
+            "UPDATE ir_async SET date_start = now() AT TIME ZONE 'UTC' - interval '400 s' WHERE id = %s", [last.id]
+        )
         self.make_job(age=4000, channel='slow')
         self.assertEqual(self.codes(), [], "its interval is not over")
         channel.interval = 0
@@ -172,9 +185,12 @@ class TestHealth(HealthCase):
 
     def test_leaves_no_trace(self):
         """The transaction goes on as it was."""
+
         def settings():
-            return [self.env.execute_query_dict(SQL(f"SHOW {name}"))[0] for name in (
-                'statement_timeout', 'lock_timeout', 'enable_seqscan')]
+            return [
+                self.env.execute_query_dict(SQL(f"SHOW {name}"))[0]
+                for name in ('statement_timeout', 'lock_timeout', 'enable_seqscan')
+            ]
 
         before = settings()
         with patch.object(ir_async_statistics, 'SAMPLE_PAGES', 0):
@@ -183,21 +199,33 @@ class TestHealth(HealthCase):
 
 
 class TestMetrics(HealthCase):
-
     def setUp(self):
         super().setUp()
         # Other tests leave a large table behind, which would be sampled.
         self.startPatcher(patch.object(ir_async_statistics, 'SAMPLE_PAGES', 10**9))
 
     def test_jobs(self):
-        for state, count in (('waiting', 1), ('created', 2), ('processing', 3), ('succeeded', 4), ('done', 5), ('failed', 6), ('cancelled', 7)):
+        for state, count in (
+            ('waiting', 1),
+            ('created', 2),
+            ('processing', 3),
+            ('succeeded', 4),
+            ('done', 5),
+            ('failed', 6),
+            ('cancelled', 7),
+        ):
             for _i in range(count):
                 self.make_job(state=state)
         self.make_job(state='failed', channel='partner/1')
         self.make_job(state='failed', channel='partner/2')
         samples = self.samples()
-        self.assertEqual([samples['ir_async_jobs', f'state="{state}",channel="default"'] for state in (
-            'waiting', 'created', 'processing', 'succeeded', 'done', 'failed', 'cancelled')], [1, 2, 3, 4, 5, 6, 7])
+        self.assertEqual(
+            [
+                samples['ir_async_jobs', f'state="{state}",channel="default"']
+                for state in ('waiting', 'created', 'processing', 'succeeded', 'done', 'failed', 'cancelled')
+            ],
+            [1, 2, 3, 4, 5, 6, 7],
+        )
         self.assertEqual(samples['ir_async_jobs', 'state="failed",channel="partner"'], 2)
         self.assertEqual(samples['ir_async_jobs', 'state="done",channel="partner"'], 0)
         self.assertEqual(samples['ir_async_jobs_estimated', ''], 0)
@@ -234,14 +262,15 @@ class TestMetrics(HealthCase):
 
         self.make_job()
         with (
-            patch.object(ir_async_statistics, 'SAMPLE_PAGES', 0.0001), patch.object(type(self.env), 'execute_query', record),
+            patch.object(ir_async_statistics, 'SAMPLE_PAGES', 0.0001),
+            patch.object(type(self.env), 'execute_query', record),
         ):
             self.ir_async._metrics()
         self.env.cr.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
         for query in statements:
             text = query.code
             if ' ir_async ' in f' {text} ' and 'pg_relation_size' not in text:
-                plan = "\n".join(row for row, in self.env.execute_query(SQL("EXPLAIN %s", query)))
+                plan = "\n".join(row for (row,) in self.env.execute_query(SQL("EXPLAIN %s", query)))
                 self.assertNotIn('Seq Scan on ir_async ', plan)
 
     def test_ages_and_durations(self):
@@ -249,7 +278,9 @@ class TestMetrics(HealthCase):
         jobs = self.ir_async.concat(*(self.make_job(state='done') for _i in range(3)))
         self.env.cr.execute(
             "UPDATE ir_async SET date_start = now() AT TIME ZONE 'UTC' - interval '60 s',"
-            " date_done = now() AT TIME ZONE 'UTC' - interval '30 s' WHERE id IN %s", [jobs._ids])
+            " date_done = now() AT TIME ZONE 'UTC' - interval '30 s' WHERE id IN %s",
+            [jobs._ids],
+        )
         samples = self.samples()
         self.assertGreaterEqual(samples['ir_async_oldest_due_seconds', ''], 100)
         self.assertEqual(samples['ir_async_job_duration_seconds', 'channel="default",quantile="0.5"'], 30)

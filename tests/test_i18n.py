@@ -10,7 +10,6 @@ PLACEHOLDER = re.compile(r'%\(\w+\)[sd]|%[sd]|</?\w+[^>]*>')
 
 @tagged('post_install', '-at_install')
 class TestFrench(TransactionCase):
-
     def test_terms(self):
         """Each term is translated, and keeps its placeholders and tags."""
         for entry in polib.pofile(file_path('ir_async/i18n/fr.po')):
@@ -24,6 +23,10 @@ class TestFrench(TransactionCase):
         self.env['res.lang']._activate_lang('fr_FR')
         self.env['ir.module.module'].search([('name', '=', 'ir_async')])._update_translations(['fr_FR'])
         env = self.env(context={'lang': 'fr_FR'})
-        self.assertEqual(dict(env['ir.async'].fields_get(['state'])['state']['selection'])['created'], "En file d’attente")
+        self.assertEqual(
+            dict(env['ir.async'].fields_get(['state'])['state']['selection'])['created'], "En file d’attente"
+        )
         self.assertEqual(env.ref('ir_async.ir_async_action').name, "Tâches en arrière-plan")
-        self.assertIn("Annuler la tâche", env['ir.async'].get_view(env.ref('ir_async.ir_async_view_form').id, 'form')['arch'])
+        self.assertIn(
+            "Annuler la tâche", env['ir.async'].get_view(env.ref('ir_async.ir_async_view_form').id, 'form')['arch']
+        )

@@ -18,7 +18,13 @@ class TestJs(HttpCase):
     def test_hoot(self):
         self.browser_js(
             f'/web/tests?headless&loglevel=2&preset={self.preset}{self.tags}&timeout=15000&id={_hoot_hash("@ir_async")}',
-            '', '', login='admin', timeout=600, success_signal=SUCCESS, error_checker=test_js.unit_test_error_checker)
+            '',
+            '',
+            login='admin',
+            timeout=600,
+            success_signal=SUCCESS,
+            error_checker=test_js.unit_test_error_checker,
+        )
 
 
 @tagged('post_install', '-at_install')
@@ -33,23 +39,47 @@ class TestJsMobile(TestJs):
 
 @tagged('post_install', '-at_install')
 class TestTour(HttpCase):
-
     def test_tour(self):
         user = self.env.ref('base.user_admin')
         target = self.env['res.partner'].with_user(user).browse()
         jobs = self.env['ir.async']
         for name, state, payload in (
-            ("Good Job", 'succeeded', {'result': {
-                'type': 'ir.actions.act_window', 'name': "Result of the job", 'res_model': 'res.country', 'view_mode': 'list'}}),
-            ("Bad Job", 'failed', {'error': {
-                'code': 0, 'message': "Odoo Server Error", 'data': {
-                    'name': 'builtins.ValueError', 'message': "Nobody knows", 'arguments': [], 'context': {}, 'debug': "Traceback"}}}),
+            (
+                "Good Job",
+                'succeeded',
+                {
+                    'result': {
+                        'type': 'ir.actions.act_window',
+                        'name': "Result of the job",
+                        'res_model': 'res.country',
+                        'view_mode': 'list',
+                    }
+                },
+            ),
+            (
+                "Bad Job",
+                'failed',
+                {
+                    'error': {
+                        'code': 0,
+                        'message': "Odoo Server Error",
+                        'data': {
+                            'name': 'builtins.ValueError',
+                            'message': "Nobody knows",
+                            'arguments': [],
+                            'context': {},
+                            'debug': "Traceback",
+                        },
+                    }
+                },
+            ),
         ):
             job = jobs.call_notify(name, target.create, [])
             job.flush_model()
             self.env.cr.execute(
                 "UPDATE ir_async SET state = %s, payload = %s, revision = 3, date_start = create_date, date_done = now() WHERE id = %s",
-                [state, json.dumps(payload), job.id])
+                [state, json.dumps(payload), job.id],
+            )
         jobs.invalidate_model()
         self.start_tour('/odoo', 'ir_async_tour', login='admin')
 

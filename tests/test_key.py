@@ -24,7 +24,9 @@ class TestKey(MethodCase):
 
     def set_state(self, job, state, claim_number=0):
         job.flush_recordset()
-        self.env.cr.execute("UPDATE ir_async SET state = %s, claim_number = %s WHERE id = %s", [state, claim_number, job.id])
+        self.env.cr.execute(
+            "UPDATE ir_async SET state = %s, claim_number = %s WHERE id = %s", [state, claim_number, job.id]
+        )
         job.invalidate_recordset()
 
     def test_until_start(self):
@@ -67,6 +69,7 @@ class TestKey(MethodCase):
 
     def test_until_start_runs_with_the_last_call(self):
         """Two jobs, the second of which was called while the first one ran."""
+
         @self.add_method
         def async_bar(self):
             seen.append(self.name)
@@ -95,13 +98,27 @@ class TestKey(MethodCase):
                     self.env.cr.flush()
                 target = self.env['res.partner'].with_context(lang='en_US').async_foo
                 self.assertEqual(
-                    self.call(2, key=f'k{flush}', priority=4, on_duplicate='replace', kwargs={'b': 2}, target=target), job)
-                self.assertRecordValues(job.sudo(), [{
-                    'args': '[2]', 'kwargs': '{"b":2}', 'priority': 4, 'date_scheduled': False, 'res_ids': '[]', 'state': 'created',
-                    'context': '{"lang":"en_US"}',
-                }])
+                    self.call(2, key=f'k{flush}', priority=4, on_duplicate='replace', kwargs={'b': 2}, target=target),
+                    job,
+                )
+                self.assertRecordValues(
+                    job.sudo(),
+                    [
+                        {
+                            'args': '[2]',
+                            'kwargs': '{"b":2}',
+                            'priority': 4,
+                            'date_scheduled': False,
+                            'res_ids': '[]',
+                            'state': 'created',
+                            'context': '{"lang":"en_US"}',
+                        }
+                    ],
+                )
         self.run_jobs()
-        self.assertEqual([(records.ids, args, kwargs) for records, args, kwargs in self.calls], [([], (2,), {'b': 2})] * 2)
+        self.assertEqual(
+            [(records.ids, args, kwargs) for records, args, kwargs in self.calls], [([], (2,), {'b': 2})] * 2
+        )
 
     def test_replace_raises_the_revision(self):
         job = self.call(1)
@@ -170,7 +187,10 @@ class TestKey(MethodCase):
         """What is in an index has a limit in bytes, PostgreSQL's own is only found at the commit."""
         for option in ('key', 'channel'):
             for text in ('鍵' * 334, '🙂' * 251, 'a' * 1001, '鍵' * 1000):
-                with self.subTest(option=option, text=text[:3]), self.assertRaisesRegex(TypeError, f'option {option}.*1000 bytes'):
+                with (
+                    self.subTest(option=option, text=text[:3]),
+                    self.assertRaisesRegex(TypeError, f'option {option}.*1000 bytes'),
+                ):
                     self.ir_async.with_options(**{option: text})
             for text in ('鍵' * 333, '🙂' * 250, 'a' * 1000):
                 job = self.ir_async.with_options(**{option: text}).call(self.partner.async_foo)

@@ -1,4 +1,5 @@
 """Imports run one way: tools and exceptions, engine, service, then models and all that Odoo loads."""
+
 import ast
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def imports(path):
     found = []
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding='utf-8'))):
         if isinstance(node, ast.ImportFrom) and node.level:
-            package = path.parts[:len(path.parts) - node.level]
+            package = path.parts[: len(path.parts) - node.level]
             base = '.'.join([*package, *(node.module or '').split('.')]).strip('.')
             found += [(base or alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module == ADDON:
@@ -27,12 +28,15 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom) and (node.module or '').startswith(f'{ADDON}.'):
             found.append((node.module.removeprefix(f'{ADDON}.'), node.lineno))
         elif isinstance(node, ast.Import):
-            found += [(alias.name.removeprefix(f'{ADDON}.'), node.lineno) for alias in node.names if alias.name.startswith(ADDON)]
+            found += [
+                (alias.name.removeprefix(f'{ADDON}.'), node.lineno)
+                for alias in node.names
+                if alias.name.startswith(ADDON)
+            ]
     return found
 
 
 class TestLayers(BaseCase):
-
     def test_imports_run_one_way(self):
         back, count = [], 0
         for path in sorted(ROOT.rglob('*.py')):

@@ -22,10 +22,23 @@ class TestOptions(MethodCase):
         return ''.join(args[1] for args in self.calls)
 
     def test_defaults(self):
-        self.assertRecordValues(self.call(), [{
-            'priority': 10, 'date_scheduled': False, 'max_attempts': 1, 'retry_delay': False, 'timeout': 0,
-            'channel': 'default', 'limited': False, 'key': False, 'key_until': False, 'after_ids': [],
-        }])
+        self.assertRecordValues(
+            self.call(),
+            [
+                {
+                    'priority': 10,
+                    'date_scheduled': False,
+                    'max_attempts': 1,
+                    'retry_delay': False,
+                    'timeout': 0,
+                    'channel': 'default',
+                    'limited': False,
+                    'key': False,
+                    'key_until': False,
+                    'after_ids': [],
+                }
+            ],
+        )
 
     def test_bad_options(self):
         now = datetime(2026, 11, 24)
@@ -68,11 +81,14 @@ class TestOptions(MethodCase):
             with self.subTest(name=name):
                 with self.assertRaisesRegex(TypeError, name):
                     self.call('', **{name: value})
-                self.assertTrue(self.ir_async.with_options(**{name: value}).with_options(key=name).call(self.partner.async_foo).key)
+                self.assertTrue(
+                    self.ir_async.with_options(**{name: value}).with_options(key=name).call(self.partner.async_foo).key
+                )
         self.assertFalse(self.call('', key_until='end', on_duplicate='keep').key)
 
     def test_not_inherited(self):
         """A job's own calls have the defaults."""
+
         @self.add_method
         def async_bar(self):
             self.env['ir.async'].call(self.async_foo, 'x')
@@ -124,6 +140,7 @@ class TestOptions(MethodCase):
 
     def test_key_per_user(self):
         """The key of a job that somebody is told about is that user's; else it is everybody's."""
+
         def call(user, notify):
             model, target = self.ir_async.with_options(key='sync'), self.partner_of(user).async_foo
             return model.call_notify("Sync", target) if notify else model.call(target)
@@ -143,6 +160,6 @@ class TestOptions(MethodCase):
                 self.assertEqual(len(jobs), len(chunks))
                 self.run_jobs()
                 self.assertEqual([len(args[0]) for args in self.calls], chunks)
-                self.assertEqual([id_ for ids, in self.calls for id_ in ids], partners.ids)
+                self.assertEqual([id_ for (ids,) in self.calls for id_ in ids], partners.ids)
                 self.calls.clear()
         self.assertFalse(self.ir_async.with_options(chunk_size=2).call(partners.browse().async_foo))

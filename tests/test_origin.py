@@ -27,7 +27,8 @@ class TestOrigin(QueueCase):
         job.flush_model()
         self.env.cr.execute(
             "UPDATE ir_async SET origin = %s, state = %s, worker_id = CASE %s WHEN 'processing' THEN 4711 END WHERE id = %s",
-            [OF_PRODUCTION, state, state, job.id])
+            [OF_PRODUCTION, state, state, job.id],
+        )
         self.env.invalidate_all()
         return job
 
@@ -36,7 +37,9 @@ class TestOrigin(QueueCase):
         jobs = self.call() + self.call(key='k')
         for count in (3, 200):
             jobs += self.env['ir.async'].concat(*(self.call() for _i in range(count)))
-        self.env.cr.execute("SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database WHERE datname = current_database()")
+        self.env.cr.execute(
+            "SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database WHERE datname = current_database()"
+        )
         [here] = self.env.cr.fetchone()
         self.assertEqual(set(jobs.sudo().mapped('origin')), {here})
         self.assertEqual(self.session.origin, here)
@@ -61,7 +64,11 @@ class TestOrigin(QueueCase):
         """Plain, limited, dated, waiting, of a certain id, or of a dead worker: none is run, or changed."""
         parent = self.call()
         jobs = self.copied() + self.copied(channel='limited') + self.copied(channel='limited/x') + self.copied(delay=60)
-        jobs += self.copied('waiting', after=parent) + self.copied('processing') + self.copied('processing', channel='limited')
+        jobs += (
+            self.copied('waiting', after=parent)
+            + self.copied('processing')
+            + self.copied('processing', channel='limited')
+        )
         self.shift(jobs, date_scheduled=-61)
         before = jobs.read(['state', 'revision', 'date_scheduled', 'claim_number'])
         [claimed] = self.claim(50)
@@ -80,10 +87,13 @@ class TestOrigin(QueueCase):
         """Claims do not go through the jobs of another database."""
         own = self.call()
         self.copied()
-        self.env.cr.execute("""
+        self.env.cr.execute(
+            """
             INSERT INTO ir_async (state, res_model, res_ids, method, user_id, args, kwargs, context, priority, channel, limited, origin)
                  SELECT 'created', 'res.partner', '[]', 'x', 1, '[]', '{}', '{}', 0, 'default', false, %s FROM generate_series(1, 5000)
-        """, [OF_PRODUCTION])
+        """,
+            [OF_PRODUCTION],
+        )
         self.env.cr.execute("SELECT pg_stat_get_xact_tuples_fetched('ir_async'::regclass)")
         [before] = self.env.cr.fetchone()
         self.assertEqual(self.claimed(), own)
@@ -108,7 +118,9 @@ class TestOrigin(QueueCase):
         jobs = self.copied() + self.copied(channel='limited') + self.copied('processing')
         waiting = self.copied('waiting', after=jobs[0])
         ended, own = self.copied('failed'), self.call()
-        self.assertEqual(self.env['ir.async'].search([('is_elsewhere', '=', True)]), (jobs + waiting).sorted('id', reverse=True))
+        self.assertEqual(
+            self.env['ir.async'].search([('is_elsewhere', '=', True)]), (jobs + waiting).sorted('id', reverse=True)
+        )
         self.assertNotIn(waiting, self.env['ir.async'].search([('is_elsewhere', '=', False)]))
         everything = jobs + waiting + ended + own
         with self.assertRaises(AccessError):
@@ -119,7 +131,9 @@ class TestOrigin(QueueCase):
         self.assertEqual(everything.mapped('state'), ['created'] * 3 + ['waiting', 'failed', 'created'])
         self.assertEqual(set(everything.sudo().mapped('origin')), {self.session.origin, OF_PRODUCTION})
         self.assertEqual(ended.sudo().origin, OF_PRODUCTION, "nothing to run")
-        self.assertEqual(set(self.claimed(50) + self.claimed(50)), set(jobs + own), "first the limited one, then the others")
+        self.assertEqual(
+            set(self.claimed(50) + self.claimed(50)), set(jobs + own), "first the limited one, then the others"
+        )
 
     def test_cancel_and_retry(self):
         """Somebody who cancels or retries a copied job means it, whatever its worker did in the other database."""

@@ -1,4 +1,5 @@
 """What a worker process leaves to its next job, and to its parent."""
+
 import gc
 import locale
 import os
@@ -45,7 +46,11 @@ class TestMark(BaseCase):
         self.assertIsNone(self.mark.read())
 
     def test_what_was_running(self):
-        for obituary in (self.obituary, self.obituary._replace(job_id=8, deadline=None), self.obituary._replace(cause='cancel')):
+        for obituary in (
+            self.obituary,
+            self.obituary._replace(job_id=8, deadline=None),
+            self.obituary._replace(cause='cancel'),
+        ):
             self.mark.set(obituary)
             self.assertEqual(self.mark.read(), obituary)
         self.mark.clear()
@@ -53,7 +58,9 @@ class TestMark(BaseCase):
 
     def test_any_name_of_a_database(self):
         for dbname in ("a", 'odd "name" \\', "ß" * 31, "🙂" * 15, "x" * 63):
-            self.mark.set(self.obituary._replace(dbname=dbname, job_id=2**31 - 1, worker_id=2**31 - 1, claim_number=2**31 - 1))
+            self.mark.set(
+                self.obituary._replace(dbname=dbname, job_id=2**31 - 1, worker_id=2**31 - 1, claim_number=2**31 - 1)
+            )
             self.assertEqual(self.mark.read().dbname, dbname)
 
     def test_past_the_deadline_it_is_a_timeout(self):
@@ -125,17 +132,34 @@ class TestProcessState(BaseCase):
             ('environment', change_environment, lambda: dict(os.environ), environment | {'TMPDIR': str(self.folder)}),
             ('working directory', lambda: os.chdir('/'), os.getcwd, folder),
             ('umask', lambda: os.umask(0o123), get_umask, get_umask()),
-            ('locale', lambda: locale.setlocale(locale.LC_NUMERIC, number_format), lambda: locale.setlocale(locale.LC_ALL),
-             locale.setlocale(locale.LC_ALL)),
-            ('signal mask', lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2}),
-             lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+            (
+                'locale',
+                lambda: locale.setlocale(locale.LC_NUMERIC, number_format),
+                lambda: locale.setlocale(locale.LC_ALL),
+                locale.setlocale(locale.LC_ALL),
+            ),
+            (
+                'signal mask',
+                lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2}),
+                lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+                signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+            ),
             ('recursion limit', lambda: sys.setrecursionlimit(limit + 1), sys.getrecursionlimit, limit),
             ('time-out of sockets', lambda: socket.setdefaulttimeout(3), socket.getdefaulttimeout, None),
             ('garbage collection', gc.disable, gc.isenabled, True),
             ('temporary folder', lambda: setattr(tempfile, 'tempdir', '/'), tempfile.gettempdir, str(self.folder)),
-            ('resource limits', lambda: resource.setrlimit(resource.RLIMIT_CPU, (10**6, cpu_time[1])),
-             lambda: resource.getrlimit(resource.RLIMIT_CPU), cpu_time),
-            ('processors', lambda: os.sched_setaffinity(0, {min(processors)}), lambda: os.sched_getaffinity(0), processors),
+            (
+                'resource limits',
+                lambda: resource.setrlimit(resource.RLIMIT_CPU, (10**6, cpu_time[1])),
+                lambda: resource.getrlimit(resource.RLIMIT_CPU),
+                cpu_time,
+            ),
+            (
+                'processors',
+                lambda: os.sched_setaffinity(0, {min(processors)}),
+                lambda: os.sched_getaffinity(0),
+                processors,
+            ),
             ('user and group', lambda: os.setegid(65534), os.getresgid, owner),
         ):
             if (part == 'processors' and len(processors) == 1) or (part == 'user and group' and os.getuid()):
@@ -194,14 +218,19 @@ class TestProcessState(BaseCase):
         """Whatever a job did to it: another mapping, or what only the C library knows."""
         before = dict(os.environ)
         for change in (
-            lambda: vars(os).update(environ={'LEAK': '1'}), os.environ.clear, lambda: os.putenv('LEAK', '1'),
-            lambda: os.unsetenv('HOME'), lambda: os.environ.update(HOME='/nowhere'),
+            lambda: vars(os).update(environ={'LEAK': '1'}),
+            os.environ.clear,
+            lambda: os.putenv('LEAK', '1'),
+            lambda: os.unsetenv('HOME'),
+            lambda: os.environ.update(HOME='/nowhere'),
         ):
             change()
             self.assertEqual(self.state.restore(), [])
             self.assertIs(os.environ, process_state.ENVIRON)
             self.assertEqual(dict(os.environ), before)
-            output = subprocess.check_output([sys.executable, '-c', "import os; print(os.environ.get('LEAK'), os.environ.get('HOME'))"])
+            output = subprocess.check_output(
+                [sys.executable, '-c', "import os; print(os.environ.get('LEAK'), os.environ.get('HOME'))"]
+            )
             self.assertEqual(output.decode().split(), ['None', before['HOME']])
 
     def test_a_limit_that_cannot_be_raised_again(self):
@@ -230,9 +259,9 @@ class TestProcessState(BaseCase):
 
 
 class TestSpawn(BaseCase):
-
     def test_a_signal_right_after_the_fork_is_not_lost(self):
         """It waits until the worker has its handlers: the parent sends it once."""
+
         def blocked():
             return server_module.STOP_SIGNALS & signal.pthread_sigmask(signal.SIG_BLOCK, ())
 

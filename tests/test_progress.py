@@ -84,7 +84,7 @@ class TestProgress(QueueCase):
     def test_numbers_alone(self):
         self.call()
         self.running(self.claim()[0])
-        for args in (("x",), (None,), ([],), (1, "x"), (1, {}), (10**400,), (1, -10**400)):
+        for args in (("x",), (None,), ([],), (1, "x"), (1, {}), (10**400,), (1, -(10**400))):
             with self.subTest(args=args), self.assertRaises(TypeError):
                 self.Async.report_progress(*args)
 
@@ -122,8 +122,14 @@ class TestProgress(QueueCase):
         self.env.cr.precommit.run()
         [message] = self.env['bus.bus'].search([])
         self.assertIn(str(user.partner_id.id), message.channel)
-        for part in ('"done":3', '"total":10', '"message":"three"', f'"id":{job.id}', '"state":"processing"',
-                     f'"revision":{job.revision}'):
+        for part in (
+            '"done":3',
+            '"total":10',
+            '"message":"three"',
+            f'"id":{job.id}',
+            '"state":"processing"',
+            f'"revision":{job.revision}',
+        ):
             self.assertIn(part, message.message.replace(' ', ''))
         self.assertEqual(job.with_user(user).progress, {'done': 3, 'total': 10, 'message': "three"})
 

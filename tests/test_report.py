@@ -39,20 +39,30 @@ ARCH = """
 
 @tagged('post_install', '-at_install')
 class TestReport(AsyncCase, HttpCase):
-
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.user = new_test_user(cls.env, 'printer', groups='base.group_user,base.group_partner_manager', password='printer')
+        cls.user = new_test_user(
+            cls.env, 'printer', groups='base.group_user,base.group_partner_manager', password='printer'
+        )
         cls.partners = cls.env['res.partner'].create([{'name': "Azure"}, {'name': "Deco"}])
-        cls.env['ir.ui.view'].create({
-            'type': 'qweb', 'name': 'ir_async.test_report', 'key': 'ir_async.test_report',
-            'arch': ARCH,
-        })
-        cls.report = cls.env['ir.actions.report'].create({
-            'name': "Cards", 'model': 'res.partner', 'report_name': 'ir_async.test_report', 'report_type': 'qweb-pdf',
-            'print_report_name': "'Card %s' % object.name",
-        })
+        cls.env['ir.ui.view'].create(
+            {
+                'type': 'qweb',
+                'name': 'ir_async.test_report',
+                'key': 'ir_async.test_report',
+                'arch': ARCH,
+            }
+        )
+        cls.report = cls.env['ir.actions.report'].create(
+            {
+                'name': "Cards",
+                'model': 'res.partner',
+                'report_name': 'ir_async.test_report',
+                'report_type': 'qweb-pdf',
+                'print_report_name': "'Card %s' % object.name",
+            }
+        )
 
     def setUp(self):
         super().setUp()
@@ -71,9 +81,13 @@ class TestReport(AsyncCase, HttpCase):
         """
         context = {'lang': 'en_US', 'tz': 'UTC', 'uid': self.user.id, 'force_report_rendering': True}
         if user:
-            job = self.env['ir.async'].call_notify("x", self.env(user=user, su=False, context=context)[
-                'ir.actions.report']._render_qweb_pdf, self.report.report_name, docids,
-                data={'context': context})
+            job = self.env['ir.async'].call_notify(
+                "x",
+                self.env(user=user, su=False, context=context)['ir.actions.report']._render_qweb_pdf,
+                self.report.report_name,
+                docids,
+                data={'context': context},
+            )
         else:
             job = self.start_report(docids, data, context)
         given = {}
@@ -91,8 +105,10 @@ class TestReport(AsyncCase, HttpCase):
             Path(args[-1]).write_bytes(b'%PDF-1.4')
             return SimpleNamespace(returncode=0, stderr='')
 
-        with patch.object(ir_actions_report, '_run_wkhtmltopdf', run), \
-                patch.object(type(self.env['ir.actions.report']), 'get_wkhtmltopdf_state', lambda self: 'ok'):
+        with (
+            patch.object(ir_actions_report, '_run_wkhtmltopdf', run),
+            patch.object(type(self.env['ir.actions.report']), 'get_wkhtmltopdf_state', lambda self: 'ok'),
+        ):
             self.assertEqual(self.run_jobs(), job)
         self.assertFalse(http.request)
         if user or error:
@@ -174,9 +190,14 @@ class TestReport(AsyncCase, HttpCase):
     def test_session_of_the_superuser_has_no_user(self):
         for user in (self.env.ref('base.user_root'), self.env.ref('base.public_user')):
             with self.subTest(user=user.login):
-                self.env['ir.rule'].create({
-                    'name': "all", 'model_id': self.env['ir.model']._get_id('res.partner'), 'domain_force': [(1, '=', 1)],
-                    'groups': [Command.set(self.env.ref('base.group_public').ids)]})
+                self.env['ir.rule'].create(
+                    {
+                        'name': "all",
+                        'model_id': self.env['ir.model']._get_id('res.partner'),
+                        'domain_force': [(1, '=', 1)],
+                        'groups': [Command.set(self.env.ref('base.group_public').ids)],
+                    }
+                )
                 job, given = self.print(self.partners[0].ids, user=user)
                 self.assertEqual(job.state, 'succeeded', job.payload)
                 session = given.session
@@ -191,8 +212,10 @@ class TestReport(AsyncCase, HttpCase):
 
     def test_error(self):
         job = self.start_report(self.partners[0].ids, context={'force_report_rendering': True})
-        with patch.object(type(self.env['ir.actions.report']), 'get_wkhtmltopdf_state', lambda self: 'install'), \
-                mute_logger('odoo.addons.ir_async.service.runner'):
+        with (
+            patch.object(type(self.env['ir.actions.report']), 'get_wkhtmltopdf_state', lambda self: 'install'),
+            mute_logger('odoo.addons.ir_async.service.runner'),
+        ):
             self.run_jobs()
         self.assertEqual(job.state, 'failed')
         self.assertIn("Unable to find Wkhtmltopdf", job.payload['error']['data']['message'])
@@ -206,18 +229,36 @@ class TestReport(AsyncCase, HttpCase):
         names = [
             self.start_report(docids, data, report=report).name
             for report in (self.report, other)
-            for docids, data in ((self.partners[0].ids, None), (self.partners[1].ids, None), (self.partners.ids, None), ([], {'a': 1}))
+            for docids, data in (
+                (self.partners[0].ids, None),
+                (self.partners[1].ids, None),
+                (self.partners.ids, None),
+                ([], {'a': 1}),
+            )
         ]
-        self.assertEqual(names, [
-            "Cards: Azure", "Cards: Deco", "Cards (2)", "Cards", "Labels: Azure", "Labels: Deco", "Labels (2)", "Labels"])
+        self.assertEqual(
+            names,
+            [
+                "Cards: Azure",
+                "Cards: Deco",
+                "Cards (2)",
+                "Cards",
+                "Labels: Azure",
+                "Labels: Deco",
+                "Labels (2)",
+                "Labels",
+            ],
+        )
         self.partners[1].unlink()
         self.assertEqual(self.start_report(self.partners[1].ids, {'a': 2}).name, "Cards (1)")
 
     def test_asked_twice(self):
         job = self.start_report(self.partners.ids)
         others = [
-            self.start_report(self.partners.ids[::-1]), self.start_report(self.partners[0].ids),
-            self.start_report(self.partners.ids, {'a': 1}), self.start_report(self.partners.ids, context={'key': 1}),
+            self.start_report(self.partners.ids[::-1]),
+            self.start_report(self.partners[0].ids),
+            self.start_report(self.partners.ids, {'a': 1}),
+            self.start_report(self.partners.ids, context={'key': 1}),
             self.start_report(self.partners.ids, report=self.report.copy({'report_name': 'ir_async.other'})),
         ]
         self.assertEqual(len({job, *others}), 6)
@@ -249,8 +290,10 @@ class TestReport(AsyncCase, HttpCase):
                 ('ir.actions.report', 'async_pdf', [self.report.report_name, self.partners.ids]),
                 ('res.partner', 'async_export', ['csv', '{}']),
             ):
-                response = self.url_open('/web/dataset/call_kw', json={'params': {
-                    'model': model, 'method': method, 'args': args, 'kwargs': {}}}).json()
+                response = self.url_open(
+                    '/web/dataset/call_kw',
+                    json={'params': {'model': model, 'method': method, 'args': args, 'kwargs': {}}},
+                ).json()
                 self.assertEqual(response['error']['data']['name'], 'odoo.exceptions.AccessError')
 
     def test_internal_users_only_in_the_job(self):
@@ -272,13 +315,17 @@ class TestReport(AsyncCase, HttpCase):
         """
         served = {}
         self.startPatch(patch.object(ir_async_download.module, 'current_test', None))
-        self.startPatch(patch.object(
-            type(self.env['ir.async']), '_why_unserved', lambda _self, channel='default': served.get(channel)))
+        self.startPatch(
+            patch.object(
+                type(self.env['ir.async']), '_why_unserved', lambda _self, channel='default': served.get(channel)
+            )
+        )
         return served
 
     def test_available(self):
-        state = self.startPatch(patch.object(
-            type(self.env['ir.actions.report']), 'get_wkhtmltopdf_state', return_value='ok'))
+        state = self.startPatch(
+            patch.object(type(self.env['ir.actions.report']), 'get_wkhtmltopdf_state', return_value='ok')
+        )
         self.assertFalse(self.available(), "under test, jobs do not run by themselves")
         served = self.serve()
         self.assertTrue(self.available())
@@ -312,10 +359,15 @@ class TestReport(AsyncCase, HttpCase):
         short, long = self.partners[0].ids, self.partners.ids
         job = self.start_report(long)
         job.channel  # noqa: B018 -- it is in the database now
-        for channel, state, is_free in (('export', 'created', True), ('report', 'created', False), ('export', 'processing', False)):
+        for channel, state, is_free in (
+            ('export', 'created', True),
+            ('report', 'created', False),
+            ('export', 'processing', False),
+        ):
             job.flush_recordset()
             self.env.cr.execute(
-                "UPDATE ir_async SET state = %s, channel = %s, worker_id = -1 WHERE id = %s", [state, channel, job.id])
+                "UPDATE ir_async SET state = %s, channel = %s, worker_id = -1 WHERE id = %s", [state, channel, job.id]
+            )
             self.assertEqual(self.available(docids=short), is_free)
             self.assertEqual(self.available(), is_free)
             self.assertTrue(self.available(docids=long))
@@ -360,7 +412,8 @@ class TestReport(AsyncCase, HttpCase):
                 self.assertTrue(self.available())
                 self.assertTrue(self.available(docids=self.partners.ids))
                 self.assertEqual(
-                    self.env(user=self.user)['ir.actions.report'].has_async_pdf(other.report_name), mixin is Xlsx)
+                    self.env(user=self.user)['ir.actions.report'].has_async_pdf(other.report_name), mixin is Xlsx
+                )
 
     def test_extension_of_pdf(self):
         class Answer:
@@ -398,8 +451,13 @@ class TestReport(AsyncCase, HttpCase):
                 with extended(ReportController, mixin), self.assertLogs('odoo.addons.ir_async', logging.INFO) as log:
                     self.assertFalse(self.available())
                     note = self.env['res.config.settings'].create({}).async_foreground_note
-                self.assertRegex(note, rf"^PDF files are made in the foreground, since .*\.{mixin.__name__}\.report_\w+ extends them\.$")
-                self.assertRegex(log.output[0], rf"PDF reports are made in the foreground, since .*\.{mixin.__name__}\.report_")
+                self.assertRegex(
+                    note,
+                    rf"^PDF files are made in the foreground, since .*\.{mixin.__name__}\.report_\w+ extends them\.$",
+                )
+                self.assertRegex(
+                    log.output[0], rf"PDF reports are made in the foreground, since .*\.{mixin.__name__}\.report_"
+                )
                 with extended(ReportController, mixin, module='odoo.addons.not_installed.controllers'):
                     self.assertTrue(self.available())
         self.assertTrue(self.available())

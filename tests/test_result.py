@@ -111,11 +111,23 @@ class TestResult(MethodCase):
         for _i in range(100_000):
             deep = [deep]
         for result, pattern in (
-            (object(), "object"), ({'rows': [1, object()]}, r"\['rows'\]\[1\]"), (timedelta(1), "timedelta"), (1j, "complex"),
-            (datetime.min.time(), "time"), (Broken(), "Broken|RuntimeError"), ([Broken()], "Broken|RuntimeError"),
-            (BrokenMapping(), "ZeroDivisionError"), ({BrokenKey(): 1}, "ZeroDivisionError"), (circular, "contains itself"),
-            (mapping, "contains itself"), (deep, "nested too deeply"), (10**5000, "digits"), ([-10**10000], "digits"),
-            (lazy(lambda: 1 / 0), "ZeroDivisionError"), (Enum('Plain', 'A').A, "Plain"), (lambda partner: partner.write, "method"),
+            (object(), "object"),
+            ({'rows': [1, object()]}, r"\['rows'\]\[1\]"),
+            (timedelta(1), "timedelta"),
+            (1j, "complex"),
+            (datetime.min.time(), "time"),
+            (Broken(), "Broken|RuntimeError"),
+            ([Broken()], "Broken|RuntimeError"),
+            (BrokenMapping(), "ZeroDivisionError"),
+            ({BrokenKey(): 1}, "ZeroDivisionError"),
+            (circular, "contains itself"),
+            (mapping, "contains itself"),
+            (deep, "nested too deeply"),
+            (10**5000, "digits"),
+            ([-(10**10000)], "digits"),
+            (lazy(lambda: 1 / 0), "ZeroDivisionError"),
+            (Enum('Plain', 'A').A, "Plain"),
+            (lambda partner: partner.write, "method"),
             ([len], "builtin"),
         ):
             with self.subTest(pattern=pattern), self.assertLogs(ENCODING, 'WARNING') as log:
@@ -128,6 +140,7 @@ class TestResult(MethodCase):
 
     def test_generator_is_the_method(self):
         """What a method does when it is iterated over is done in its job."""
+
         @self.add_method
         def generating(self):
             for name in ("one", "two"):
@@ -142,6 +155,7 @@ class TestResult(MethodCase):
     @mute_logger(RUNNER)
     def test_generator_that_raises(self):
         """Half of the work is not committed: it is the method that raised."""
+
         @self.add_method
         def generating(self):
             self.name = "half"

@@ -20,14 +20,16 @@ class TestRetention(MethodCase):
             pass
 
     def make_jobs(self, *states_and_ages, **options):
-        jobs = self.ir_async.concat(*(
-            self.ir_async.with_options(**options).call(self.partner.async_foo) for _ in states_and_ages))
+        jobs = self.ir_async.concat(
+            *(self.ir_async.with_options(**options).call(self.partner.async_foo) for _ in states_and_ages)
+        )
         jobs.flush_model()
         for job, (state, days) in zip(jobs, states_and_ages, strict=True):
             date = fields.Datetime.now() - timedelta(days=days)
             self.env.cr.execute(
                 "UPDATE ir_async SET state = %s, create_date = %s, date_done = %s WHERE id = %s",
-                [state, date, None if state in ('waiting', 'created', 'processing') else date, job.id])
+                [state, date, None if state in ('waiting', 'created', 'processing') else date, job.id],
+            )
         jobs.invalidate_recordset()
         return jobs
 
@@ -37,7 +39,16 @@ class TestRetention(MethodCase):
     def test_days(self):
         """Whatever is in the setting, it means days or the default."""
         for value, days in (
-            ('3', 3), (' 3 ', 3), ('0', 0), ('7.9', 7), ('', 7), ('-5', 7), ('abc', 7), ('nan', 7), ('inf', 7), ('False', 7),
+            ('3', 3),
+            (' 3 ', 3),
+            ('0', 0),
+            ('7.9', 7),
+            ('', 7),
+            ('-5', 7),
+            ('abc', 7),
+            ('nan', 7),
+            ('inf', 7),
+            ('False', 7),
             ('99999999999', 36500),
         ):
             with self.subTest(value=value):
@@ -49,13 +60,27 @@ class TestRetention(MethodCase):
 
     def test_retention(self):
         ages = [
-            ('done', 8), ('succeeded', 8), ('cancelled', 8), ('failed', 31),  # too old
-            ('done', 6), ('succeeded', 6), ('cancelled', 6), ('failed', 29), ('failed', 8),
-            ('created', 400), ('waiting', 400), ('processing', 400),
+            ('done', 8),
+            ('succeeded', 8),
+            ('cancelled', 8),
+            ('failed', 31),  # too old
+            ('done', 6),
+            ('succeeded', 6),
+            ('cancelled', 6),
+            ('failed', 29),
+            ('failed', 8),
+            ('created', 400),
+            ('waiting', 400),
+            ('processing', 400),
         ]
         jobs = self.make_jobs(*ages)
         attachments = self.env['ir.attachment'].create(
-            [{'name': "export", 'res_model': model, 'res_id': job.id, 'raw': b'x'} for model in ('ir.async', False) for job in jobs])
+            [
+                {'name': "export", 'res_model': model, 'res_id': job.id, 'raw': b'x'}
+                for model in ('ir.async', False)
+                for job in jobs
+            ]
+        )
         done, remaining = self.vacuum()
         self.assertGreaterEqual(done, 4)
         self.assertFalse(remaining)
@@ -94,7 +119,9 @@ class TestRetention(MethodCase):
         parents = self.make_jobs(('created', 40), ('failed', 40))
         [child] = self.make_jobs(('waiting', 40), after=parents)
         parents[0].flush_recordset()
-        self.env.cr.execute("UPDATE ir_async SET state = 'done', date_done = create_date WHERE id = %s", [parents[0].id])
+        self.env.cr.execute(
+            "UPDATE ir_async SET state = 'done', date_done = create_date WHERE id = %s", [parents[0].id]
+        )
         self.env.cr.execute("UPDATE ir_async_after_rel SET unmet = false WHERE after_id = %s", [parents[0].id])
         for state in ('waiting', 'created', 'processing'):
             self.env.cr.execute("UPDATE ir_async SET state = %s WHERE id = %s", [state, child.id])
@@ -129,6 +156,7 @@ class TestRetention(MethodCase):
 
     def test_parents_of_live_jobs(self):
         """A job stays as long as one that it has enqueued: nobody writes the row of that one, which may be running."""
+
         @self.add_method
         def async_bar(self):
             self.env['ir.async'].with_options(delay=1000).call(self.async_foo)
@@ -156,7 +184,9 @@ class TestRetention(MethodCase):
         """The jobs of a user who is deleted go with their files; those of others who wait for them go on."""
         job = self.ir_async.call(self.partner_of(self.user).async_foo)
         child = self.ir_async.with_options(after=job).call(self.partner.async_foo)
-        attachment = self.env['ir.attachment'].create({'name': "export", 'res_model': 'ir.async', 'res_id': job.id, 'raw': b'x'})
+        attachment = self.env['ir.attachment'].create(
+            {'name': "export", 'res_model': 'ir.async', 'res_id': job.id, 'raw': b'x'}
+        )
         self.user.unlink()
         self.assertFalse((job + child).exists() - child)
         self.assertFalse(attachment.exists())
@@ -166,6 +196,7 @@ class TestRetention(MethodCase):
 
     def test_enqueued_by(self):
         """The job that enqueued another one may go first."""
+
         @self.add_method
         def async_bar(self):
             self.env['ir.async'].call(self.async_foo)

@@ -99,8 +99,11 @@ class TestRetry(QueueCase):
             records.create({'name': "ir_async leftover"})
             raise ValueError
 
-        job = self.env['ir.async'].with_options(max_attempts=2, retry_delay=0).call(
-            self.method(ir_async_create_and_raise))
+        job = (
+            self.env['ir.async']
+            .with_options(max_attempts=2, retry_delay=0)
+            .call(self.method(ir_async_create_and_raise))
+        )
         with mute_logger('odoo.addons.ir_async'):
             self.run_jobs()
         self.assertEqual(job.state, 'failed')
@@ -184,7 +187,8 @@ class TestRetry(QueueCase):
         self.assertEqual(tries, [0, 0, 0])
         self.assertRecordValues(job, [{'state': 'done', 'attempts': 1}])
         self.assertEqual(
-            self.env['res.partner'].search([('name', 'like', 'ir_async try')]).mapped('name'), ["ir_async try 2"])
+            self.env['res.partner'].search([('name', 'like', 'ir_async try')]).mapped('name'), ["ir_async try 2"]
+        )
 
     def test_after_retry_job_failures_count_as_ever(self):
         job = self.call(max_attempts=2, retry_delay=0)
@@ -204,8 +208,19 @@ class TestRetry(QueueCase):
         for i in range(5):
             release(self.session, self.claim(), starts=1)
             self.env.invalidate_all()
-            self.assertRecordValues(job, [{
-                'state': 'created', 'attempts': 0, 'deaths': 0, 'worker_id': False, 'starts': i + 1, 'payload': False}])
+            self.assertRecordValues(
+                job,
+                [
+                    {
+                        'state': 'created',
+                        'attempts': 0,
+                        'deaths': 0,
+                        'worker_id': False,
+                        'starts': i + 1,
+                        'payload': False,
+                    }
+                ],
+            )
         self.assertEqual(job.claim_number, 5)
 
     def test_who_never_began_did_not_start(self):
@@ -260,7 +275,9 @@ class TestRetry(QueueCase):
         self.cut(session)
         for _i in range(3):
             self.rescue()
-        self.assertRecordValues(jobs, [{'state': 'created', 'attempts': 0, 'deaths': 0, 'starts': 0, 'worker_id': False}] * 2)
+        self.assertRecordValues(
+            jobs, [{'state': 'created', 'attempts': 0, 'deaths': 0, 'starts': 0, 'worker_id': False}] * 2
+        )
 
     def test_the_report_of_a_death_has_its_time(self):
         """Jobs of a session that ended are left alone for a moment, so that its parent can say why."""
@@ -318,7 +335,9 @@ class TestRetry(QueueCase):
         [again] = self.claim()
         charge(self.session, job.id, session.worker_id, claimed.claim_number)
         self.env.invalidate_all()
-        self.assertRecordValues(job, [{'state': 'processing', 'deaths': 2, 'starts': 2, 'worker_id': self.session.worker_id}])
+        self.assertRecordValues(
+            job, [{'state': 'processing', 'deaths': 2, 'starts': 2, 'worker_id': self.session.worker_id}]
+        )
         self.finish(again)
         self.assertEqual(job.state, 'done')
 
@@ -375,7 +394,9 @@ class TestRetry(QueueCase):
     def test_a_death_while_it_was_stopped_is_not_charged(self):
         """Code that keeps the GIL dies of being stopped: whoever finds it ends the job as was asked for."""
         for reason, asked, expected in (
-            ('cancel', 'cancel', 'cancel'), ('timeout', None, 'timeout'), ('timeout', 'cancel', 'cancel'),
+            ('cancel', 'cancel', 'cancel'),
+            ('timeout', None, 'timeout'),
+            ('timeout', 'cancel', 'cancel'),
         ):
             with self.subTest(reason=reason, asked=asked):
                 job = self.call()
@@ -386,7 +407,9 @@ class TestRetry(QueueCase):
                 self.cut(session)
                 [taken] = take_over(self.session, job.id, session.worker_id, claimed.claim_number, reason)
                 self.env.invalidate_all()
-                self.assertRecordValues(job, [{'state': 'processing', 'deaths': 0, 'worker_id': self.session.worker_id}])
+                self.assertRecordValues(
+                    job, [{'state': 'processing', 'deaths': 0, 'worker_id': self.session.worker_id}]
+                )
                 self.assertEqual(self.begin(taken).stop, expected)
                 with self.assertRaises(ClaimLost):
                     self.begin(claimed)
@@ -415,7 +438,10 @@ class TestRetry(QueueCase):
         fail(self.session, claimed, '{}')
         self.env.invalidate_all()
         self.assertRecordValues(job, [{'state': 'processing', 'starts': 0}])
-        self.assertEqual([taken.id for taken in take_over(self.session, job.id, fenced.session, fenced.claim_number, 'cancel')], job.ids)
+        self.assertEqual(
+            [taken.id for taken in take_over(self.session, job.id, fenced.session, fenced.claim_number, 'cancel')],
+            job.ids,
+        )
 
     def test_fenced_off_without_a_reason(self):
         """As on shutdown: nothing is left that would stop it the next time."""
@@ -553,10 +579,21 @@ class TestRetry(QueueCase):
         self.env.cr.execute("UPDATE ir_async SET deaths = 2, dismissed = true WHERE id = %s", [job.id])
         revision = job.revision
         self.assertIs(job.retry(), True)
-        self.assertRecordValues(job, [{
-            'state': 'created', 'attempts': 0, 'deaths': 0, 'payload': False, 'date_done': False, 'dismissed': False,
-            'date_scheduled': False, 'revision': revision + 1,
-        }])
+        self.assertRecordValues(
+            job,
+            [
+                {
+                    'state': 'created',
+                    'attempts': 0,
+                    'deaths': 0,
+                    'payload': False,
+                    'date_done': False,
+                    'dismissed': False,
+                    'date_scheduled': False,
+                    'revision': revision + 1,
+                }
+            ],
+        )
         self.assertEqual(self.claimed(), job)
 
     def test_retry_of_a_cancelled_job(self):

@@ -12,7 +12,14 @@ from .rpc_common import CALL_COLUMNS, CHANGES, MANAGERS, OWNERS, READERS, RpcCas
 _logger = logging.getLogger(__name__)
 
 BUDGET = 15  # seconds for the random calls
-LOGGERS = ('odoo.sql_db', 'odoo.models', 'odoo.domains', 'odoo.fields', 'odoo.orm.models', 'odoo.addons.base.models.ir_model')
+LOGGERS = (
+    'odoo.sql_db',
+    'odoo.models',
+    'odoo.domains',
+    'odoo.fields',
+    'odoo.orm.models',
+    'odoo.addons.base.models.ir_model',
+)
 
 
 @tagged('post_install', '-at_install')
@@ -24,10 +31,14 @@ class TestRpcRights(RpcCase):
         before, calls = self.digest(), self.calls_of_jobs()
         for kind, model in itertools.product(self.users, self.models):
             for method in self.methods(model):
-                arguments_of_method = self.arguments(model, method, 'name' if 'name' in self.registry[model]._fields else 'id')
+                arguments_of_method = self.arguments(
+                    model, method, 'name' if 'name' in self.registry[model]._fields else 'id'
+                )
                 for arguments in itertools.islice(arguments_of_method, None if kind in ('owner', 'admin') else 1):
                     with mute_logger(*LOGGERS):
-                        _answer, seen = self.call(kind, model, method, arguments, lambda: (self.digest(), self.calls_of_jobs()))
+                        _answer, seen = self.call(
+                            kind, model, method, arguments, lambda: (self.digest(), self.calls_of_jobs())
+                        )
                     if not seen or seen == (before, calls) or self._is_enqueued(kind, method, seen[1], calls):
                         continue
                     with self.subTest(kind=kind, model=model, method=method, arguments=arguments):
@@ -41,7 +52,8 @@ class TestRpcRights(RpcCase):
         new = [dict(zip(CALL_COLUMNS, row)) for row in calls if row not in before]
         return len(calls) == len(before) + len(new) and all(
             row['user_id'] == self.users[kind].id and not row['su'] and row['method'] in ('_export_file', '_print_file')
-            for row in new)
+            for row in new
+        )
 
     def test_changes_of_own_jobs(self):
         """The methods for owners work, so that the tests above mean something."""
@@ -56,10 +68,14 @@ class TestRpcRights(RpcCase):
         others, jobs = self.others[0], self.jobs
         for kind in self.users.keys() - MANAGERS:
             for method in self.methods('ir.async'):
-                if self.is_ours('ir.async', method) and not getattr(getattr(self.registry['ir.async'], method), '_api_model', False):
+                if self.is_ours('ir.async', method) and not getattr(
+                    getattr(self.registry['ir.async'], method), '_api_model', False
+                ):
                     for mixed in (others, jobs[kind] + others):
                         self.jobs = {**jobs, kind: mixed}
-                        required = {name: [] for name, is_required in self.parameters('ir.async', method).items() if is_required}
+                        required = {
+                            name: [] for name, is_required in self.parameters('ir.async', method).items() if is_required
+                        }
                         with self.subTest(kind=kind, method=method), mute_logger(*LOGGERS):
                             self.assertIsInstance(self.call(kind, 'ir.async', method, required)[0], AccessError)
         self.jobs = jobs
@@ -80,36 +96,59 @@ class TestRpcRights(RpcCase):
         channels = self.env['ir.async.channel'].with_user(self.users['portal'])
         self.registry.cache_invalidated.clear()
         for method, arguments in (
-            ('action_pause', []), ('action_resume', []), ('unlink', []), ('write', [{'paused': True}]), ('create', [[]])):
+            ('action_pause', []),
+            ('action_resume', []),
+            ('unlink', []),
+            ('write', [{'paused': True}]),
+            ('create', [[]]),
+        ):
             with self.subTest(method=method):
                 getattr(channels, method)(*arguments)
                 self.assertFalse(self.registry.cache_invalidated)
 
     def test_enqueued_by(self):
         """Odoo follows ``parent_id`` in sudo: users must not learn by that which job has enqueued theirs."""
-        for path, operator in itertools.product(('id', 'parent_id', 'after_ids', 'after_ids.parent_id'), ('child_of', 'parent_of')):
+        for path, operator in itertools.product(
+            ('id', 'parent_id', 'after_ids', 'after_ids.parent_id'), ('child_of', 'parent_of')
+        ):
             for domain in (
-                [(path, operator, self.parents.ids)], ['!', (path, operator, self.parents.ids)],
+                [(path, operator, self.parents.ids)],
+                ['!', (path, operator, self.parents.ids)],
                 [('after_ids', 'any', [(path, operator, self.parents.ids)])],
             ):
                 with self.subTest(domain=domain):
                     for method in ('search', 'search_count', 'search_read', 'name_search', 'formatted_read_group'):
-                        self.assertIsInstance(self.call('owner', 'ir.async', method, {'domain': domain})[0], AccessError)
+                        self.assertIsInstance(
+                            self.call('owner', 'ir.async', method, {'domain': domain})[0], AccessError
+                        )
                     self.assertIsInstance(self.call('manager', 'ir.async', 'search', {'domain': domain})[0], str)
 
     def test_payload(self):
         """JSON has no order and no equality. A call that needs them is refused, and no error of PostgreSQL."""
         for method, arguments in (
-            ('search', {'domain': [], 'order': 'payload'}), ('search_read', {'order': 'id, payload desc'}),
+            ('search', {'domain': [], 'order': 'payload'}),
+            ('search_read', {'order': 'id, payload desc'}),
             ('web_search_read', {'domain': [], 'specification': {}, 'order': 'payload'}),
             ('read_group', {'domain': [], 'fields': [], 'groupby': ['payload']}),
             ('formatted_read_group', {'domain': [], 'groupby': ['payload']}),
             ('formatted_read_grouping_sets', {'domain': [], 'grouping_sets': [['payload'], []]}),
             ('web_read_group', {'domain': [], 'groupby': ['payload']}),
-            *(('formatted_read_group', {'domain': [], 'aggregates': [f'payload:{how}']}) for how in ('max', 'count_distinct', 'sum')),
+            *(
+                ('formatted_read_group', {'domain': [], 'aggregates': [f'payload:{how}']})
+                for how in ('max', 'count_distinct', 'sum')
+            ),
             ('formatted_read_group', {'domain': [], 'groupby': ['state'], 'having': [('payload:max', '=', 'x')]}),
-            *(('search', {'domain': [('payload', operator, value)]}) for operator, value in (
-                ('=', 'x'), ('!=', 'x'), ('in', [0]), ('not in', ['x', False]), ('<', 'x'), ('>=', 'x'))),
+            *(
+                ('search', {'domain': [('payload', operator, value)]})
+                for operator, value in (
+                    ('=', 'x'),
+                    ('!=', 'x'),
+                    ('in', [0]),
+                    ('not in', ['x', False]),
+                    ('<', 'x'),
+                    ('>=', 'x'),
+                )
+            ),
         ):
             for kind in ('owner', 'manager'):
                 with self.subTest(method=method, arguments=arguments, kind=kind), mute_logger('odoo.sql_db'):
@@ -125,13 +164,21 @@ class TestRpcRights(RpcCase):
     def test_protected(self):
         """Users learn nothing about protected fields and jobs of others: with other secrets, each answer is the same."""
         for model in self.models:
-            paths = ['args', 'parent_id', 'after_ids.args', 'child_ids.args', 'payload'] if model == 'ir.async' else ['id']
-            self.assertSame('owner', [
-                (model, method, arguments) for method in self.methods(model) for path in paths
-                for arguments in self.arguments(model, method, path)])
+            paths = (
+                ['args', 'parent_id', 'after_ids.args', 'child_ids.args', 'payload'] if model == 'ir.async' else ['id']
+            )
+            self.assertSame(
+                'owner',
+                [
+                    (model, method, arguments)
+                    for method in self.methods(model)
+                    for path in paths
+                    for arguments in self.arguments(model, method, path)
+                ],
+            )
 
     def test_random(self):
-        seed = random.randrange(10 ** 6)
+        seed = random.randrange(10**6)
         _logger.info("seed of the random calls: %s", seed)
         chosen = random.Random(seed)
         end = time.monotonic() + BUDGET
@@ -142,7 +189,7 @@ class TestRpcRights(RpcCase):
                 method = chosen.choice(self.methods(model))
                 arguments = {}
                 for name, is_required in self.parameters(model, method).items():
-                    if is_required or chosen.random() < .5:
+                    if is_required or chosen.random() < 0.5:
                         value = chosen.choice(self.values(name, chosen.choice(self.paths(model))))
                         arguments.update(value if name == 'kwargs' else {name: value})
                 calls.append((model, method, arguments))

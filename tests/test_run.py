@@ -48,25 +48,41 @@ class TestResult(MethodCase):
         first = self.ir_async.call(self.partner.async_foo, 4)
         jobs = self.run_jobs()
         self.assertEqual(jobs[0], first)
-        self.assertEqual([job.payload for job in jobs], [*({'result': job.id} for job in jobs[1:]), {'result': "bottom"}])
+        self.assertEqual(
+            [job.payload for job in jobs], [*({'result': job.id} for job in jobs[1:]), {'result': "bottom"}]
+        )
         self.assertEqual([job.parent_id for job in jobs], [first.browse(), *jobs[:-1]])
         self.assertEqual(calls, [4, 3, 2, 1, 0])
 
     def test_conversions(self):
         """Results are converted as the answers to RPCs are."""
+
         @self.add_method
         def async_foo(self):
             return value
 
         for value, expected in (
-            (False, 'false'), (0, '0'), ('', '""'), ([], '[]'), ({}, '{}'),
-            ((1, (2,)), '[1, [2]]'), ({'a': None}, '{"a": null}'), ({1: 2}, '{"1": 2}'),
-            (date(2026, 11, 24), '"2026-11-24"'), (datetime(2026, 11, 24, 1, 2, 3), '"2026-11-24 01:02:03"'),
-            (self.partner, f'[{self.partner.id}]'), (self.partner.browse(), '[]'),
+            (False, 'false'),
+            (0, '0'),
+            ('', '""'),
+            ([], '[]'),
+            ({}, '{}'),
+            ((1, (2,)), '[1, [2]]'),
+            ({'a': None}, '{"a": null}'),
+            ({1: 2}, '{"1": 2}'),
+            (date(2026, 11, 24), '"2026-11-24"'),
+            (datetime(2026, 11, 24, 1, 2, 3), '"2026-11-24 01:02:03"'),
+            (self.partner, f'[{self.partner.id}]'),
+            (self.partner.browse(), '[]'),
             ({'users': self.user}, '{"users": [%d]}' % self.user.id),
-            (lazy(lambda: 42), '42'), (b'abc', '"abc"'), (self.env._("Hello"), '"Hello"'),
+            (lazy(lambda: 42), '42'),
+            (b'abc', '"abc"'),
+            (self.env._("Hello"), '"Hello"'),
             # as it is: jsonb would refuse, or rewrite, these
-            ("a\0b", r'"a\u0000b"'), (10**30, f'1{"0" * 30}'), (1e5, '100000.0'), (-0.0, '-0.0'),
+            ("a\0b", r'"a\u0000b"'),
+            (10**30, f'1{"0" * 30}'),
+            (1e5, '100000.0'),
+            (-0.0, '-0.0'),
             ({'b': 1, 'a': 2}, '{"b": 1, "a": 2}'),
         ):
             with self.subTest(value=value):
@@ -96,17 +112,22 @@ class TestError(MethodCase):
         self.assertRecordValues(self.partner, [{'name': "Azure Interior", 'ref': False}])
         self.assertRecordValues(job, [{'state': 'failed', 'attempts': 1, 'date_scheduled': False, 'worker_id': False}])
         self.assertTrue(job.date_done)
-        self.assertEqual(job.payload, {'error': {
-            'code': 0,
-            'message': "Odoo Server Error",
-            'data': {
-                'name': 'builtins.ValueError',
-                'message': "No such thing\n42",
-                'arguments': ["No such thing", 42],
-                'context': {},
-                'debug': ANY,
+        self.assertEqual(
+            job.payload,
+            {
+                'error': {
+                    'code': 0,
+                    'message': "Odoo Server Error",
+                    'data': {
+                        'name': 'builtins.ValueError',
+                        'message': "No such thing\n42",
+                        'arguments': ["No such thing", 42],
+                        'context': {},
+                        'debug': ANY,
+                    },
+                }
             },
-        }})
+        )
         debug = job.payload['error']['data']['debug']
         own = "Traceback (most recent call last): ... in async_foo... ValueError: ('No such thing', 42)"
         chain = f"Job {job.id} (res.partner.async_foo) was enqueued by anna (most recent call last):... in test_exception ..."
@@ -121,6 +142,7 @@ class TestError(MethodCase):
 
     def test_log_of_an_attempt(self):
         """The log distinguishes a final failure from an attempt that is followed by another one."""
+
         @self.add_method
         def async_foo(self):
             raise error
@@ -152,10 +174,13 @@ class TestError(MethodCase):
                 self.assertIn("Not like this", log.output[0])
                 self.assertNotIn("Traceback", log.output[0])
                 data = job.payload['error']['data']
-                self.assertEqual((data['name'], data['message'], data['arguments']), (name, "Not like this", ["Not like this"]))
+                self.assertEqual(
+                    (data['name'], data['message'], data['arguments']), (name, "Not like this", ["Not like this"])
+                )
 
     def test_chain(self):
         """The error tells who enqueued the job, from which job, and so on."""
+
         @self.add_method
         def async_foo(self, depth):
             if not depth:
@@ -169,11 +194,22 @@ class TestError(MethodCase):
         debug = jobs[-1].payload['error']['data']['debug']
         # OdooBot's is not told from which test it came, in the others' tracebacks the frame that called is seen
         who = [self.env.user.login, *(f"job {job.id}" for job in jobs[:-1])]
-        self.assertEqual(debug, Like('...'.join([
-            "",
-            *(f"Job {job.id} (res.partner.async_foo) was enqueued by {by}" for job, by in zip(jobs, who, strict=True)),
-            "Traceback (most recent call last)", "ValueError",
-        ])))
+        self.assertEqual(
+            debug,
+            Like(
+                '...'.join(
+                    [
+                        "",
+                        *(
+                            f"Job {job.id} (res.partner.async_foo) was enqueued by {by}"
+                            for job, by in zip(jobs, who, strict=True)
+                        ),
+                        "Traceback (most recent call last)",
+                        "ValueError",
+                    ]
+                )
+            ),
+        )
         self.assertEqual(debug.count("was enqueued by"), 4)
         self.assertEqual(debug.count(", in async_foo"), 4)
 
@@ -194,6 +230,7 @@ class TestError(MethodCase):
 
     def test_sql_error(self):
         """As over RPC, an error of the database is told in words."""
+
         @self.add_method
         def async_foo(self):
             if kind == 'integrity':
@@ -201,7 +238,10 @@ class TestError(MethodCase):
             else:
                 self.env.cr.execute("SELECT 1 / 0")
 
-        for kind, name in (('integrity', 'odoo.exceptions.ValidationError'), ('other', 'psycopg2.errors.DivisionByZero')):
+        for kind, name in (
+            ('integrity', 'odoo.exceptions.ValidationError'),
+            ('other', 'psycopg2.errors.DivisionByZero'),
+        ):
             with self.subTest(kind=kind):
                 job = self.ir_async.call(self.partner.async_foo)
                 with mute_logger(RUNNER, 'odoo.sql_db'):
@@ -211,9 +251,10 @@ class TestError(MethodCase):
 
     def test_flush(self):
         """What the ORM writes late fails in time."""
+
         @self.add_method
         def async_foo(self):
-            self.env['res.partner'].create({'name': "Child", 'parent_id': 0x7fffffff})
+            self.env['res.partner'].create({'name': "Child", 'parent_id': 0x7FFFFFFF})
 
         job = self.ir_async.call(self.partner.async_foo)
         with mute_logger(RUNNER, 'odoo.sql_db'):
@@ -222,6 +263,7 @@ class TestError(MethodCase):
 
     def test_exit(self):
         """A method that wants the worker to exit has failed."""
+
         @self.add_method
         def async_foo(self):
             raise SystemExit(3)
@@ -233,6 +275,7 @@ class TestError(MethodCase):
 
     def test_what_is_no_more(self):
         """Of what a job was made: its method, its records, the model of an argument."""
+
         @self.add_method
         def async_foo(self, *args):
             return self.exists().ids
@@ -246,7 +289,9 @@ class TestError(MethodCase):
         jobs = self.ir_async.call(self.partner.async_foo) + self.ir_async.call(self.partner.async_foo, self.partner)
         jobs.flush_model()
         self.env.cr.execute("UPDATE ir_async SET method = 'no_such_method' WHERE id = %s", [jobs[0].id])
-        self.env.cr.execute("UPDATE ir_async SET args = replace(args, 'res.partner', 'no.such.model') WHERE id = %s", [jobs[1].id])
+        self.env.cr.execute(
+            "UPDATE ir_async SET args = replace(args, 'res.partner', 'no.such.model') WHERE id = %s", [jobs[1].id]
+        )
         with mute_logger(RUNNER):
             self.run_jobs()
         self.assertEqual(jobs.mapped('state'), ['failed'] * 2)
@@ -283,9 +328,12 @@ class TestUser(MethodCase):
         self.assertEqual([job.payload for job in jobs], [{'result': self.env.uid}, {'result': public.id}])
 
     def test_deleted(self):
-        jobs = self.ir_async.call(self.partner_of(self.user).async_foo) + self.ir_async.call(self.partner_of(self.other_user).async_foo)
-        attachments = self.env['ir.attachment'].create([
-            {'name': "export", 'res_model': 'ir.async', 'res_id': job.id} for job in jobs])
+        jobs = self.ir_async.call(self.partner_of(self.user).async_foo) + self.ir_async.call(
+            self.partner_of(self.other_user).async_foo
+        )
+        attachments = self.env['ir.attachment'].create(
+            [{'name': "export", 'res_model': 'ir.async', 'res_id': job.id} for job in jobs]
+        )
         self.user.unlink()
         self.assertEqual(jobs.exists(), jobs[1])
         self.assertEqual(attachments.exists(), attachments[1])

@@ -19,9 +19,14 @@ class TestServed(QueueCase):
 
     def worker(self, key, channels=None, is_alive=True):
         """Add a worker process that serves this database; return what ends it."""
-        self.env.cr.execute(SQL(
-            "INSERT INTO ir_async_worker (process_number, channels, database) VALUES (%s, %s, %s)",
-            key, channels, SQL(served_database(self.env['ir.async']._get_origin_expression()))))
+        self.env.cr.execute(
+            SQL(
+                "INSERT INTO ir_async_worker (process_number, channels, database) VALUES (%s, %s, %s)",
+                key,
+                channels,
+                SQL(served_database(self.env['ir.async']._get_origin_expression())),
+            )
+        )
         if is_alive:
             connection = connect('postgres')
             self.addCleanup(connection.close)
@@ -112,8 +117,13 @@ class TestServed(QueueCase):
     def test_channels(self):
         self.worker(11, 'export,mail')
         for channel, expected in (
-            ('export', None), ('export/7', None), ('mail', None), ('default', 'no_worker'), ('exports', 'no_worker'),
-            ('mail,export', 'no_worker'), ('a/export', 'no_worker'),
+            ('export', None),
+            ('export/7', None),
+            ('mail', None),
+            ('default', 'no_worker'),
+            ('exports', 'no_worker'),
+            ('mail,export', 'no_worker'),
+            ('a/export', 'no_worker'),
         ):
             with self.subTest(channel=channel):
                 self.assertEqual(self.why(channel), expected)
@@ -128,7 +138,9 @@ class TestServed(QueueCase):
         channel = self.env['ir.async.channel'].create({'name': 'ir_async_c'})
         everything = self.env['ir.async.channel'].create({'name': '*'})
         channel.action_pause()
-        self.assertEqual([self.why(name) for name in ('ir_async_c', 'ir_async_c/1', 'other')], ['paused', 'paused', None])
+        self.assertEqual(
+            [self.why(name) for name in ('ir_async_c', 'ir_async_c/1', 'other')], ['paused', 'paused', None]
+        )
         channel.action_resume()
         everything.action_pause()
         self.assertEqual([self.why(name) for name in ('ir_async_c', 'other')], ['paused', 'paused'])

@@ -36,7 +36,7 @@ class TestTransaction(MethodCase):
 
     def in_database(self):
         self.env.cr.execute("SELECT id FROM ir_async WHERE id > %s ORDER BY id", [self._last_foreign_job_id])
-        return [job_id for job_id, in self.env.cr.fetchall()]
+        return [job_id for (job_id,) in self.env.cr.fetchall()]
 
     def assertWoken(self, times):
         self.commit()
@@ -84,6 +84,7 @@ class TestTransaction(MethodCase):
 
     def rolled_back(self, way):
         """Return a context manager that rolls back what is done within, by one of the ways that there are."""
+
         # ruff: noqa: RUF075 -- an exception within is a failure of the test
         @contextmanager
         def closed():
@@ -133,6 +134,7 @@ class TestTransaction(MethodCase):
 
     def test_no_job_survives_a_savepoint(self):
         """However it is made and rolled back, whatever was looked at, with and without a key."""
+
         def keyed(*args):
             return self.ir_async.with_options(key=f'key {next(numbers)}').call(self.partner.async_foo, *args)
 
@@ -142,7 +144,13 @@ class TestTransaction(MethodCase):
         numbers = itertools.count()
         both = self.partner + self.user.partner_id
         kept = self.ir_async
-        looks = (lambda job: None, lambda job: job.ids, lambda job: job.mapped('state'), lambda job: self.call(), lambda job: keyed())
+        looks = (
+            lambda job: None,
+            lambda job: job.ids,
+            lambda job: job.mapped('state'),
+            lambda job: self.call(),
+            lambda job: keyed(),
+        )
         for way in self.WAYS:
             for call_, look in itertools.product((self.call, keyed, many), looks):
                 with self.subTest(way=way):
@@ -189,6 +197,7 @@ class TestTransaction(MethodCase):
 
     def test_key_within_a_savepoint(self):
         """A key that was rolled back is free."""
+
         def keyed():
             return self.ir_async.with_options(key='sync').call(self.partner.async_foo)
 
@@ -208,6 +217,7 @@ class TestTransaction(MethodCase):
 
     def test_key_that_was_cancelled_within_a_savepoint(self):
         """The call before the savepoint counts again."""
+
         def keyed():
             return self.ir_async.with_options(key='sync').call(self.partner.async_foo)
 
@@ -246,7 +256,9 @@ class TestTransaction(MethodCase):
                 self.assertWoken(1)
                 job.dismiss()
                 self.assertWoken(1)
-                told = [message['message']['payload'] for message in self.env['bus.bus']._poll([self.user.partner_id], last)]
+                told = [
+                    message['message']['payload'] for message in self.env['bus.bus']._poll([self.user.partner_id], last)
+                ]
                 expected = {'id': job.id, 'name': "Export", 'state': 'cancelled'}
                 self.assertEqual(told, [{**expected, 'revision': 2}, {**expected, 'revision': 3, 'dismissed': True}])
 
@@ -285,11 +297,19 @@ class TestTransaction(MethodCase):
         first, second, third = self.call(), self.call(), self.call()
         self.assertEqual([first.id, second.id, third.id], sorted({first.id, second.id, third.id}))
         for use in (
-            lambda job: len(job) == 1 and bool(job), lambda job: job == job.browse(job.id), lambda job: hash(job) == hash(job.browse(job.id)),
-            lambda job: repr(job) == f'ir.async({job.id},)', lambda job: job in self.ir_async.browse(job.id),
-            lambda job: [*job] == [job], lambda job: job.with_context(a=1).id == job.id, lambda job: job.sudo().args == '[]',
-            lambda job: (job | first)[0] == job, lambda job: job.ensure_one(), lambda job: list(job._prefetch_ids) == [],
-            lambda job: not hasattr(job, 'no_such_attribute'), lambda job: job.ids == [job.id],
+            lambda job: len(job) == 1 and bool(job),
+            lambda job: job == job.browse(job.id),
+            lambda job: hash(job) == hash(job.browse(job.id)),
+            lambda job: repr(job) == f'ir.async({job.id},)',
+            lambda job: job in self.ir_async.browse(job.id),
+            lambda job: [*job] == [job],
+            lambda job: job.with_context(a=1).id == job.id,
+            lambda job: job.sudo().args == '[]',
+            lambda job: (job | first)[0] == job,
+            lambda job: job.ensure_one(),
+            lambda job: list(job._prefetch_ids) == [],
+            lambda job: not hasattr(job, 'no_such_attribute'),
+            lambda job: job.ids == [job.id],
         ):
             self.assertTrue(use(self.call()))
         with self.assertRaisesRegex(AttributeError, "no_such_attribute"):
@@ -349,7 +369,12 @@ class TestTransaction(MethodCase):
     def test_bulk_is_exact(self):
         """However many are inserted together, each value is what it is for a single one."""
         texts = ["a\tb", "a\nb\r\n", "\\", "\\N", "\\.", "\n\\.\n", "\\t", "'\"", "€ 😀", "NULL", "x" * 10_000]
-        options = {'at': datetime(2126, 1, 2, 3, 4, 5, 678), 'timeout': 1e-05, 'retry_delay': [1, 2.5], 'channel': "a\\b/c\td"}
+        options = {
+            'at': datetime(2126, 1, 2, 3, 4, 5, 678),
+            'timeout': 1e-05,
+            'retry_delay': [1, 2.5],
+            'channel': "a\\b/c\td",
+        }
         Async = self.ir_async.with_options(**options)
         target = self.partner.with_context(text=texts).async_foo
 
@@ -410,8 +435,10 @@ class TestTransaction(MethodCase):
         """That costs time, not the job."""
         notifier = pg.Notifier()
         self.woken.side_effect = notifier.notify
-        with patch.object(pg, 'connect', side_effect=psycopg2.OperationalError("down")), \
-                self.assertLogs('odoo.addons.ir_async.engine.notifier', 'WARNING') as log:
+        with (
+            patch.object(pg, 'connect', side_effect=psycopg2.OperationalError("down")),
+            self.assertLogs('odoo.addons.ir_async.engine.notifier', 'WARNING') as log,
+        ):
             job = self.call()
             self.commit()
         self.assertIn(f"jobs of database {self.env.cr.dbname} later: down", log.output[0])
@@ -419,12 +446,16 @@ class TestTransaction(MethodCase):
 
     def test_without_workers(self):
         """The cron workers are woken instead."""
+
         def count_triggers():
             return self.env['ir.cron.trigger'].search_count([('cron_id', '=', cron.id)])
 
         cron = self.env.ref('ir_async.ir_cron_run_jobs')
         before = count_triggers()
-        with patch('odoo.addons.ir_async.models.ir_async_notify.module', current_test=False), self.enter_registry_test_mode():
+        with (
+            patch('odoo.addons.ir_async.models.ir_async_notify.module', current_test=False),
+            self.enter_registry_test_mode(),
+        ):
             self.call()
             self.call()
             self.commit()
@@ -440,13 +471,17 @@ class TestReferenced(MethodCase):
         def async_foo(self):
             pass
 
-        self.env['ir.model.fields'].create([{
-            'model_id': self.env['ir.model']._get_id('res.partner'),
-            'name': 'x_job_id',
-            'ttype': 'many2one',
-            'relation': 'ir.async',
-            'on_delete': 'set null',
-        }])
+        self.env['ir.model.fields'].create(
+            [
+                {
+                    'model_id': self.env['ir.model']._get_id('res.partner'),
+                    'name': 'x_job_id',
+                    'ttype': 'many2one',
+                    'relation': 'ir.async',
+                    'on_delete': 'set null',
+                }
+            ]
+        )
         self.partner.x_job_id = self.ir_async.call(self.partner.async_foo)
         self.partner.flush_recordset()
         [job] = self.run_jobs()

@@ -8,8 +8,13 @@ from odoo.tests import Form, TransactionCase, new_test_user, tagged
 from .test_wait import WaitCase
 
 LABELS = {
-    'waiting': "Waiting", 'created': "Queued", 'processing': "Running", 'succeeded': "Ready", 'done': "Done",
-    'failed': "Failed", 'cancelled': "Cancelled",
+    'waiting': "Waiting",
+    'created': "Queued",
+    'processing': "Running",
+    'succeeded': "Ready",
+    'done': "Done",
+    'failed': "Failed",
+    'cancelled': "Cancelled",
 }
 
 
@@ -36,16 +41,28 @@ class TestViews(WaitCase):
         field = self.env['ir.async'].with_context(lang='en_US').fields_get(['state'])['state']
         self.assertEqual(dict(field['selection']), LABELS)
         filters = {node.get('name'): node.get('string') for node in self.arch('ir_async_view_search').iter('filter')}
-        self.assertEqual({state: filters[name] for state, name in zip(LABELS, (
-            'waiting', 'queued', 'running', 'succeeded', 'done', 'failed', 'cancelled'))}, LABELS)
+        self.assertEqual(
+            {
+                state: filters[name]
+                for state, name in zip(
+                    LABELS, ('waiting', 'queued', 'running', 'succeeded', 'done', 'failed', 'cancelled')
+                )
+            },
+            LABELS,
+        )
 
     def test_one_name(self):
         """The feature has one name in all menus, actions, settings and groups."""
         env = self.env(context={'lang': 'en_US'})
         names = [
             *env['ir.actions.act_window'].search([('res_model', 'like', 'ir.async')]).mapped('name'),
-            *env['ir.ui.menu'].browse(env['ir.model.data'].search([
-                ('module', '=', 'ir_async'), ('model', '=', 'ir.ui.menu')]).mapped('res_id')).mapped('complete_name'),
+            *env['ir.ui.menu']
+            .browse(
+                env['ir.model.data']
+                .search([('module', '=', 'ir_async'), ('model', '=', 'ir.ui.menu')])
+                .mapped('res_id')
+            )
+            .mapped('complete_name'),
             *env['ir.model'].search([('model', '=like', 'ir.async%')]).mapped('name'),
             env.ref('ir_async.ir_async_group_manager').full_name,
             env.ref('base.module_ir_async').shortdesc,
@@ -106,10 +123,13 @@ class TestViews(WaitCase):
 
 
 class TestChannelViews(WaitCase):
-
     def test_counts(self):
         channel = self.env['ir.async.channel'].with_user(self.manager).create({'name': 'mail'})
-        everything = channel.create({'name': '*'}) if not channel.search([('name', '=', '*')]) else channel.search([('name', '=', '*')])
+        everything = (
+            channel.create({'name': '*'})
+            if not channel.search([('name', '=', '*')])
+            else channel.search([('name', '=', '*')])
+        )
         before = everything.running_count, everything.queued_count, everything.failed_count
         for state, count in (('processing', 1), ('created', 2), ('waiting', 1), ('failed', 4), ('done', 5)):
             for i in range(count):
@@ -150,7 +170,9 @@ class TestChannelViews(WaitCase):
         self.assertFalse(worker.action_open_job())
         job = self.make_job().with_user(self.manager)
         self.set_state(job, 'processing', worker_id=worker_id)
-        self.env.cr.execute("UPDATE ir_async SET date_start = now() AT TIME ZONE 'UTC' - interval '9 s' WHERE id = %s", [job.id])
+        self.env.cr.execute(
+            "UPDATE ir_async SET date_start = now() AT TIME ZONE 'UTC' - interval '9 s' WHERE id = %s", [job.id]
+        )
         self.env.invalidate_all()
         self.assertEqual((worker.current_job_id, worker.user_id), (job, self.user.with_user(self.manager)))
         self.assertGreaterEqual(worker.job_duration, 9)
@@ -165,7 +187,6 @@ class TestChannelViews(WaitCase):
 
 @tagged('post_install', '-at_install')
 class TestMenus(TransactionCase):
-
     def menus(self, user):
         """Return which menus of ours the user sees in developer mode."""
         with patch('odoo.addons.base.models.ir_ui_menu.request', MagicMock(session=MagicMock(debug='1'))):
@@ -175,8 +196,15 @@ class TestMenus(TransactionCase):
 
     def test_manager_without_settings(self):
         manager = new_test_user(self.env, 'mona', 'base.group_user,ir_async.ir_async_group_manager')
-        self.assertEqual(self.menus(manager), {
-            'ir_async_menu_root', 'ir_async_menu_root_jobs', 'ir_async_menu_root_channels', 'ir_async_menu_root_workers'})
+        self.assertEqual(
+            self.menus(manager),
+            {
+                'ir_async_menu_root',
+                'ir_async_menu_root_jobs',
+                'ir_async_menu_root_channels',
+                'ir_async_menu_root_workers',
+            },
+        )
         menu = self.env.ref('ir_async.ir_async_menu_root')
         loaded = self.env['ir.ui.menu'].with_user(manager).load_menus(False)
         self.assertIn(menu.id, loaded['root']['children'])
@@ -185,8 +213,10 @@ class TestMenus(TransactionCase):
 
     def test_settings(self):
         """With Settings, the menus are there, and no app beside them."""
-        self.assertEqual(self.menus(self.env.ref('base.user_admin')), {
-            'ir_async_menu', 'ir_async_menu_channels', 'ir_async_menu_workers'})
+        self.assertEqual(
+            self.menus(self.env.ref('base.user_admin')),
+            {'ir_async_menu', 'ir_async_menu_channels', 'ir_async_menu_workers'},
+        )
 
     def test_user(self):
         self.assertEqual(self.menus(new_test_user(self.env, 'anna')), set())
@@ -195,7 +225,9 @@ class TestMenus(TransactionCase):
         """The group can be given on the form of a user."""
         group = self.env.ref('ir_async.ir_async_group_manager')
         hierarchy = self.env['res.groups']._get_view_group_hierarchy()
-        [privilege] = [privilege for privilege in hierarchy['privileges'].values() if group.id in privilege['group_ids']]
+        [privilege] = [
+            privilege for privilege in hierarchy['privileges'].values() if group.id in privilege['group_ids']
+        ]
         self.assertEqual(privilege['name'], "Background Jobs")
         self.assertTrue(any(privilege['id'] in category['privilege_ids'] for category in hierarchy['categories']))
 

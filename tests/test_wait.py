@@ -11,7 +11,6 @@ SERVED, NOT_SERVED = '%s::text IS NOT NULL', '%s::text IS NULL'  # instead of a 
 
 
 class WaitCase(MethodCase):
-
     def setUp(self):
         super().setUp()
 
@@ -68,7 +67,9 @@ class TestWaitReason(WaitCase):
         self.assertFalse(job.is_blocked)
         child = self.make_job(after=second)
         self.assertReason(child, rf"Second \({second.id}\)")
-        self.env.cr.execute("UPDATE ir_async_after_rel SET unmet = false WHERE job_id = %s AND after_id = %s", [job.id, first.id])
+        self.env.cr.execute(
+            "UPDATE ir_async_after_rel SET unmet = false WHERE job_id = %s AND after_id = %s", [job.id, first.id]
+        )
         self.env.invalidate_all()
         self.assertEqual(job.blocking_ids, second, "that one ended well")
         self.env.cr.execute("UPDATE ir_async_after_rel SET unmet = false WHERE job_id = %s", [job.id])
@@ -104,7 +105,9 @@ class TestWaitReason(WaitCase):
         self.make_job('processing', channel='mail/1')
         self.assertReason(job, "mail/1 is full: 1 of 1")
         channel.write({'capacity': 0, 'interval': 3600})
-        self.env.cr.execute("UPDATE ir_async SET date_start = now() AT TIME ZONE 'UTC', limited = true WHERE channel = 'mail/1'")
+        self.env.cr.execute(
+            "UPDATE ir_async SET date_start = now() AT TIME ZONE 'UTC', limited = true WHERE channel = 'mail/1'"
+        )
         self.assertReason(job, "every 3600 seconds")
         channel.paused = True
         self.assertReason(job, "channel mail is paused")
@@ -195,20 +198,28 @@ class TestRunAnyway(WaitCase):
         states = dict(self.ir_async._fields['state']._description_selection(self.env))
         for state in ('created', 'processing', 'succeeded', 'done', 'failed', 'cancelled'):
             other = self.make_job(state, name="Other")
-            with self.subTest(state=state), self.assertRaisesRegex(UserError, rf"Other \({other.id}: {states[state]}\)"):
+            with (
+                self.subTest(state=state),
+                self.assertRaisesRegex(UserError, rf"Other \({other.id}: {states[state]}\)"),
+            ):
                 (self.job + other).with_user(self.manager).run_anyway()
         self.assertEqual(self.job.state, 'waiting')
         self.ir_async.browse().with_user(self.manager).run_anyway()
 
 
 class TestDuration(WaitCase):
-
     def duration(self, state, start, done=None):
         now = self.env.cr.now()
         job = self.make_job()
         self.set_state(
-            job, state, date_start=start and now - timedelta(seconds=start), date_done=done and now - timedelta(seconds=done))
-        return job.duration, self.ir_async.search([('id', '=', job.id)])._read_group([('id', '=', job.id)], [], ['duration:avg'])[0][0]
+            job,
+            state,
+            date_start=start and now - timedelta(seconds=start),
+            date_done=done and now - timedelta(seconds=done),
+        )
+        return job.duration, self.ir_async.search([('id', '=', job.id)])._read_group(
+            [('id', '=', job.id)], [], ['duration:avg']
+        )[0][0]
 
     def test_duration(self):
         self.assertEqual(self.duration('done', 60, 30), (30, 30))

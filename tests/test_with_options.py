@@ -37,9 +37,18 @@ class TestWithOptions(AsyncCase):
 
     def test_plain_options_are_stored(self):
         job = self.call(priority=-3, max_attempts=4, retry_delay=[1, 2.5], timeout=90.5, channel='partner/7', key='k')
-        self.assertRecordValues(job, [{
-            'priority': -3, 'max_attempts': 4, 'timeout': 90.5, 'channel': 'partner/7', 'key': 'k',
-        }])
+        self.assertRecordValues(
+            job,
+            [
+                {
+                    'priority': -3,
+                    'max_attempts': 4,
+                    'timeout': 90.5,
+                    'channel': 'partner/7',
+                    'key': 'k',
+                }
+            ],
+        )
         self.assertEqual(json.loads(job.retry_delay), [1, 2.5])
 
     def test_timedelta_is_as_good_as_seconds(self):
@@ -79,7 +88,8 @@ class TestWithOptions(AsyncCase):
     def test_none_takes_an_option_back(self):
         model = self.env['ir.async'].with_options(delay=10, key='k', timeout=5, retry_delay=5)
         job = model.with_options(delay=None, key=None, timeout=None, retry_delay=None).call(
-            self.partner.name_create, "Berta")
+            self.partner.name_create, "Berta"
+        )
         self.assertRecordValues(job, [{'date_scheduled': False, 'key': False, 'timeout': 0, 'retry_delay': False}])
 
     # ------------------------------------------------------------
@@ -90,8 +100,18 @@ class TestWithOptions(AsyncCase):
         with self.assertRaisesRegex(TypeError, "prio") as catcher:
             self.env['ir.async'].with_options(prio=5, priority=5)
         for option in (
-            'priority', 'at', 'delay', 'max_attempts', 'retry_delay', 'timeout', 'channel', 'key', 'key_until', 'on_duplicate',
-            'after', 'chunk_size',
+            'priority',
+            'at',
+            'delay',
+            'max_attempts',
+            'retry_delay',
+            'timeout',
+            'channel',
+            'key',
+            'key_until',
+            'on_duplicate',
+            'after',
+            'chunk_size',
         ):
             self.assertIn(option, str(catcher.exception))
 
@@ -225,5 +245,8 @@ class TestWithOptions(AsyncCase):
             statements.append(query)
             return cr._obj.copy_expert(query, file)
 
-        with patch.object(cursor_class, 'execute', record), patch.object(cursor_class, 'copy_expert', record_copy, create=True):
+        with (
+            patch.object(cursor_class, 'execute', record),
+            patch.object(cursor_class, 'copy_expert', record_copy, create=True),
+        ):
             yield statements

@@ -2,6 +2,7 @@
 
 The settings have a section of their own since Odoo ignores unknown sections, but warns about unknown keys of ``[options]``.
 """
+
 from __future__ import annotations
 
 import functools
@@ -22,12 +23,12 @@ MAX_SECONDS = 10**9  # timers of the system refuse very large numbers
 class Settings(NamedTuple):
     """The settings of this server's workers. The environment (``ODOO_IR_ASYNC_WORKERS``…) takes precedence over the file."""
 
-    workers: int = 2             # number of worker processes of this server
-    channels: list[str] = []          # the channels whose jobs they take; all if empty
+    workers: int = 2  # number of worker processes of this server
+    channels: list[str] = []  # the channels whose jobs they take; all if empty
     limit_time_real: float = 3600  # seconds that one job may run; 0: no limit
-    stop_timeout: float = 8      # seconds that running jobs have to end when the server stops
-    poll_interval: float = 60    # seconds between two looks without a NOTIFY, as a safety net
-    db_host: str = ''            # the host of PostgreSQL, if Odoo's db_host is a pooler
+    stop_timeout: float = 8  # seconds that running jobs have to end when the server stops
+    poll_interval: float = 60  # seconds between two looks without a NOTIFY, as a safety net
+    db_host: str = ''  # the host of PostgreSQL, if Odoo's db_host is a pooler
     db_port: int = 0
 
 

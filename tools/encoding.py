@@ -3,6 +3,7 @@
 Arguments are JSON text. A value of a type that JSON does not have becomes an object with one key: ``{"$date": "2026-11-24"}``.
 A dict that looks like such an object is stored as pairs: ``{"$dict": [["$date", …]]}``.
 """
+
 from __future__ import annotations
 
 import base64
@@ -124,8 +125,9 @@ def _pack(value: Any, path: str) -> Any:
             msg = f"{path} cannot be stored: {describe(value)} has unsaved records; save them first"
             raise TypeError(msg)
     msg = f"{path} cannot be stored: {describe(value)} is of type {type(value).__name__}" + (
-        ", and not a finite number" if type(value) in {float, Decimal} else
-        "; a job's arguments are made of JSON types, recordsets, datetime, date, Decimal, bytes, tuple and set"
+        ", and not a finite number"
+        if type(value) in {float, Decimal}
+        else "; a job's arguments are made of JSON types, recordsets, datetime, date, Decimal, bytes, tuple and set"
     )
     raise TypeError(msg)
 

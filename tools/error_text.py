@@ -1,4 +1,5 @@
 """Texts of exceptions for the log and the payload, even of exceptions that raise when they are read."""
+
 from __future__ import annotations
 
 import json
@@ -21,10 +22,21 @@ def tame(exc: BaseException) -> BaseException:
         isinstance(exc, Exception)
         hash(exc)
         f"{type(exc).__module__}{type(exc).__qualname__}{type(exc).__name__}"
-        for name in ('__class__', 'args', '__traceback__', '__cause__', '__context__', '__notes__', 'context', 'pgcode'):
+        for name in (
+            '__class__',
+            'args',
+            '__traceback__',
+            '__cause__',
+            '__context__',
+            '__notes__',
+            'context',
+            'pgcode',
+        ):
             getattr(exc, name, None)
     except BaseException as error:  # noqa: BLE001 -- the code of a method may raise anything
-        return RuntimeError(f"{name_of(exc)}, whose attributes raised {name_of(error)}").with_traceback(traceback_of(exc))
+        return RuntimeError(f"{name_of(exc)}, whose attributes raised {name_of(error)}").with_traceback(
+            traceback_of(exc)
+        )
     return exc
 
 
@@ -84,7 +96,13 @@ def minimal_payload(exc: BaseException) -> str:
 
     :rtype: str
     """
-    data = {'name': name_of(exc), 'message': safe_text(exc), 'arguments': [], 'context': {}, 'debug': safe_traceback(exc)}
+    data = {
+        'name': name_of(exc),
+        'message': safe_text(exc),
+        'arguments': [],
+        'context': {},
+        'debug': safe_traceback(exc),
+    }
     text = json.dumps({'error': {'code': 0, 'message': "Odoo Server Error", 'data': data}})
     return text.encode(errors='replace').decode().replace('\\u0000', '')
 

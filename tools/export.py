@@ -1,4 +1,5 @@
 """The export of a list view in batches of records. Odoo's own export holds all data in memory, several times."""
+
 from __future__ import annotations
 
 import io
@@ -45,16 +46,25 @@ class XlsxWriter(GroupExportXlsxWriter):
     """
 
     def __init__(
-        self, env: Environment, fields: list[dict[str, Any]], columns_headers: list[str], row_count: int, folder: str,
+        self,
+        env: Environment,
+        fields: list[dict[str, Any]],
+        columns_headers: list[str],
+        row_count: int,
+        folder: str,
     ) -> None:
         self.env = env
         self.folder = folder
         self.link_count = 0
         super().__init__(fields, columns_headers, row_count)
         if len(columns_headers) > self.worksheet.xls_colmax:
-            raise UserError(self.env._(
-                "There are too many columns (%(count)s columns, limit: %(limit)s) for an XLSX file. Export fewer fields.",
-                count=len(columns_headers), limit=self.worksheet.xls_colmax))
+            raise UserError(
+                self.env._(
+                    "There are too many columns (%(count)s columns, limit: %(limit)s) for an XLSX file. Export fewer fields.",
+                    count=len(columns_headers),
+                    limit=self.worksheet.xls_colmax,
+                )
+            )
 
     @property
     def workbook(self) -> xlsxwriter.Workbook:
@@ -62,8 +72,10 @@ class XlsxWriter(GroupExportXlsxWriter):
 
     @workbook.setter
     def workbook(self, _in_memory: xlsxwriter.Workbook) -> None:
-        self._workbook = xlsxwriter.Workbook(self.output, {
-            'constant_memory': True, 'tmpdir': self.folder, 'strings_to_formulas': False, 'strings_to_urls': False})
+        self._workbook = xlsxwriter.Workbook(
+            self.output,
+            {'constant_memory': True, 'tmpdir': self.folder, 'strings_to_formulas': False, 'strings_to_urls': False},
+        )
 
     def write(self, row: int, column: int, cell_value: Any, style: Any = None) -> None:
         if isinstance(cell_value, str):
@@ -71,7 +83,9 @@ class XlsxWriter(GroupExportXlsxWriter):
             if _length(cell_value) > limit:
                 cell_value = self.env._(
                     "The content of this cell is too long for an XLSX file (more than %s characters). "
-                    "Please use the CSV format for this export.", limit)
+                    "Please use the CSV format for this export.",
+                    limit,
+                )
             elif self._write_link(row, column, cell_value, style):
                 return
         if self.worksheet.write(row, column, cell_value, style):
@@ -93,12 +107,19 @@ class XlsxWriter(GroupExportXlsxWriter):
 
         :raises odoo.exceptions.UserError: always
         """
-        raise UserError(self.env._(
-            "There are too many rows for an XLSX file (limit: %(limit)s, with the headers). Consider splitting the export, "
-            "or use the CSV format.", limit=self.worksheet.xls_rowmax))
+        raise UserError(
+            self.env._(
+                "There are too many rows for an XLSX file (limit: %(limit)s, with the headers). Consider splitting the export, "
+                "or use the CSV format.",
+                limit=self.worksheet.xls_rowmax,
+            )
+        )
 
     def __exit__(
-        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, exc_traceback: TracebackType | None,
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        exc_traceback: TracebackType | None,
     ) -> None:
         if exc_type is None:  # after an error the file is not written: the job may have been cancelled
             self.close()
@@ -154,7 +175,7 @@ class Export:
         report_progress = self.model.env['ir.async'].report_progress
         for start in range(0, max(total, 1), BATCH_SIZE):  # also without records, since `export_data` checks access
             report_progress(start, total)
-            yield self.records[start:start + BATCH_SIZE].export_data(names).get('datas', [])
+            yield self.records[start : start + BATCH_SIZE].export_data(names).get('datas', [])
             self.model.env.invalidate_all()
         report_progress(total, total, self.model.env._("Writing the file…"))
 

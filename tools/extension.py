@@ -1,4 +1,5 @@
 """Extensions by other addons of a controller of Odoo whose work a job does instead."""
+
 from __future__ import annotations
 
 import inspect
@@ -18,7 +19,10 @@ class _Touched(Exception):
 
 
 def find_extension(
-    controller: type, env: Environment, calls: dict[str, dict[str, Any]], members: Iterable[str] = (),
+    controller: type,
+    env: Environment,
+    calls: dict[str, dict[str, Any]],
+    members: Iterable[str] = (),
 ) -> str | None:
     """Return an extension of a controller that affects given calls of its methods.
 
@@ -40,7 +44,7 @@ def find_extension(
     if not leaves:
         return None
     mro = _bare_class(leaves).__mro__
-    extensions = mro[1:mro.index(controller)]
+    extensions = mro[1 : mro.index(controller)]
     for extension in extensions:
         for member in members:
             if member in vars(extension):

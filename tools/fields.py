@@ -1,4 +1,5 @@
 """Types of fields that Odoo does not have: JSON as text, and references without foreign keys."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -9,6 +10,7 @@ from odoo.exceptions import UserError
 
 class Payload(fields.Json):
     """JSON that keeps its text: jsonb refuses ``\\u0000`` and rewrites numbers."""
+
     _column_type = ('json', 'json')
 
     # PostgreSQL's json has neither order nor equality.
@@ -25,7 +27,9 @@ class Payload(fields.Json):
         else:
             is_supported = operator.endswith('like')
         if not is_supported:
-            raise UserError(model.env._("Search for texts within the results of jobs, or for jobs with a result or without one."))
+            raise UserError(
+                model.env._("Search for texts within the results of jobs, or for jobs with a result or without one.")
+            )
         return super()._condition_to_sql(field_expr, operator, value, model, alias, query)
 
     def convert_to_record(self, value: Any, record: models.BaseModel) -> Any:

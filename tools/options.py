@@ -1,4 +1,5 @@
 """The options of ``with_options``, and the checks of their values."""
+
 from __future__ import annotations
 
 import math
@@ -81,6 +82,7 @@ def _integer(minimum: int) -> Callable[[Any], int]:
         if type(value) is not int or not minimum <= value <= MAX_INT:
             raise ValueError
         return value
+
     return check
 
 
@@ -115,6 +117,7 @@ def _one_of(*choices: str) -> _Check:
         if not isinstance(value, str) or value not in choices:
             raise ValueError
         return str(value)
+
     return _Check(check, " or ".join(map(repr, choices)))
 
 

@@ -1,4 +1,5 @@
 """The pending calls, replacements and notices of a transaction. They stay on its cursor until the commit."""
+
 from __future__ import annotations
 
 import time
@@ -26,6 +27,7 @@ class Insertion:
     :param list items: the calls and replacements
     :param list parts: insertions that this one stands for, since they had too many marks
     """
+
     __slots__ = ('items', 'mark', 'parts', 'whole')
 
     def __init__(self, mark: str, items: Sequence[PendingItem] = (), parts: Sequence[Insertion] = ()) -> None:
@@ -45,6 +47,7 @@ class Insertion:
 
 class PendingItem:
     """One task of a transaction for its jobs. A rollback to a savepoint drops the items made after that savepoint."""
+
     __slots__ = ('insertion', 'mark')
 
     def __init__(self, mark: str | None) -> None:
@@ -71,6 +74,7 @@ class PendingCall(PendingItem):
 
     It stands in for the ids of the record that ``call`` returned: see ``ir.async.__getattr__``.
     """
+
     __slots__ = ('chunks', 'ids', 'late_parent_ids', 'parent_ids', 'values')
 
     def __init__(self, values: dict[str, Any], chunks: Sequence[str], mark: str | None) -> None:
@@ -100,6 +104,7 @@ class PendingCall(PendingItem):
 
 class PendingNotice(PendingItem):
     """The notice of a call to its user, and to job workers or cron workers."""
+
     __slots__ = ('call',)
 
     def __init__(self, call: PendingCall) -> None:
@@ -112,6 +117,7 @@ class PendingNotice(PendingItem):
 
 class PendingChange(PendingItem):
     """The notice of a job that this transaction changed. The revision of the job shows whether the change counts."""
+
     __slots__ = ('job_id', 'revision', 'wakes')
 
     def __init__(self, job_id: int, revision: int, wakes: bool) -> None:
@@ -129,12 +135,15 @@ class PendingChange(PendingItem):
 
 class PendingKey(PendingItem):
     """A queued job that a keyed call has found. It gets new values, or must not begin before the commit."""
+
     __slots__ = ('claim_number', 'job_id', 'values')
 
     def __init__(self, mark: str | None, job_id: int, claim_number: int, values: dict[str, Any] | None = None) -> None:
         super().__init__(mark)
         self.job_id = job_id
-        self.claim_number = claim_number  # its claim number when it was found; another number shows that it has begun since
+        self.claim_number = (
+            claim_number  # its claim number when it was found; another number shows that it has begun since
+        )
         self.values = values
 
     def queue_of(self, pending: Pending) -> list[Any]:
@@ -143,6 +152,7 @@ class PendingKey(PendingItem):
 
 class Pending:
     """The pending work of a transaction for its jobs, until the transaction is over."""
+
     __slots__ = (
         'began', 'calls', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'marks',
         'notices', 'open', 'origin', 'parents', 'query', 'relied')  # fmt: skip

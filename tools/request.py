@@ -1,4 +1,5 @@
 """A substitute for ``request`` in a job, where there is none. Odoo's web code reads the user's environment and session there."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,5 @@
 """The web sessions in which wkhtmltopdf fetches the style sheets and images of a report."""
+
 from __future__ import annotations
 
 import contextlib
@@ -33,12 +34,14 @@ def cookie_jar(env: Environment, base_url: str) -> Generator[str]:
     # Nobody else can read this folder. That matters, since the name of a note is as good as the cookie.
     with tempfile.TemporaryDirectory(prefix='ir_async.') as folder:
         session = root.session_store.new()
-        session.update({
-            **get_default_session(),
-            'db': env.cr.dbname,
-            'context': dict(env.user.context_get()),
-            '_trace_disable': True,  # the session must not show up among the user's devices
-        })
+        session.update(
+            {
+                **get_default_session(),
+                'db': env.cr.dbname,
+                'context': dict(env.user.context_get()),
+                '_trace_disable': True,  # the session must not show up among the user's devices
+            }
+        )
         if env.user.active and not env.user._is_superuser():
             session.update({'uid': env.uid, 'login': env.user.login})
             session.session_token = security.compute_session_token(session, env)
@@ -48,7 +51,8 @@ def cookie_jar(env: Environment, base_url: str) -> Generator[str]:
             root.session_store.save(session)
             path = Path(folder, 'report.cookie_jar.txt')
             path.write_text(
-                f'session_id={session.sid}; HttpOnly; domain={urlparse(base_url).hostname}; path=/;', encoding='utf-8')
+                f'session_id={session.sid}; HttpOnly; domain={urlparse(base_url).hostname}; path=/;', encoding='utf-8'
+            )
             yield str(path)
         finally:
             delete_noted(folder)

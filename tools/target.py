@@ -1,4 +1,5 @@
 """The method that a job will call, and the stack of the code that enqueues it."""
+
 from __future__ import annotations
 
 import functools
@@ -76,16 +77,19 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def _unpack_thread_style(
-    signature: inspect.Signature, kwargs: dict[str, Any],
+    signature: inspect.Signature,
+    kwargs: dict[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of a call in the style of threads: ``call(target, args=[…], kwargs={…})``."""
     args_list, kwargs_dict = kwargs.get('args'), kwargs.get('kwargs')
     named = {
-        name for name, parameter in signature.parameters.items()
+        name
+        for name, parameter in signature.parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
     if (
-        kwargs.keys() <= {'args', 'kwargs'} and not named & {'args', 'kwargs'}
+        kwargs.keys() <= {'args', 'kwargs'}
+        and not named & {'args', 'kwargs'}
         and (args_list is None or isinstance(args_list, (list, tuple)))
         and (kwargs_dict is None or isinstance(kwargs_dict, dict))
     ):
@@ -115,5 +119,8 @@ def format_stack(frames: Sequence[_Frame]) -> str:
 
     :rtype: str
     """
-    return ''.join(traceback.format_list([
-        traceback.FrameSummary(filename, line, name, lookup_line=False) for filename, line, name in frames]))
+    return ''.join(
+        traceback.format_list(
+            [traceback.FrameSummary(filename, line, name, lookup_line=False) for filename, line, name in frames]
+        )
+    )

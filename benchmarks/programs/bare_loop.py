@@ -3,6 +3,7 @@
 One such process is one worker. It is the ceiling of the comparison and not fit for use: the jobs of a process that dies
 are lost.
 """
+
 import json
 import os
 import sys
@@ -23,14 +24,17 @@ def work(batch):
         print('ready', flush=True)
         sys.stdin.readline()
         while True:
-            claim.execute("""
+            claim.execute(
+                """
                 WITH next AS (
                     SELECT id FROM bare_job WHERE state = 'created' ORDER BY priority, id LIMIT %s
                        FOR NO KEY UPDATE SKIP LOCKED
                 )
                 UPDATE bare_job job SET state = 'processing', worker = %s, date_start = clock_timestamp() FROM next
                  WHERE job.id = next.id RETURNING job.id, model, method, args, context
-            """, [batch, os.getpid()])
+            """,
+                [batch, os.getpid()],
+            )
             rows = claim.fetchall()
             if not rows:
                 return
@@ -39,7 +43,8 @@ def work(batch):
                     time.sleep(*json.loads(row[3]))
                 job.execute(
                     "UPDATE bare_job SET state = 'done', date_done = clock_timestamp() WHERE id = %s AND worker = %s",
-                    [row[0], os.getpid()])
+                    [row[0], os.getpid()],
+                )
                 jobs.commit()
 
 

@@ -1,4 +1,5 @@
 """A process with Odoo's environment that enqueues jobs. It reads commands, one JSON array a line, and answers with JSON."""
+
 import functools
 import json
 import os
@@ -41,11 +42,22 @@ class Client:
         code = f'model.{method}(*{args!r})'
         cron = env['ir.cron'].sudo().search([('code', '=', code)], limit=1)
         if not cron:
-            cron = env['ir.cron'].sudo().create({
-                'name': f'bench {method}', 'model_id': env['ir.model']._get_id(records._name), 'state': 'code',
-                'code': code, 'user_id': env.uid, 'interval_number': 1, 'interval_type': 'weeks',
-                'nextcall': '2099-01-01 00:00:00',
-            })
+            cron = (
+                env['ir.cron']
+                .sudo()
+                .create(
+                    {
+                        'name': f'bench {method}',
+                        'model_id': env['ir.model']._get_id(records._name),
+                        'state': 'code',
+                        'code': code,
+                        'user_id': env.uid,
+                        'interval_number': 1,
+                        'interval_type': 'weeks',
+                        'nextcall': '2099-01-01 00:00:00',
+                    }
+                )
+            )
             env.cr.commit()
         cron._trigger()
 

@@ -1,4 +1,5 @@
 """The workers and the client of pgqueuer, with its defaults on asyncpg and without Odoo. See systems/pgqueuer.py for the package."""
+
 import asyncio
 import json
 import os

@@ -1,4 +1,5 @@
 """A click → the top bar shows that the job is done, in Chromium behind nginx."""
+
 import contextlib
 import statistics
 import sys
@@ -34,9 +35,13 @@ def run(bench):
         row.values.append(statistics.median(row.samples))
         row.add_note(f'p95 {percentile(row.samples, 0.95):.0f}, max {max(row.samples):.0f} ms of {len(row.samples)}')
         system.clean()
+
     rows = bench.compare(
-        "A click on a button → the top bar shows the no-op job as done, prefork server behind nginx, Chromium, p50", 1,
-        {bench.ours: measure}, 'ms')
+        "A click on a button → the top bar shows the no-op job as done, prefork server behind nginx, Chromium, p50",
+        1,
+        {bench.ours: measure},
+        'ms',
+    )
     if rows[bench.ours].values:
         rows[bench.ours].judge('≤ 150 ms', rows[bench.ours].value <= 150)
 
@@ -53,6 +58,7 @@ def click_latencies(system, count):
     from chromium import chromium, login  # noqa: PLC0415
     from nginx import Nginx  # noqa: PLC0415
     from playwright.sync_api import Error  # noqa: PLC0415
+
     with contextlib.ExitStack() as stack:
         [port] = free_ports(1)
         nginx = Nginx(Path(stack.enter_context(tempfile.TemporaryDirectory())), port, *system.ports)

@@ -1,4 +1,5 @@
 """10,000 calls in one transaction, then one call with chunk_size."""
+
 import contextlib
 
 from report import Row
@@ -13,12 +14,16 @@ def run(bench):
     q = bench.quick
     runs = 3 if q else 5
     # Databases without workers
-    ours, theirs = IrAsync(database='bench_async_enqueue'), QueueJob(database='bench_queue_job_enqueue', problem=bench.queue_job.problem)
+    ours, theirs = (
+        IrAsync(database='bench_async_enqueue'),
+        QueueJob(database='bench_queue_job_enqueue', problem=bench.queue_job.problem),
+    )
     counts = {ours: 10000, theirs: 1000 if q else 5000, bench.pgqueuer: 10000, bench.bare: 10000}
 
     def measure(system, row, **options):
         row.values.append(counts[system] / system.enqueue('noop', [], counts[system], **options)['seconds'])
         system.clean()
+
     with contextlib.ExitStack() as stack:
         for system in (ours, theirs):
             stack.callback(system.stop)

@@ -1,4 +1,5 @@
 """What workers cost that have nothing to do."""
+
 import statistics
 import threading
 import time
@@ -11,8 +12,10 @@ SYSTEMS = ('ours',)
 
 
 def run(bench):
-    rows = (bench.row("Idle: statements per minute, worker and database", bench.ours, '', 1),
-            bench.row("Idle: memory that a worker has for itself (USS)", bench.ours, 'MB'))
+    rows = (
+        bench.row("Idle: statements per minute, worker and database", bench.ours, '', 1),
+        bench.row("Idle: memory that a worker has for itself (USS)", bench.ours, 'MB'),
+    )
     # These workers are watched while the other scenarios run. They have a role of their own, and a copy of the database without jobs.
     system = IrAsync(role='bench_idle', database='bench_idle')
     bench.stack.callback(system.stop)

@@ -1,4 +1,5 @@
 """1,000,000 jobs queued: claim time, worker memory, then the size of the table."""
+
 import statistics
 import time
 
@@ -57,8 +58,10 @@ def measure_size(bench, count):
     def size():
         [row] = pg.query(
             "SELECT pg_total_relation_size(relid), autovacuum_count FROM pg_stat_user_tables WHERE relname = 'ir_async'",
-            database=database)
+            database=database,
+        )
         return row
+
     row = bench.row(f"Size of the table after {count:,} jobs", bench.ours, 'bytes per job')
     total, vacuums = size()
     row.values.append(total / count)

@@ -1,4 +1,5 @@
 """1 → 2 → 4 → 8 workers, CPU-bound jobs of 10 ms; claims and wake-ups that a single job causes."""
+
 import contextlib
 
 import pg
@@ -31,7 +32,10 @@ def run(bench):
     cores = psutil.cpu_count() or 1
     if len(rates) == 4 and cores in rates:
         up, flat = rates[cores] / rates[1], rates[8] / rates[cores]
-        row.judge(f'linear to the cores: {up:.2f} × with {cores}; then flat: {flat:.0%} of that with 8', up >= 0.9 * cores and flat >= 0.9)
+        row.judge(
+            f'linear to the cores: {up:.2f} × with {cores}; then flat: {flat:.0%} of that with 8',
+            up >= 0.9 * cores and flat >= 0.9,
+        )
 
 
 def note_wake_ups(system, row):
@@ -51,6 +55,9 @@ def context_switches(system):
     total = 0
     for process in system.workers():
         for thread in process.threads():
-            with contextlib.suppress(OSError), open(f'/proc/{process.pid}/task/{thread.id}/status', encoding='utf-8') as file:
+            with (
+                contextlib.suppress(OSError),
+                open(f'/proc/{process.pid}/task/{thread.id}/status', encoding='utf-8') as file,
+            ):
                 total += next(int(line.split()[1]) for line in file if line.startswith('voluntary_ctxt_switches'))
     return total

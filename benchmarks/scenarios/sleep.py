@@ -1,4 +1,5 @@
 """Jobs that sleep, for 10 ms and for 1 s: how much of the workers' time is used."""
+
 from systems.bare_loop import BareLoop
 from systems.system import WORKERS
 
@@ -19,8 +20,14 @@ def measure_share(bench, seconds, ours, theirs, runs, batch, target):
     def measure(system, row):
         drain = system.drain('sleep', [seconds], counts[system])
         row.add_drain(drain, 100 * counts[system] * seconds / WORKERS / drain['seconds'])
+
     rows = bench.compare(
-        f"Jobs that sleep for {seconds:g} s: share of workers × time that is used", runs, dict.fromkeys(counts, measure), '%', 1)
+        f"Jobs that sleep for {seconds:g} s: share of workers × time that is used",
+        runs,
+        dict.fromkeys(counts, measure),
+        '%',
+        1,
+    )
     rows[napping].add_note(f'claims {batch} at a time')
     if rows[bench.ours].values:
         rows[bench.ours].judge(f'≥ {target} %', rows[bench.ours].value >= target)

@@ -1,4 +1,5 @@
 """An old snapshot held open while 200,000 jobs pass."""
+
 import contextlib
 import time
 
@@ -13,8 +14,12 @@ def run(bench):
     system = bench.ours
     costs = {}
     for held in (False, True):
-        row = bench.row(f"Claim time per job, while {count:,} jobs pass",
-                        f"{'with' if held else 'without'} an old REPEATABLE READ snapshot held open", 'ms', 3)
+        row = bench.row(
+            f"Claim time per job, while {count:,} jobs pass",
+            f"{'with' if held else 'without'} an old REPEATABLE READ snapshot held open",
+            'ms',
+            3,
+        )
         with contextlib.closing(pg.connect(system.database)) as connection, connection.cursor() as cr:
             if held:
                 cr.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")

@@ -1,4 +1,5 @@
 """20,000 jobs queued, then an urgent one."""
+
 import statistics
 import time
 
@@ -29,14 +30,21 @@ def run(bench):
             system.start()
         system.enqueue('noop', [], 1)
         system.wait_empty(time.time())
-        pg.copy_row('queue_job', count, database=system.database, id=None, uuid='gen_random_uuid()::text', state="'pending'")
+        pg.copy_row(
+            'queue_job', count, database=system.database, id=None, uuid='gen_random_uuid()::text', state="'pending'"
+        )
         try:
             row.values += system.latency(1, 0, priority=1)
         finally:
             system.stop_server()  # the server keeps the backlog in memory
             system.clean()
+
     rows = bench.compare(
-        f"{count:,} no-op jobs queued, then an urgent one: return of its COMMIT → first line, p50", 1,
-        {bench.ours: ours, bench.queue_job: queue_job}, 'ms', 1)
+        f"{count:,} no-op jobs queued, then an urgent one: return of its COMMIT → first line, p50",
+        1,
+        {bench.ours: ours, bench.queue_job: queue_job},
+        'ms',
+        1,
+    )
     if rows[bench.ours].values:
         rows[bench.ours].judge('≤ 50 ms', max(rows[bench.ours].samples) <= 50)

@@ -1,4 +1,5 @@
 """A web page while all workers are busy."""
+
 import statistics
 import time
 
@@ -23,6 +24,7 @@ def run(bench):
     def crowded_sleep(system, row):
         bench.queue_job.stop_server()
         sleep(system, row, 3 if q else 8)
+
     crowded = QueueJob(name='queue_job, no HTTP workers in reserve', reserve=0, problem=bench.queue_job.problem)
     bench.stack.callback(crowded.stop)
     systems = [bench.ours] if q else [bench.ours, bench.queue_job]
@@ -51,8 +53,10 @@ def measure(system, row, method, args, count, seconds):
     system.clean()
     row.values.append(statistics.median(busy))
     row.ratio = statistics.median(busy) / statistics.median(idle)
-    row.note = (f'p95 {percentile(busy, 0.95):.1f}, max {max(busy):.0f} ms; '
-                f'idle p50 {statistics.median(idle):.1f}, p95 {percentile(idle, 0.95):.1f} ms')
+    row.note = (
+        f'p95 {percentile(busy, 0.95):.1f}, max {max(busy):.0f} ms; '
+        f'idle p50 {statistics.median(idle):.1f}, p95 {percentile(idle, 0.95):.1f} ms'
+    )
 
 
 def page_times(system, seconds):

@@ -1,4 +1,5 @@
 """The ceiling of the comparison: psycopg2 without Odoo, see programs/bare_loop.py."""
+
 import contextlib
 import json
 import subprocess
@@ -57,9 +58,16 @@ class BareLoop(System):
         """Start the processes, which live for one run. They connect, and then wait until :meth:`begin`."""
         name, *arguments = self.command(*args)
         self.loops = [
-            Process([sys.executable, PROGRAMS / name, *arguments], self.env(), log=BENCH / 'peers.log',
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            for _i in range(WORKERS)]
+            Process(
+                [sys.executable, PROGRAMS / name, *arguments],
+                self.env(),
+                log=BENCH / 'peers.log',
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _i in range(WORKERS)
+        ]
         try:
             for loop in self.loops:
                 if loop.popen.stdout.readline() != 'ready\n':

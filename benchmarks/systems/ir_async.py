@@ -1,4 +1,5 @@
 """This addon: a prefork server with two HTTP workers and four job workers, or workers alone."""
+
 import pg
 
 from .odoo import OdooSystem
@@ -25,26 +26,39 @@ class IrAsync(OdooSystem):
     def start(self, workers=WORKERS, http_workers=2):
         self.log.unlink(missing_ok=True)
         if http_workers:
-            self.server = self.start_process(f'--workers={http_workers}', '--proxy-mode', ODOO_IR_ASYNC_WORKERS=str(workers))
+            self.server = self.start_process(
+                f'--workers={http_workers}', '--proxy-mode', ODOO_IR_ASYNC_WORKERS=str(workers)
+            )
         else:
             self.server = self.start_process('ir_async', f'--workers={workers}')
         self.start_client()
         self.wait_workers(workers)
 
     def wait_workers(self, workers, patience=60):
-        self.wait_ready(lambda: pg.query(
-            "SELECT count(*) >= %s FROM pg_stat_activity WHERE usename = %s AND query = 'LISTEN odoo_async'",
-            [workers, self.role])[0][0], patience)
+        self.wait_ready(
+            lambda: pg.query(
+                "SELECT count(*) >= %s FROM pg_stat_activity WHERE usename = %s AND query = 'LISTEN odoo_async'",
+                [workers, self.role],
+            )[0][0],
+            patience,
+        )
 
     def workers(self):
         """Return the processes of the job workers."""
-        return [worker for process in self.processes() for worker in process.descendants() if 'WorkerAsync' in ' '.join(worker.cmdline())]
+        return [
+            worker
+            for process in self.processes()
+            for worker in process.descendants()
+            if 'WorkerAsync' in ' '.join(worker.cmdline())
+        ]
 
     def set_paused(self, paused, database=None):
         database = database or self.database
         pg.query(
             "INSERT INTO ir_async_channel (name, paused) VALUES ('*', %s) ON CONFLICT (name) DO UPDATE SET paused = excluded.paused",
-            [paused], database=database)
+            [paused],
+            database=database,
+        )
         if not paused:
             pg.query("SELECT pg_notify('odoo_async', %s)", [database])
 

@@ -1,4 +1,5 @@
 """This addon on many servers: any number of workers, eight a server, for any number of databases."""
+
 from __future__ import annotations
 
 import contextlib
@@ -29,6 +30,7 @@ class Fleet(IrAsync):
     :param int databases: the number of databases
     :param bool is_open: whether the servers list the databases, instead of being given their names
     """
+
     role = 'bench_fleet'
     servers = ()
 
@@ -62,7 +64,8 @@ class Fleet(IrAsync):
         names = '' if self.is_open else ','.join(self.databases)
         self.servers = [
             self.start_process('ir_async', f'--workers={min(PER_SERVER, self.size - first)}', databases=names)
-            for first in range(0, self.size, PER_SERVER)]
+            for first in range(0, self.size, PER_SERVER)
+        ]
         self.start_client()
         self.wait_workers(self.size, patience=120 + 5 * len(self.servers) * len(self.databases))
 
@@ -97,10 +100,12 @@ class Fleet(IrAsync):
 
     def watch(self, count, work):
         """Measure any work, and only its statements."""
+
         def timed():
             start = time.time()
             work()
             return time.time() - start
+
         pg.reset_role(self.role)
         return self.measure(count, timed)
 
@@ -122,6 +127,11 @@ class Fleet(IrAsync):
         :rtype: list[dict]
         """
         return [
-            {'kind': next(kind for kind, pattern in KINDS.items() if re.search(pattern, text)),
-             'text': text, 'calls': calls, 'milliseconds': milliseconds}
-            for text, calls, milliseconds in pg.by_statement(self.role)]
+            {
+                'kind': next(kind for kind, pattern in KINDS.items() if re.search(pattern, text)),
+                'text': text,
+                'calls': calls,
+                'milliseconds': milliseconds,
+            }
+            for text, calls, milliseconds in pg.by_statement(self.role)
+        ]

@@ -1,4 +1,5 @@
 """Odoo's own scheduled actions, triggered: `ir.cron._trigger`."""
+
 from .odoo import OdooSystem
 from .system import WORKERS, Unavailable
 

@@ -1,4 +1,5 @@
 """A system inside Odoo: its database, its server, and a client that enqueues."""
+
 from __future__ import annotations
 
 import hashlib
@@ -40,9 +41,22 @@ class Client(Process):
 
     def __init__(self, system):
         super().__init__(
-            [sys.executable, PROGRAMS / 'odoo_client.py', system.kind, '-c', system.conf(), '-d', system.database, '--log-level=error'],
+            [
+                sys.executable,
+                PROGRAMS / 'odoo_client.py',
+                system.kind,
+                '-c',
+                system.conf(),
+                '-d',
+                system.database,
+                '--log-level=error',
+            ],
             system.env() | {'PGUSER': 'bench_client'},
-            log=BENCH / f'client-{system.database}.log', stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            log=BENCH / f'client-{system.database}.log',
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def __call__(self, command, **params):
         try:
@@ -69,11 +83,15 @@ class OdooSystem(System):
 
     def env(self):
         addons = os.environ['ODOO_ADDONS_PATH'].split(',')
-        addons = [path for path in addons if Path(path) != STATE / 'addons' or not self.addons] + [str(path) for path in self.addons]
+        addons = [path for path in addons if Path(path) != STATE / 'addons' or not self.addons] + [
+            str(path) for path in self.addons
+        ]
         return {
-            'ODOO_ADDONS_PATH': ','.join(addons), 'ODOO_RC': str(self.conf()),
+            'ODOO_ADDONS_PATH': ','.join(addons),
+            'ODOO_RC': str(self.conf()),
             'PYTHONPATH': ':'.join([os.environ['PYTHONPATH'], *map(str, self.packages)]),
-            'ODOO_IR_ASYNC_WORKERS': '0', 'PGUSER': self.role,
+            'ODOO_IR_ASYNC_WORKERS': '0',
+            'PGUSER': self.role,
         }
 
     def conf(self):
@@ -91,8 +109,23 @@ class OdooSystem(System):
         pg.copy_database('template0', self.database, self.role)
         shutil.rmtree(BENCH / 'data' / 'filestore' / self.database, ignore_errors=True)
         done = subprocess.run(
-            [*ODOO, '-c', self.conf(), '-d', self.database, '-i', self.modules, '--skip-auto-install', '--stop-after-init', '--no-http'],
-            env=os.environ | self.env(), check=False, capture_output=True, text=True)
+            [
+                *ODOO,
+                '-c',
+                self.conf(),
+                '-d',
+                self.database,
+                '-i',
+                self.modules,
+                '--skip-auto-install',
+                '--stop-after-init',
+                '--no-http',
+            ],
+            env=os.environ | self.env(),
+            check=False,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode or CRITICAL.search(done.stderr):
             raise Unavailable(f'cannot be installed: {(done.stderr.strip().splitlines() or ["?"])[-1]}')
         # Only jobs must run, no scheduled actions.
@@ -104,7 +137,9 @@ class OdooSystem(System):
 
     def fingerprint(self):
         digest = hashlib.sha256(f'{self.modules} {self.copies} {ODOO[1]}'.encode())
-        own = [] if self.addons else [ROOT / name for name in ('models', 'engine', 'security', 'data', '__manifest__.py')]
+        own = (
+            [] if self.addons else [ROOT / name for name in ('models', 'engine', 'security', 'data', '__manifest__.py')]
+        )
         for root in (ROOT / 'benchmarks' / 'addons', *own):
             for path in [root] if root.is_file() else sorted(root.rglob('*.*')):
                 if path.is_file() and path.suffix in {'.py', '.xml', '.csv'}:
@@ -125,10 +160,20 @@ class OdooSystem(System):
         self.ports = http, gevent = free_ports(2)
         self.url = f'http://127.0.0.1:{http}'
         databases = self.database if databases is None else databases
-        command = [*args, '-c', self.conf(), *(['-d', databases] if databases else []), f'--http-port={http}', f'--gevent-port={gevent}']
+        command = [
+            *args,
+            '-c',
+            self.conf(),
+            *(['-d', databases] if databases else []),
+            f'--http-port={http}',
+            f'--gevent-port={gevent}',
+        ]
         return Process(
-            [*ODOO, *command], self.env() | {key: value.format(port=http) for key, value in env.items()},
-            log=self.log, stdin=subprocess.DEVNULL)
+            [*ODOO, *command],
+            self.env() | {key: value.format(port=http) for key, value in env.items()},
+            log=self.log,
+            stdin=subprocess.DEVNULL,
+        )
 
     def wait_ready(self, is_ready, patience=60):
         end = time.monotonic() + patience

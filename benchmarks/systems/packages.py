@@ -1,4 +1,5 @@
 """Other systems, downloaded as Python packages. This repository has no code of theirs."""
+
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,11 @@ def pip(*args):
     """
     done = subprocess.run(
         [sys.executable, '-m', 'pip', '-q', '--disable-pip-version-check', '--no-input', *args],
-        check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     if done.returncode:
         lines = [line for line in done.stdout.splitlines() if 'ERROR' in line] or [f'pip: {done.returncode}']
         raise Unavailable(lines[-1].removeprefix('ERROR: '))

@@ -1,4 +1,5 @@
 """pgqueuer, with its defaults on asyncpg and without Odoo: see programs/pgqueuer_loop.py."""
+
 import functools
 import json
 import os
@@ -37,8 +38,12 @@ class PgQueuer(BareLoop):
 
     def run(self, *args):
         done = subprocess.run(
-            [sys.executable, PROGRAMS / 'pgqueuer_loop.py', *map(str, args)], env=os.environ | self.env(), check=False,
-            capture_output=True, text=True)
+            [sys.executable, PROGRAMS / 'pgqueuer_loop.py', *map(str, args)],
+            env=os.environ | self.env(),
+            check=False,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             raise Unavailable((done.stderr.strip().splitlines() or ['?'])[-1])
         return json.loads(done.stdout or 'null')

@@ -1,4 +1,5 @@
 """A process of the benchmark."""
+
 from __future__ import annotations
 
 import contextlib
@@ -28,7 +29,8 @@ class Process:
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(log.open('ab')) if log else None
             self.popen = subprocess.Popen(
-                command, env=os.environ | env, stderr=output, start_new_session=True, **kwargs)
+                command, env=os.environ | env, stderr=output, start_new_session=True, **kwargs
+            )
 
     def cpu(self):
         return pg.process_cpu(self.popen.pid)

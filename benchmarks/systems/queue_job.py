@@ -1,4 +1,5 @@
 """OCA's queue_job as in its documentation: as many HTTP workers as its channel has slots, and two for the users."""
+
 import functools
 import zipfile
 
@@ -43,7 +44,12 @@ class QueueJob(OdooSystem):
     def start(self):
         self.log.unlink(missing_ok=True)
         self.server = self.start_process(
-            f'--workers={WORKERS + self.reserve}', '--proxy-mode', '--log-handler=odoo.addons.queue_job.jobrunner:INFO',
-            ODOO_QUEUE_JOB_CHANNELS=f'root:{WORKERS}', ODOO_QUEUE_JOB_HOST='127.0.0.1', ODOO_QUEUE_JOB_PORT='{port}')
+            f'--workers={WORKERS + self.reserve}',
+            '--proxy-mode',
+            '--log-handler=odoo.addons.queue_job.jobrunner:INFO',
+            ODOO_QUEUE_JOB_CHANNELS=f'root:{WORKERS}',
+            ODOO_QUEUE_JOB_HOST='127.0.0.1',
+            ODOO_QUEUE_JOB_PORT='{port}',
+        )
         self.start_client()
         self.wait_ready(lambda: 'database connections ready' in self.log.read_text(encoding='utf-8', errors='replace'))

@@ -1,4 +1,5 @@
 """What all measured systems have in common."""
+
 from __future__ import annotations
 
 import contextlib
@@ -25,6 +26,7 @@ class System:
 
     :param variant: attributes that differ from those of the class
     """
+
     name = ''
     role = ''
     problem = ''  # the reason why it cannot be measured
@@ -89,7 +91,8 @@ class System:
         postgres_cpu = pg.process_cpu(postmaster)
         seconds = work()
         return {
-            'count': count, 'seconds': seconds,
+            'count': count,
+            'seconds': seconds,
             'cpu': self.cpu() - cpu,
             'postgres_cpu': pg.process_cpu(postmaster) - postgres_cpu,
             'statements': pg.statements(self.role) - statements if pg.evictions() == evictions else None,

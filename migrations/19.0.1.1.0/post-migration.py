@@ -1,4 +1,5 @@
 """Create the channel of reports, as in a new database."""
+
 from odoo import SUPERUSER_ID, api
 
 from odoo.addons.ir_async.hooks import CHANNELS

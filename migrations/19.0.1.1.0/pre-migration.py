@@ -1,4 +1,5 @@
 """Rename columns. Replace ``database``, the name of the database where a job was enqueued, by ``origin``, its identity."""
+
 import logging
 import time
 
@@ -46,7 +47,9 @@ def replace_database(cr):
            AND (state IN ('waiting', 'created') OR state = 'processing' AND worker_id NOT IN (%s))
         """, SQL(ALIVE, int.from_bytes(b'iras', 'big'))))  # fmt: skip
     if cr.rowcount:
-        _logger.warning("%s queued jobs came with a copy of another database, they do not run until they are adopted", cr.rowcount)
+        _logger.warning(
+            "%s queued jobs came with a copy of another database, they do not run until they are adopted", cr.rowcount
+        )
     # The type of this column has changed, and its old values are of no use.
     cr.execute("ALTER TABLE ir_async_worker DROP COLUMN IF EXISTS server_start")
     # New indexes replace them.
@@ -74,11 +77,18 @@ def lock(cr):
             with cr.savepoint(flush=False):
                 cr.execute(SQL("SET LOCAL lock_timeout = %s", TRY_TIME))
                 # One statement locks all tables. Otherwise a transaction that reads one after the other could wait in between.
-                cr.execute("LOCK TABLE ir_async, ir_async_after_rel, ir_async_worker IN ACCESS EXCLUSIVE MODE", log_exceptions=False)
+                cr.execute(
+                    "LOCK TABLE ir_async, ir_async_after_rel, ir_async_worker IN ACCESS EXCLUSIVE MODE",
+                    log_exceptions=False,
+                )
                 cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
         except LockNotAvailable:
-            jobs = ', '.join(f"{job_id} ({model}.{method})" for job_id, model, method in execute_query(
-                cr, "SELECT id, res_model, method FROM ir_async WHERE state = 'processing' ORDER BY id LIMIT 10"))
+            jobs = ', '.join(
+                f"{job_id} ({model}.{method})"
+                for job_id, model, method in execute_query(
+                    cr, "SELECT id, res_model, method FROM ir_async WHERE state = 'processing' ORDER BY id LIMIT 10"
+                )
+            )
             if time.monotonic() > end:
                 msg = f"The table of jobs is in use. Stop these jobs or wait for them, then upgrade ir_async again: {jobs}"
                 raise RuntimeError(msg) from None
@@ -92,8 +102,9 @@ def lock(cr):
 
 def add_column(cr, name, column_type, value):
     if not sql.column_exists(cr, 'ir_async', name):
-        cr.execute(SQL(
-            "ALTER TABLE ir_async ADD COLUMN %s %s DEFAULT %s", SQL.identifier(name), SQL(column_type), value))
+        cr.execute(
+            SQL("ALTER TABLE ir_async ADD COLUMN %s %s DEFAULT %s", SQL.identifier(name), SQL(column_type), value)
+        )
         cr.execute(SQL("ALTER TABLE ir_async ALTER %s DROP DEFAULT", SQL.identifier(name)))
 
 
@@ -101,8 +112,11 @@ def read_origin(cr):
     database = "(SELECT oid FROM pg_database WHERE datname = current_database())"
     [[is_permitted]] = execute_query(cr, "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')")
     [[origin]] = execute_query(
-        cr, f"SELECT system_identifier || '/' || {database} FROM pg_control_system()" if is_permitted
-        else f"SELECT 'unknown/' || {database} || '/' || current_database()")
+        cr,
+        f"SELECT system_identifier || '/' || {database} FROM pg_control_system()"
+        if is_permitted
+        else f"SELECT 'unknown/' || {database} || '/' || current_database()",
+    )
     return origin
 
 

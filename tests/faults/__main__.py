@@ -1,4 +1,5 @@
 """script/faults: run jobs under faults, then audit."""
+
 import argparse
 import contextlib
 import random
@@ -17,14 +18,18 @@ def say(text=''):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(prog='script/faults', description="Run jobs under faults, then audit what they left behind.")
+    parser = argparse.ArgumentParser(
+        prog='script/faults', description="Run jobs under faults, then audit what they left behind."
+    )
     parser.add_argument('--minutes', type=float, default=2, help="for how long faults happen (2)")
     parser.add_argument('--seed', help="repeat the choices of a run")
     parser.add_argument('--only', default='', help="these faults alone, comma separated; none: no fault at all")
     parser.add_argument('--workers', type=int, default=2, help="job workers of each of the two servers (2)")
     parser.add_argument('--rate', type=float, default=20, help="jobs a second (20)")
     parser.add_argument('--drain', type=float, default=180, help="seconds that the queue may take to drain (180)")
-    parser.add_argument('--model', action='store_true', help="random steps against a model of the queue, instead of servers")
+    parser.add_argument(
+        '--model', action='store_true', help="random steps against a model of the queue, instead of servers"
+    )
     args = parser.parse_args()
     args.only = [name for name in args.only.split(',') if name]
     if unknown := set(args.only) - {*injector.Faults.WEIGHTS, 'none'}:
@@ -36,10 +41,13 @@ def arguments():
 def run(args):
     with world.World(args.workers) as place:
         version = place.cluster.sql("SHOW server_version")[0][0]
-        say(f"seed {args.seed}, PostgreSQL {version}, {len(place.servers)} servers × {args.workers} workers, "
-            f"{len(place.databases)} databases, {args.minutes:g} minutes")
+        say(
+            f"seed {args.seed}, PostgreSQL {version}, {len(place.servers)} servers × {args.workers} workers, "
+            f"{len(place.databases)} databases, {args.minutes:g} minutes"
+        )
         workloads = [
-            workload.Workload(database, args.seed, args.rate / len(place.databases)) for database in place.databases]
+            workload.Workload(database, args.seed, args.rate / len(place.databases)) for database in place.databases
+        ]
         faults = injector.Faults(place, args.seed, args.only)
         for load in workloads:
             load.prepare()

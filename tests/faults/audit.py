@@ -1,4 +1,5 @@
 """Compare what the jobs left behind with what was asked for."""
+
 from __future__ import annotations
 
 import json
@@ -95,11 +96,13 @@ class Audit:
             last_seen = self.world.lifetimes.seen.get(event['pid'], event['time'])
             end = max(event['time'], last_seen) if end is None else end
             hit = [cut.time for cut in cuts[event['pid']] if event['time'] <= cut.time <= end]
-            runs.append(Run(
-                event['db'], event['job'], event['token'], event['pid'], event['time'], min([end, *hit]), not hit))
+            runs.append(
+                Run(event['db'], event['job'], event['token'], event['pid'], event['time'], min([end, *hit]), not hit)
+            )
+
         for event in events:
             if event['event'] == 'begin':
-                if (previous := open_runs.pop(event['pid'], None)):
+                if previous := open_runs.pop(event['pid'], None):
                     close(previous, event['time'])
                 open_runs[event['pid']] = event
             elif event['pid'] in open_runs:
@@ -145,7 +148,9 @@ class Audit:
             if effect.dbname != name or not effect.token.startswith(f'{name}-'):
                 self.add('database', name, effect.job_id, f"effect of {effect.token}, written in {effect.dbname}")
             elif effect.job_id in jobs and tokens[effect.job_id] != effect.token:
-                self.add('database', name, effect.job_id, f"effect of {effect.token}, but the job is {tokens[effect.job_id]}")
+                self.add(
+                    'database', name, effect.job_id, f"effect of {effect.token}, but the job is {tokens[effect.job_id]}"
+                )
         for run in self.runs:
             if run.db == name and not run.token.startswith(f'{name}-'):
                 self.add('database', name, run.job_id, f"{run.token} was executed here")
@@ -166,7 +171,9 @@ class Audit:
                 parents = by_token.get(token.removesuffix('/more'), [])
                 self._job(database, None, job, steps[job_id], len(by_token[token]))
                 if parents and jobs[parents[0]].state not in ('succeeded', 'done'):
-                    self.add('unwanted', name, job_id, f"was enqueued by {parents[0]}, which is {jobs[parents[0]].state}")
+                    self.add(
+                        'unwanted', name, job_id, f"was enqueued by {parents[0]}, which is {jobs[parents[0]].state}"
+                    )
         self._intervals(name, {call.token: call for call in workload.calls}, jobs, tokens)
         self._children(name, workload, by_token, effects, jobs)
         self._counter(database, workload, jobs, by_token)
@@ -176,7 +183,9 @@ class Audit:
         found = by_token.get(call.token, [])
         if call.fate == 'rolled back' and not call.key:
             for job_id in found:
-                self.add('unwanted', name, job_id, f"{call.token} was rolled back, its job is there: {jobs[job_id].state}")
+                self.add(
+                    'unwanted', name, job_id, f"{call.token} was rolled back, its job is there: {jobs[job_id].state}"
+                )
             return
         if call.fate == 'committed':
             self.counts['calls'] += 1
@@ -194,7 +203,12 @@ class Audit:
             more = by_token.get(f'{call.token}/more', ())
             for job_id in found:
                 if jobs[job_id].state == 'done' and len(more) != 1 and not self._all_cleaned(name, call):
-                    self.add('doubled' if more else 'lost', name, job_id, f"enqueued {len(more)} jobs {list(more)} instead of one")
+                    self.add(
+                        'doubled' if more else 'lost',
+                        name,
+                        job_id,
+                        f"enqueued {len(more)} jobs {list(more)} instead of one",
+                    )
 
     def _all_cleaned(self, name, call):
         # `…/more` may have been deleted as well: it is as old.
@@ -227,9 +241,17 @@ class Audit:
             is_killed = job.state == 'failed' and job.deaths >= 3 and job.deaths <= allowed
             may_cancel = job.state == 'cancelled' and (cancelled or 'cancelled' in parents.values())
             if not (is_killed or may_cancel):
-                self.add('failed', name, job.id, f"{label} is {job.state} instead of {' or '.join(expected)}: {_error(job)}")
-        elif call and not call.retried and job.state in ('done', 'succeeded', 'failed') and call.kind != 'overtime' \
-                and job.attempts != call.attempts and job.deaths < 3:
+                self.add(
+                    'failed', name, job.id, f"{label} is {job.state} instead of {' or '.join(expected)}: {_error(job)}"
+                )
+        elif (
+            call
+            and not call.retried
+            and job.state in ('done', 'succeeded', 'failed')
+            and call.kind != 'overtime'
+            and job.attempts != call.attempts
+            and job.deaths < 3
+        ):
             self.add('charged', name, job.id, f"{label}: {job.attempts} attempts instead of {call.attempts}")
         self._effects(name, call, job.id, job.state, steps, job)
 
@@ -274,23 +296,44 @@ class Audit:
                 at_once = [other for other in at_once if other.end > run.begin]
                 at_once.append(run)
                 if len(at_once) > capacity:
-                    self.add('capacity', name, run.job_id, f"{what}, capacity {capacity}: jobs " + ', '.join(
-                        f"{r.job_id} in {r.pid} {r.begin:.3f}–{r.end:.3f}" for r in at_once))
+                    self.add(
+                        'capacity',
+                        name,
+                        run.job_id,
+                        f"{what}, capacity {capacity}: jobs "
+                        + ', '.join(f"{r.job_id} in {r.pid} {r.begin:.3f}–{r.end:.3f}" for r in at_once),
+                    )
 
     def _children(self, name, workload, by_token, effects, jobs):
         values = {effect.token: effect.value for effect in effects if effect.step == 'effect'}
         for call in workload.calls:
             if call.parents and call.token in values and values[call.token] != len(call.parents):
-                self.add('order', name, call.job_ids[0], f"{values[call.token]} of {len(call.parents)} parents had ended well")
+                self.add(
+                    'order',
+                    name,
+                    call.job_ids[0],
+                    f"{values[call.token]} of {len(call.parents)} parents had ended well",
+                )
 
     def _counter(self, database, workload, jobs, by_token):
         """The sum of what jobs added is the number of those that ended well."""
-        done = [call for call in workload.calls if call.kind == 'count' and any(
-            jobs[job_id].state == 'done' if job_id in jobs else (database.name, job_id) in self.cleaned
-            for job_id in call.job_ids)]
+        done = [
+            call
+            for call in workload.calls
+            if call.kind == 'count'
+            and any(
+                jobs[job_id].state == 'done' if job_id in jobs else (database.name, job_id) in self.cleaned
+                for job_id in call.job_ids
+            )
+        ]
         total = database.value(f"SELECT sum(value) FROM {ACCOUNT.replace('.', '_')}")
         if total != len(done):
-            self.add('lost' if total < len(done) else 'doubled', database.name, None, f"{len(done)} jobs added 1, the sum is {total}")
+            self.add(
+                'lost' if total < len(done) else 'doubled',
+                database.name,
+                None,
+                f"{len(done)} jobs added 1, the sum is {total}",
+            )
 
     # ------------------------------------------------------------
     # The log
@@ -317,7 +360,9 @@ class Audit:
     def log_lines(self, job_ids):
         """Return the lines of the servers' logs that name one of these jobs."""
         wanted = {str(job_id) for job_id in job_ids}
-        return [line for line in self.world.log_text().splitlines() if wanted & set(re.findall(r'\b[Jj]ob (\d+)', line))]
+        return [
+            line for line in self.world.log_text().splitlines() if wanted & set(re.findall(r'\b[Jj]ob (\d+)', line))
+        ]
 
 
 def _error(job):

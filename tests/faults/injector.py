@@ -1,4 +1,5 @@
 """The faults. Each one is a method of :class:`Faults`; its docstring is what the report says."""
+
 from __future__ import annotations
 
 import contextlib
@@ -78,6 +79,7 @@ class Faults:
         def run():
             with self._expected_trouble(function.__name__):
                 function(*args)
+
         thread = threading.Thread(target=run, daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -110,10 +112,12 @@ class Faults:
 
     def freeze_worker(self):
         """SIGSTOP of a worker, SIGCONT after up to 6 s"""
+
         def freeze(worker, seconds):
             worker.suspend()
             time.sleep(seconds)
             worker.resume()
+
         if worker := self._worker():
             self._meanwhile(freeze, worker, self.rng.uniform(0.3, LONGEST))
 
@@ -209,16 +213,24 @@ class Faults:
         """a row of a queued or running job locked for 1 to 6 s"""
         state = self.rng.choice(['processing', 'processing', 'created', 'waiting'])
         mode = self.rng.choice(['UPDATE', 'NO KEY UPDATE', 'SHARE', 'KEY SHARE'])
-        self._meanwhile(self._hold, self._database(), [
-            f"SELECT FROM ir_async WHERE state = '{state}' ORDER BY random() LIMIT 1 FOR {mode} SKIP LOCKED",
-        ], self.rng.uniform(1, LONGEST))
+        self._meanwhile(
+            self._hold,
+            self._database(),
+            [
+                f"SELECT FROM ir_async WHERE state = '{state}' ORDER BY random() LIMIT 1 FOR {mode} SKIP LOCKED",
+            ],
+            self.rng.uniform(1, LONGEST),
+        )
 
     def lock_table(self):
         """LOCK TABLE ir_async for up to 6 s"""
         mode = self.rng.choice(['ACCESS EXCLUSIVE', 'SHARE', 'EXCLUSIVE'])
         self._meanwhile(
-            self._hold, self._database(), ["SET LOCAL lock_timeout = '5s'", f"LOCK TABLE ir_async IN {mode} MODE"],
-            self.rng.uniform(0.5, LONGEST))
+            self._hold,
+            self._database(),
+            ["SET LOCAL lock_timeout = '5s'", f"LOCK TABLE ir_async IN {mode} MODE"],
+            self.rng.uniform(0.5, LONGEST),
+        )
 
     def _statement(self, database, statement):
         with contextlib.closing(self.world.cluster.connect(database.name)) as connection, connection.cursor() as cr:
@@ -236,21 +248,27 @@ class Faults:
 
     def old_snapshot(self):
         """a snapshot open for 3 to 15 s"""
-        self._meanwhile(self._hold, self._database(), [
-            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM ir_async",
-        ], self.rng.uniform(3, 15))
+        self._meanwhile(
+            self._hold,
+            self._database(),
+            [
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+                "SELECT count(*) FROM ir_async",
+            ],
+            self.rng.uniform(3, 15),
+        )
 
     def touch_rows(self):
         """UPDATE of the rows of running or all live jobs"""
         which = self.rng.choice(["state = 'processing'", "state IN ('waiting', 'created', 'processing')"])
         column = self.rng.choice(['priority', 'name', 'stack', 'create_date'])
-        self._meanwhile(
-            self._statement, self._database(), f"UPDATE ir_async SET {column} = {column} WHERE {which}")
+        self._meanwhile(self._statement, self._database(), f"UPDATE ir_async SET {column} = {column} WHERE {which}")
 
     def timeouts(self):
         """lock_timeout, statement_timeout or idle_in_transaction_session_timeout of the role or database, for up to 10 s"""
-        setting, value = self.rng.choice([
-            ('lock_timeout', '500ms'), ('statement_timeout', '2s'), ('idle_in_transaction_session_timeout', '300ms')])
+        setting, value = self.rng.choice(
+            [('lock_timeout', '500ms'), ('statement_timeout', '2s'), ('idle_in_transaction_session_timeout', '300ms')]
+        )
         scope = self.rng.choice(['ROLE odoo', f'DATABASE "{self._database().name}"'])
         is_cut = self.rng.random() < 0.5
 
@@ -260,6 +278,7 @@ class Faults:
                 self._cut(self._backends())
             time.sleep(seconds)
             self.world.cluster.sql(f"ALTER {scope} RESET {setting}")
+
         self._meanwhile(toggle, self.rng.uniform(3, 10))
 
     def _reset_timeouts(self):
@@ -288,7 +307,9 @@ class Faults:
         database = self._database()
         with contextlib.closing(self.world.cluster.connect(database.name)) as connection, connection.cursor() as cr:
             cr.execute("SET lock_timeout = '2s'")
-            cr.execute("SELECT id FROM ir_async WHERE state = 'done' ORDER BY (method = 'enqueue_more') DESC, id DESC LIMIT 10")
+            cr.execute(
+                "SELECT id FROM ir_async WHERE state = 'done' ORDER BY (method = 'enqueue_more') DESC, id DESC LIMIT 10"
+            )
             ids = [row.id for row in cr.fetchall()]
             if not ids:
                 return
@@ -300,20 +321,26 @@ class Faults:
                 env = api.Environment(cr, SUPERUSER_ID, {})
                 cron = env.ref('base.autovacuum_job')
                 env['ir.autovacuum'].with_context(cron_id=cron.id)._run_vacuum_cleaner()
+
         self._meanwhile(clean)
 
 
 def drained(world, seconds):
     """Wait until no job is left that could go on; return whether that was within so many seconds."""
+
     def idle():
         with contextlib.suppress(psycopg2.Error):
-            return not any(database.value("""
+            return not any(
+                database.value("""
                 SELECT EXISTS (SELECT FROM ir_async WHERE state IN ('created', 'processing'))
                     OR EXISTS (SELECT FROM ir_async job WHERE state = 'waiting' AND NOT EXISTS (
                         SELECT FROM ir_async_after_rel JOIN ir_async parent ON parent.id = after_id
                          WHERE job_id = job.id AND parent.state IN ('failed', 'waiting')))
-            """) for database in world.databases)
+            """)
+                for database in world.databases
+            )
         return False
+
     try:
         wait_until(idle, "the queue drains", seconds)
     except AssertionError:

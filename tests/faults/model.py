@@ -1,4 +1,5 @@
 """script/faults --model: random steps of callers, workers and users, each compared with a model of the queue."""
+
 import itertools
 import sys
 import time
@@ -10,7 +11,12 @@ from hypothesis.stateful import run_state_machine_as_test
 from . import world
 
 SETTINGS = hypothesis.settings(
-    max_examples=50, stateful_step_count=50, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
+    max_examples=50,
+    stateful_step_count=50,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
 
 
 def run(seed, minutes):

@@ -1,4 +1,5 @@
 """Jobs that are enqueued all the time, and a journal of what must become of them."""
+
 from __future__ import annotations
 
 import contextlib
@@ -61,7 +62,8 @@ class Kinds:
     def _call(self, env, kind, method, *args, expected=('done',), model=LEDGER, records=None, call=None, **options):
         self.number += 1
         entry = Call(
-            f'{self.dbname}-{self.number}', kind, expected, options.get('channel'), options.get('key'), **call or {})
+            f'{self.dbname}-{self.number}', kind, expected, options.get('channel'), options.get('key'), **call or {}
+        )
         target = getattr(env[model] if records is None else records, method)
         jobs = env['ir.async'].with_options(**options)
         if self.rng.random() < 0.2:
@@ -91,18 +93,46 @@ class Kinds:
 
     def fail_then_end_well(self, env):
         times = self.rng.choice([1, 2])
-        return [self._call(
-            env, 'fail_then_end_well', 'fail_times', times, max_attempts=3, retry_delay=0.5, call={'attempts': times + 1})]
+        return [
+            self._call(
+                env,
+                'fail_then_end_well',
+                'fail_times',
+                times,
+                max_attempts=3,
+                retry_delay=0.5,
+                call={'attempts': times + 1},
+            )
+        ]
 
     def fail(self, env):
         times = self.rng.choice([1, 2])
-        return [self._call(
-            env, 'fail', 'fail_times', 99, max_attempts=times, retry_delay=0.3, expected=('failed',), call={'attempts': times})]
+        return [
+            self._call(
+                env,
+                'fail',
+                'fail_times',
+                99,
+                max_attempts=times,
+                retry_delay=0.3,
+                expected=('failed',),
+                call={'attempts': times},
+            )
+        ]
 
     def odd(self, env):
-        kind = self.rng.choice([
-            'no_text', 'system_exit', 'generator_exit', 'keyboard_interrupt', 'stop_iteration', 'base_exception',
-            'recursion', 'unicode'])
+        kind = self.rng.choice(
+            [
+                'no_text',
+                'system_exit',
+                'generator_exit',
+                'keyboard_interrupt',
+                'stop_iteration',
+                'base_exception',
+                'recursion',
+                'unicode',
+            ]
+        )
         return [self._call(env, 'odd', 'raise_odd', kind, expected=('failed',))]
 
     def overtime(self, env):
@@ -117,15 +147,32 @@ class Kinds:
         tokens = [parent.token for parent in parents]
         child = self._call(env, 'child', 'child', tokens, after=jobs, call={'parents': tokens})
         grandchild = self._call(
-            env, 'child', 'child', [child.token], after=env['ir.async'].browse(child.job_ids), call={'parents': [child.token]})
+            env,
+            'child',
+            'child',
+            [child.token],
+            after=env['ir.async'].browse(child.job_ids),
+            call={'parents': [child.token]},
+        )
         return [*parents, child, grandchild]
 
     def keyed(self, env):
-        return [self._call(env, 'keyed', 'sleep', self.rng.uniform(0, 0.3), expected=('succeeded',), key=f'key-{self.rng.randrange(KEYS)}')]
+        return [
+            self._call(
+                env,
+                'keyed',
+                'sleep',
+                self.rng.uniform(0, 0.3),
+                expected=('succeeded',),
+                key=f'key-{self.rng.randrange(KEYS)}',
+            )
+        ]
 
     def channel(self, env):
         channel = self.rng.choice(list(CHANNELS))
-        return [self._call(env, 'channel', 'sleep', self.rng.uniform(0.02, 0.2), expected=('succeeded',), channel=channel)]
+        return [
+            self._call(env, 'channel', 'sleep', self.rng.uniform(0.02, 0.2), expected=('succeeded',), channel=channel)
+        ]
 
     def delay(self, env):
         return [self._call(env, 'delay', 'write_effect', delay=self.rng.uniform(0.2, 4))]
@@ -140,8 +187,7 @@ class Kinds:
         return [self._call(env, 'cancel_me', 'sleep', 10, expected=('succeeded',))]
 
     def chunks(self, env):
-        return [self._call(
-            env, 'chunks', 'touch', records=env[ACCOUNT].search([], order='id'), chunk_size=5)]
+        return [self._call(env, 'chunks', 'touch', records=env[ACCOUNT].search([], order='id'), chunk_size=5)]
 
     def bulk(self, env):
         return [self._call(env, 'write', 'write_effect') for _ in range(self.rng.randint(5, 30))]
@@ -177,8 +223,9 @@ class Workload(threading.Thread):
         """Make the records that jobs write and the channels with limits."""
         with self.database.env() as env:
             env[ACCOUNT].create([{} for _ in range(ACCOUNTS)])
-            env['ir.async.channel'].create([
-                {'name': name, 'capacity': capacity} for name, capacity in CHANNELS.items() if '/' not in name])
+            env['ir.async.channel'].create(
+                [{'name': name, 'capacity': capacity} for name, capacity in CHANNELS.items() if '/' not in name]
+            )
 
     def stop(self):
         self.stopped.set()

@@ -1,4 +1,5 @@
 """Where it happens: a PostgreSQL cluster, databases with the ledger, servers. It remembers what was done to which process."""
+
 import contextlib
 import logging
 import os
@@ -116,15 +117,18 @@ class World:
         addons_path = f"{core},{STATE / 'addons'},{HERE.parent / 'system' / 'addons'},{HERE / 'addons'}"
         (self.folder / 'odoo.conf').write_text(
             f"[options]\naddons_path = {addons_path}\ndata_dir = {self.folder / 'data'}\ndb_host = {self.folder}\n"
-            "db_port = 5432\ndb_user = odoo\nhttp_interface = 127.0.0.1\nserver_wide_modules = base,rpc,web,ir_async\n")
+            "db_port = 5432\ndb_user = odoo\nhttp_interface = 127.0.0.1\nserver_wide_modules = base,rpc,web,ir_async\n"
+        )
         (self.folder / 'trace').mkdir()
-        os.environ.update({
-            'PGHOST': str(self.folder),
-            'ODOO_RC': str(self.folder / 'odoo.conf'),
-            'ODOO_ADDONS_PATH': addons_path,
-            'ODOO_IR_ASYNC_WORKERS': '0',
-            'IR_ASYNC_TEST_TRACE': str(self.folder / 'trace'),
-        })
+        os.environ.update(
+            {
+                'PGHOST': str(self.folder),
+                'ODOO_RC': str(self.folder / 'odoo.conf'),
+                'ODOO_ADDONS_PATH': addons_path,
+                'ODOO_IR_ASYNC_WORKERS': '0',
+                'IR_ASYNC_TEST_TRACE': str(self.folder / 'trace'),
+            }
+        )
         odoo_config.parse_config(['--load=base,web'], setup_logging=False)
         logging.getLogger('odoo').setLevel(logging.CRITICAL)  # faults hit the transactions of this process, too
 
@@ -133,8 +137,12 @@ class World:
         folder = self.folder / f'server-{len(self.logs)}'
         folder.mkdir()
         self.servers[index] = server = Server(
-            self.cluster, folder, [*Server.PREFORK, '-d', ','.join(self.names)], workers=self.workers_count,
-            settings={'stop_timeout': 3})
+            self.cluster,
+            folder,
+            [*Server.PREFORK, '-d', ','.join(self.names)],
+            workers=self.workers_count,
+            settings={'stop_timeout': 3},
+        )
         self.logs.append(server.log_path)
         return server
 
@@ -148,9 +156,11 @@ class World:
 
     def wait_until_ready(self):
         """Wait until all workers listen."""
+
         def ready():
             self.supervise()
             return all(len(server.listening()) >= self.workers_count for server in self.servers)
+
         wait_until(ready, "the workers listen", 2 * TIMEOUT)
 
     def _kill_servers(self):

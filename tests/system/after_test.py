@@ -1,4 +1,5 @@
 """Jobs that wait for others: many at once, random graphs, crashes in between."""
+
 import contextlib
 import json
 import random
@@ -52,9 +53,15 @@ def test_worker_killed_right_after_the_parent(database, server):
                     env.cr.commit()
                     assert database.wait_for(ids[0]).state == 'done'
                     odoo.worker(run.pid).kill()
-                    wait_until(lambda: not database.sql(
-                        "SELECT FROM pg_stat_activity WHERE application_name = %s AND datname = %s",
-                        [f'odoo-{run.pid}', database.name]), "its sessions are over")
+                    wait_until(
+                        lambda: (
+                            not database.sql(
+                                "SELECT FROM pg_stat_activity WHERE application_name = %s AND datname = %s",
+                                [f'odoo-{run.pid}', database.name],
+                            )
+                        ),
+                        "its sessions are over",
+                    )
                     assert database.job(ids[1]).state == 'waiting'
                 other.rollback()
         job = database.wait_for(ids[1])
@@ -69,22 +76,38 @@ def test_parent_of_another_transaction(database, server, tmp_path):
     with server(database, workers=2, expected=['Job .* failed']), database.env() as env:
         env.cr.execute("SELECT 1")  # the snapshot is taken
         with database.env() as other:
-            parents = other['ir.async'].with_options(max_attempts=1).call(other['test.async.effect'].fail_unless, 'parent', str(gate))
+            parents = (
+                other['ir.async']
+                .with_options(max_attempts=1)
+                .call(other['test.async.effect'].fail_unless, 'parent', str(gate))
+            )
             quick = other['ir.async'].call(other['test.async.effect'].effect, 'quick')
             ids = parents.id, quick.id
         assert database.wait_for(ids[0]).state == 'failed'
         assert database.wait_for(ids[1]).state == 'done'
         effect = env['test.async.effect']
         with env.cr.savepoint(flush=False):
-            children = [env['ir.async'].with_options(after=env['ir.async'].browse(after)).call(effect.effect, name) for name, after in (
-                ('after the failed one', ids[:1]), ('after both', ids), ('after the quick one', ids[1:]))]
+            children = [
+                env['ir.async'].with_options(after=env['ir.async'].browse(after)).call(effect.effect, name)
+                for name, after in (
+                    ('after the failed one', ids[:1]),
+                    ('after both', ids),
+                    ('after the quick one', ids[1:]),
+                )
+            ]
         own = env['ir.async'].call(effect.effect, 'own')
-        children.append(env['ir.async'].with_options(after=own + env['ir.async'].browse(ids)).call(effect.effect, 'after all'))
+        children.append(
+            env['ir.async'].with_options(after=own + env['ir.async'].browse(ids)).call(effect.effect, 'after all')
+        )
         child_ids = [child.id for child in children]
         env.cr.commit()
         assert database.wait_for(child_ids[2]).state == 'done'
-        wait_until(lambda: database.value("SELECT count(*) FROM ir_async_after_rel WHERE unmet AND after_id = %s", [ids[0]]) == 3,
-                   "the others wait for the one that failed")
+        wait_until(
+            lambda: (
+                database.value("SELECT count(*) FROM ir_async_after_rel WHERE unmet AND after_id = %s", [ids[0]]) == 3
+            ),
+            "the others wait for the one that failed",
+        )
         assert [database.job(child_id).state for child_id in child_ids] == ['waiting', 'waiting', 'done', 'waiting']
         gate.touch()
         env['ir.async'].browse(ids[0]).retry()
@@ -99,7 +122,9 @@ def test_parent_of_another_transaction(database, server, tmp_path):
 def test_server_killed_right_after_the_parent(cluster, database, server, tmp_path):
     """Another server that has nothing to do soon finds the child, whose time has come without a word."""
     with server(database, workers=1, settings={'channels': 'default'}), contextlib.ExitStack() as stack:
-        other = Server(cluster, tmp_path, [*Server.PREFORK, '-d', database.name], workers=1, settings={'channels': 'other'})
+        other = Server(
+            cluster, tmp_path, [*Server.PREFORK, '-d', database.name], workers=1, settings={'channels': 'other'}
+        )
         stack.callback(other.kill)
         other.wait_until_ready()
         with database.env() as env:
@@ -149,8 +174,12 @@ def test_parent_that_is_not_saved_yet(database):
             env['ir.async'].call(effect.effect, 'after')
             env.cr.execute("SHOW lock_timeout")
             assert env.cr.fetchone() == ('0',)
-    assert [json.loads(args)[0] for args, in database.sql("SELECT args FROM ir_async ORDER BY id")] == [
-        'inserted', 'not inserted', 'before', 'after']
+    assert [json.loads(args)[0] for (args,) in database.sql("SELECT args FROM ir_async ORDER BY id")] == [
+        'inserted',
+        'not inserted',
+        'before',
+        'after',
+    ]
 
 
 def test_parents_that_are_gone(database):
@@ -160,7 +189,11 @@ def test_parents_that_are_gone(database):
         ids = [database.enqueue('effect', f'parent {i}') for i in range(20)]
         late_ids = ids[3], ids[11]
         database.sql("DELETE FROM ir_async WHERE id != ALL(%s)", [list(late_ids)])
-        child = env['ir.async'].with_options(after=env['ir.async'].browse(ids)).call(env['test.async.effect'].effect, 'child')
+        child = (
+            env['ir.async']
+            .with_options(after=env['ir.async'].browse(ids))
+            .call(env['test.async.effect'].effect, 'child')
+        )
         child_id = child.id
     assert database.value("SELECT late_parent_ids FROM ir_async WHERE id = %s", [child_id]) == list(late_ids)
     assert database.job(child_id).state == 'waiting'
@@ -169,6 +202,7 @@ def test_parents_that_are_gone(database):
 @pytest.mark.alone
 def test_fan_out_and_in(database, server, measured):
     """One job, then 10,000, then one: what PostgreSQL reads and writes for it is in proportion to their number."""
+
     def work(count):
         """Return the rows that were read and updated."""
         before = rows()
@@ -201,10 +235,14 @@ def test_fan_out_and_in(database, server, measured):
         many_read, many_updated = work(10_000)
         assert 'backs off from' not in odoo.log
     assert database.states() == {'done': 11_004}
-    measured(f"rows of 1,000: {few_read} read, {few_updated} updated; of 10,000: {many_read} read, {many_updated} updated")
+    measured(
+        f"rows of 1,000: {few_read} read, {few_updated} updated; of 10,000: {many_read} read, {many_updated} updated"
+    )
     # claimed, finished, unblocked: three updates a job, and one for each of its two dependencies; some are released
     assert many_updated < 7 * 10_000
-    assert many_read < 40 * few_read, "ten times as many jobs, not a hundred times; sweeps, once in a while, come on top"
+    assert many_read < 40 * few_read, (
+        "ten times as many jobs, not a hundred times; sweeps, once in a while, come on top"
+    )
 
 
 @pytest.mark.parametrize('count', [1000])
@@ -262,6 +300,7 @@ def test_random_graph(database, server, measured, tmp_path, count):
 
     def settle(wanted):
         """Cancel the hanging jobs as they come, until all is as it should be."""
+
         def settled():
             for row in database.sql("SELECT id FROM ir_async WHERE method = 'hang_in_sleep' AND state = 'processing'"):
                 if row.id not in cancelled:
@@ -269,10 +308,15 @@ def test_random_graph(database, server, measured, tmp_path, count):
                     with database.env() as env:
                         retrying(env['ir.async'].browse(row.id).cancel, env)
             return states() == wanted
+
         try:
             wait_until(settled, "everything is as it should be", 90)
         except AssertionError:
-            wrong = [(i, kind, is_, should) for i, ((kind, _p), is_, should) in enumerate(zip(jobs, states(), wanted)) if is_ != should]
+            wrong = [
+                (i, kind, is_, should)
+                for i, ((kind, _p), is_, should) in enumerate(zip(jobs, states(), wanted))
+                if is_ != should
+            ]
             pytest.fail(f"seed {seed}: {wrong[:20]}")
 
     cancelled = set()
@@ -324,5 +368,7 @@ def test_random_graph(database, server, measured, tmp_path, count):
                 assert rows[ids[parent]].date_done <= rows[ids[i]].date_start, (seed, i, parent)
                 checked += 1
     assert checked > count / 5, "a graph worth its name"
-    measured(f"random graph of {count} (seed {seed}): {checked} edges, {count_failed} failed and tried again, "
-             f"{first_expectation.count('waiting')} waited for them, {final.count('cancelled')} cancelled, {len(cancelled)} of them while running")
+    measured(
+        f"random graph of {count} (seed {seed}): {checked} edges, {count_failed} failed and tried again, "
+        f"{first_expectation.count('waiting')} waited for them, {final.count('cancelled')} cancelled, {len(cancelled)} of them while running"
+    )

@@ -1,4 +1,5 @@
 """From a click to the result in the top bar: prefork Odoo behind nginx, job workers, Chromium."""
+
 import contextlib
 import re
 
@@ -12,7 +13,9 @@ GATE = 4711
 EXPECTED = [
     r'ZeroDivisionError|Job \d+ .*failed',  # of the test
     # Odoo's own: about the styles of its login page, about browsers that leave, and about websockets on its HTTP port
-    r'Undefined variable: "\$black"', r'websocket', r'odoo.http: Exception during request handling',
+    r'Undefined variable: "\$black"',
+    r'websocket',
+    r'odoo.http: Exception during request handling',
 ]
 PATIENCE = 30_000  # milliseconds
 expect.set_options(timeout=PATIENCE)
@@ -47,8 +50,12 @@ class Site:
 
     def wait_until_processing(self):
         """Wait until a job is at the gate."""
-        wait_until(lambda: self.database.value(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted", [GATE]), "a job is at the gate")
+        wait_until(
+            lambda: self.database.value(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted", [GATE]
+            ),
+            "a job is at the gate",
+        )
 
     def wait_until_ended(self):
         self.database.wait_for_all()
@@ -70,9 +77,11 @@ def gevent_port():
 @pytest.fixture(scope='module')
 def odoo(cluster, database, gevent_port, tmp_path_factory):
     odoo = Server(
-        cluster, tmp_path_factory.mktemp('server'),
+        cluster,
+        tmp_path_factory.mktemp('server'),
         ['-d', database.name, '--workers=2', '--max-cron-threads=0', '--proxy-mode', f'--gevent-port={gevent_port}'],
-        expected=EXPECTED)
+        expected=EXPECTED,
+    )
     try:
         odoo.wait_until_ready()
         yield odoo

@@ -1,4 +1,5 @@
 """Channels: how many jobs of a kind run at once."""
+
 import contextlib
 import threading
 import time
@@ -39,9 +40,11 @@ def edit(database, name, **values):
     """Change a channel, as a request does; return when that began and when it was committed."""
     begin = time.time()
     with database.env() as env:
+
         def write():
             channel = env['ir.async.channel'].search([('name', '=', name)])
             channel.write(values) if channel else channel.create({'name': name, **values})
+
         retrying(write, env)
     return begin, time.time()
 
@@ -117,7 +120,9 @@ def test_one_at_a_time_per_record(database, server):
     with server(database, workers=4):
         with database.env() as env:
             for i in range(80):
-                env['ir.async'].with_options(channel=f'partner/{i % 8}').call(env['test.async.effect'].timed, f'job {i}', 0.02)
+                env['ir.async'].with_options(channel=f'partner/{i % 8}').call(
+                    env['test.async.effect'].timed, f'job {i}', 0.02
+                )
         assert database.wait_for_all() == {'done': 80}
     jobs = database.sql("SELECT channel, date_start, date_done FROM ir_async ORDER BY channel, date_start")
     for job, following in pairwise(jobs):
@@ -136,7 +141,9 @@ def test_interval(database, server):
             for i in range(10):
                 env['ir.async'].with_options(channel='slow').call(env['test.async.effect'].effect, f'job {i}')
         assert database.wait_for_all() == {'done': 11}
-    starts = [start for [start] in database.sql("SELECT date_start FROM ir_async WHERE channel = 'slow' ORDER BY date_start")]
+    starts = [
+        start for [start] in database.sql("SELECT date_start FROM ir_async WHERE channel = 'slow' ORDER BY date_start")
+    ]
     gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(starts)]
     assert min(gaps) >= 0.3, gaps
     assert sorted(seconds(epoch(earlier), epoch(later)) for earlier, later in pairwise(starts))[4] < 0.5, gaps

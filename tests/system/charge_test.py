@@ -1,4 +1,5 @@
 """Nothing is stopped, charged or failed that should not be, and what is stopped leaves nothing behind."""
+
 import contextlib
 import json
 import signal
@@ -39,12 +40,14 @@ def terminate(database, odoo, which='all'):
         'job': f"pid NOT IN {(*control, 0)} AND datname = '{database.name}'",
     }[which]
     return database.cluster.sql(
-        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name IN %s AND {condition}", [names])
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name IN %s AND {condition}", [names]
+    )
 
 
 # ------------------------------------------------------------
 # Cancel
 # ------------------------------------------------------------
+
 
 def test_retry_after_cancel(database, server):
     """What was cancelled once and is retried is not cancelled by an old signal."""
@@ -69,7 +72,21 @@ def test_garbage_in_signals(cluster, database, server, tmp_path):
         job_id = database.enqueue('wait_for_gate', 'job', str(gate))
         [run] = database.wait_for_run('job')
         other_id = database.enqueue('effect', 'other', options={'delay': 3600})
-        for payload in ('x', '', '-1', '0', '1.5', 'NaN', '9' * 30, '١', 'ü' * 1000, ' 1', str(job_id), f'{job_id} ', str(other_id)):
+        for payload in (
+            'x',
+            '',
+            '-1',
+            '0',
+            '1.5',
+            'NaN',
+            '9' * 30,
+            '١',
+            'ü' * 1000,
+            ' 1',
+            str(job_id),
+            f'{job_id} ',
+            str(other_id),
+        ):
             database.sql("SELECT pg_notify('ir_async_stop', %s)", [payload])
         for payload in ('x', '', 'ü' * 1000, f'{database.name} ', '"', "'; SELECT 1"):
             cluster.sql("SELECT pg_notify('odoo_async', %s)", [payload])
@@ -130,6 +147,7 @@ def test_cancelled_before_it_began(database, server):
 # Deaths
 # ------------------------------------------------------------
 
+
 @pytest.mark.parametrize('which', ['all', 'job', 'control'])
 def test_lost_connections_are_no_deaths(database, server, tmp_path, which):
     """However often connections break, the job is run again and charged with nothing."""
@@ -186,7 +204,8 @@ def test_lost_connections_of_cron_workers(database, server, tmp_path, kind):
             [run] = database.wait_for_run('job', i)[-1:]
             assert database.sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name = %s",
-                [database.name, f'odoo-{run.pid}'])
+                [database.name, f'odoo-{run.pid}'],
+            )
             database.enqueue('nothing')
             database.wait_for_run('job', i + 1)
             assert database.job(job_id).deaths == 0
@@ -271,7 +290,9 @@ def test_death_in_a_hook(database, server):
             assert set(database.wait_for_all()) == {'done'}
     assert len(database.effects()) == 4 * 61
     assert set(database.effects().values()) == {1}
-    assert {run.name: 1 for run in database.runs() if run.name.startswith('dying')} == {f'dying {i}': 1 for i in range(4)}
+    assert {run.name: 1 for run in database.runs() if run.name.startswith('dying')} == {
+        f'dying {i}': 1 for i in range(4)
+    }
     assert database.value("SELECT sum(deaths) FROM ir_async") == 0, "nobody's method was running"
 
 
@@ -279,10 +300,13 @@ def test_death_in_a_hook(database, server):
 # What PostgreSQL limits, and races
 # ------------------------------------------------------------
 
+
 def test_timeouts_of_the_role(cluster, database, server):
     """A job that waits outside of SQL succeeds, whatever time-outs the role has; so does one after a pause."""
     timeouts = {
-        'idle_in_transaction_session_timeout': '700ms', 'statement_timeout': '700ms', 'lock_timeout': '300ms',
+        'idle_in_transaction_session_timeout': '700ms',
+        'statement_timeout': '700ms',
+        'lock_timeout': '300ms',
     }
     [[version]] = cluster.sql("SELECT current_setting('server_version_num')::int")
     if version >= 140000:
@@ -359,12 +383,15 @@ def test_on_failed_is_not_lost(database, server):
 # Hooks
 # ------------------------------------------------------------
 
+
 def test_long_hook(database, server):
     """What a job does after its commit has no time-out of the job's, and is no failure."""
     with server(database, workers=1) as odoo:
         for commits in (False, True):
             name = f'commits {commits}'
-            job_id = database.enqueue('sleep_in_hook', name, 2, commits=commits, options={'timeout': 60 if commits else 1})
+            job_id = database.enqueue(
+                'sleep_in_hook', name, 2, commits=commits, options={'timeout': 60 if commits else 1}
+            )
             database.wait_for_run(f'{name} hook end')
             job = database.wait_for(job_id)
             assert (job.state, job.attempts, job.deaths) == ('done', 1, 0)
@@ -390,6 +417,7 @@ def test_hanging_hook(database, server):
 # What a stopped job leaves behind
 # ------------------------------------------------------------
 
+
 @pytest.mark.parametrize('how', ['cancel', 'timeout', 'kill', 'stop', 'end'])
 def test_children_and_files(database, server, tmp_path, how):
     """Programs and temporary files of a job are gone when it was ended by force; files also when it has ended well."""
@@ -405,8 +433,10 @@ def test_children_and_files(database, server, tmp_path, how):
                 database.act('cancel', job_id)
             elif how == 'kill':
                 database.sql("UPDATE ir_async_channel SET paused = true WHERE name = '*'")
-                database.sql("INSERT INTO ir_async_channel (name, paused) SELECT '*', true"
-                             " WHERE NOT EXISTS (SELECT FROM ir_async_channel WHERE name = '*')")
+                database.sql(
+                    "INSERT INTO ir_async_channel (name, paused) SELECT '*', true"
+                    " WHERE NOT EXISTS (SELECT FROM ir_async_channel WHERE name = '*')"
+                )
                 odoo.worker(run.pid).kill()
             elif how == 'stop':
                 odoo.send_signal(signal.SIGTERM)

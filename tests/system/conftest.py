@@ -27,15 +27,18 @@ def cluster():
     addons_path = f"{core},{STATE / 'addons'},{ADDONS}"
     (folder / 'odoo.conf').write_text(
         f"[options]\naddons_path = {addons_path}\ndata_dir = {folder / 'data'}\ndb_host = {folder}\ndb_port = 5432\n"
-        "db_user = odoo\nhttp_interface = 127.0.0.1\nserver_wide_modules = base,rpc,web,ir_async\n")
+        "db_user = odoo\nhttp_interface = 127.0.0.1\nserver_wide_modules = base,rpc,web,ir_async\n"
+    )
     (folder / 'trace').mkdir()
-    os.environ.update({
-        'PGHOST': str(folder),
-        'ODOO_RC': str(folder / 'odoo.conf'),
-        'ODOO_ADDONS_PATH': addons_path,  # commands of addons are looked up before the file is read
-        'ODOO_IR_ASYNC_WORKERS': '0',
-        'IR_ASYNC_TEST_TRACE': str(folder / 'trace'),
-    })
+    os.environ.update(
+        {
+            'PGHOST': str(folder),
+            'ODOO_RC': str(folder / 'odoo.conf'),
+            'ODOO_ADDONS_PATH': addons_path,  # commands of addons are looked up before the file is read
+            'ODOO_IR_ASYNC_WORKERS': '0',
+            'IR_ASYNC_TEST_TRACE': str(folder / 'trace'),
+        }
+    )
     odoo_config.parse_config(['--load=base,web'], setup_logging=False)  # for this process, which enqueues
     cluster = Cluster(folder)
     try:
@@ -81,11 +84,11 @@ def server(cluster, tmp_path_factory):
 
     Afterwards it is stopped, unless it was, and must have left neither processes nor complaints in its log.
     """
+
     @contextlib.contextmanager
     def run(*databases, args=Server.PREFORK, **kwargs):
         names = ','.join(database.name for database in databases)
-        odoo = Server(
-            cluster, tmp_path_factory.mktemp('server'), [*args, *(['-d', names] if names else [])], **kwargs)
+        odoo = Server(cluster, tmp_path_factory.mktemp('server'), [*args, *(['-d', names] if names else [])], **kwargs)
         try:
             odoo.wait_until_ready()
             yield odoo
@@ -95,6 +98,7 @@ def server(cluster, tmp_path_factory):
             raise
         finally:
             odoo.kill()
+
     return run
 
 
@@ -109,6 +113,7 @@ def statements(cluster):
         with cluster.log.open(errors='replace') as log:
             log.seek(start)
             return re.findall(rf' db={dbname} app=(odoo-\d+) LOG:  statement: (.*)', log.read())
+
     yield statements
     cluster.sql("ALTER SYSTEM RESET log_statement")
     cluster.sql("SELECT pg_reload_conf()")

@@ -1,4 +1,5 @@
 """Dates, keys and priorities; see also channel_test.py, after_test.py, stop_job_test.py and progress_test.py."""
+
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +22,14 @@ def utc(timestamp):
 
 def test_dates(cluster, database, server, measured):
     """Workers start a dated job on time, and do not ask for it in between: they sleep until then."""
+
     def statements(begin, end):
         """Return what servers had PostgreSQL do in that time."""
         found = []
         for line in cluster.log.read_text().splitlines():
-            if match := re.match(r'(\S+ \S+) UTC \[\d+\] db=(\S+) app=(\S*) LOG:  (?:statement|execute .*?):(.*)', line):
+            if match := re.match(
+                r'(\S+ \S+) UTC \[\d+\] db=(\S+) app=(\S*) LOG:  (?:statement|execute .*?):(.*)', line
+            ):
                 stamp, db, app, query = match.groups()
                 now = datetime.fromisoformat(stamp).replace(tzinfo=timezone.utc).timestamp()
                 if db in (database.name, 'postgres') and app.startswith('odoo-') and begin < now < end:
@@ -103,15 +107,26 @@ def test_key(database, server, measured):
     with server(database, args=HTTP, expected=['bad query', 'could not serialize']) as odoo:
         url = f'http://127.0.0.1:{odoo.port}'
         session = requests.Session()
-        session.post(f'{url}/web/session/authenticate', json={'params': {
-            'db': database.name, 'login': 'admin', 'password': 'admin'}}, timeout=60).raise_for_status()
+        session.post(
+            f'{url}/web/session/authenticate',
+            json={'params': {'db': database.name, 'login': 'admin', 'password': 'admin'}},
+            timeout=60,
+        ).raise_for_status()
 
         def request(i):
             answer = requests.post(
-                f'{url}/web/dataset/call_kw/test.async.effect/enqueue_keyed', timeout=60,
+                f'{url}/web/dataset/call_kw/test.async.effect/enqueue_keyed',
+                timeout=60,
                 cookies={'session_id': session.cookies['session_id']},
-                json={'params': {'model': 'test.async.effect', 'method': 'enqueue_keyed',
-                                 'args': ['the key', str(gate)], 'kwargs': {}}}).json()
+                json={
+                    'params': {
+                        'model': 'test.async.effect',
+                        'method': 'enqueue_keyed',
+                        'args': ['the key', str(gate)],
+                        'kwargs': {},
+                    }
+                },
+            ).json()
             assert 'error' not in answer, answer['error']['data']['debug']
             return answer['result']
 
@@ -135,6 +150,7 @@ def test_key(database, server, measured):
 
 def test_urgent(database, server, measured):
     """20,000 jobs do not delay one that is urgent."""
+
     def delay(attempt):
         database.enqueue('effect', f'urgent {attempt}', options={'priority': 0})
         committed = time.time()
@@ -156,9 +172,13 @@ def test_retries(database, server, tmp_path):
     """Attempts, their delays, and `RetryJob`, by the clock."""
     with server(database, expected=['failed after', 'Job .* failed']):
         flaky = database.enqueue('fail_first', 'flaky', 3, options={'max_attempts': 4, 'retry_delay': [0.2, 0.4, 0.8]})
-        dead = database.enqueue('fail_unless', 'dead', str(tmp_path / 'gate'), options={'max_attempts': 2, 'retry_delay': 0})
+        dead = database.enqueue(
+            'fail_unless', 'dead', str(tmp_path / 'gate'), options={'max_attempts': 2, 'retry_delay': 0}
+        )
         postponed = database.enqueue('postpone_first', 'postponed')
-        states = [(database.wait_for(job_id).state, database.job(job_id).attempts) for job_id in (flaky, dead, postponed)]
+        states = [
+            (database.wait_for(job_id).state, database.job(job_id).attempts) for job_id in (flaky, dead, postponed)
+        ]
         assert states == [('done', 4), ('failed', 2), ('done', 1)]
         times = [run.time for run in database.runs('flaky')]
         delays = [later - earlier for earlier, later in pairwise(times)]

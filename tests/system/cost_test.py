@@ -1,4 +1,5 @@
 """What a job costs the database: statements, notifications, dead rows."""
+
 import pytest
 from harness import wait_until
 
@@ -9,6 +10,7 @@ JOBS = 2000
 
 def test_cost(cluster, database, server, statements, measured):
     """Short jobs are claimed together, each has a transaction of its own, and nothing else is done for them."""
+
     def rows():
         return database.sql("""
             SELECT n_tup_ins AS inserted, n_tup_upd + n_tup_del AS dead FROM pg_stat_user_tables WHERE relname = 'ir_async'
@@ -24,13 +26,17 @@ def test_cost(cluster, database, server, statements, measured):
             for _i in range(JOBS):
                 env['ir.async'].call(env['test.async.effect'].nothing)
         database.wait_for_all()
-        wait_until(lambda: not database.backends("state LIKE 'idle in transaction%%'"), "nobody is left in a transaction")
+        wait_until(
+            lambda: not database.backends("state LIKE 'idle in transaction%%'"), "nobody is left in a transaction"
+        )
         executed = [statement for _worker, statement in statements(database.name)[start:]]
         notified = notifications() - notified
     database.leave()
     # now that all sessions are over, all of it is counted
     wait_until(lambda: rows().inserted == JOBS + 1, "PostgreSQL has counted the rows")
-    measured(f"{len(executed) / JOBS:.2f} statements, {rows().dead / JOBS:.2f} dead rows per job; {notified} notifications in all")
+    measured(
+        f"{len(executed) / JOBS:.2f} statements, {rows().dead / JOBS:.2f} dead rows per job; {notified} notifications in all"
+    )
     # BEGIN; all that is forgotten, a new BEGIN and the claim; the end; COMMIT. The statements below are one line of the log each.
     assert len(executed) < 5.5 * JOBS, "four round trips, and one or two for each claim"
     assert executed.count('COMMIT') >= JOBS, "each in its own transaction"
@@ -53,6 +59,7 @@ def test_connection(database, server):
 
 def test_plans_of_an_almost_empty_table(database, server):
     """What PostgreSQL plans while there is hardly a job does not cost more with each job that is queued later."""
+
     def scans():
         return database.value("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'ir_async'")
 

@@ -1,4 +1,5 @@
 """Workers die."""
+
 import random
 import re
 import signal
@@ -110,7 +111,8 @@ def test_claim_lost(cluster, database, server, tmp_path, commits, second_ends):
         late = odoo.worker(first.pid)
         late.suspend()
         [control] = [
-            backend.pid for backend in database.control_backends() if backend.application_name == f'odoo-{late.pid}']
+            backend.pid for backend in database.control_backends() if backend.application_name == f'odoo-{late.pid}'
+        ]
         cluster.sql("SELECT pg_terminate_backend(%s)", [control])
         _first, second = database.wait_for_run('job waits', 2)
         assert second.pid != late.pid

@@ -1,4 +1,5 @@
 """Databases come, go, change, and share the workers."""
+
 import subprocess
 
 import pytest
@@ -61,6 +62,7 @@ def test_fairness(make_database, server):
 
 def test_modules_in_flux(database, server):
     """Nothing is run while modules are upgraded."""
+
     def last_visit():
         visits = [backend.state_change for backend in database.control_backends()]
         return max(visits, default=None)
@@ -91,6 +93,7 @@ def test_caches_are_cleared_in_time(database, server):
 
 def test_registry_changes(cluster, database, server):
     """Workers follow what happens to the registry."""
+
     def parameter():
         return database.wait_for(database.enqueue('parameter', 'test_ir_async.key')).payload
 
@@ -139,11 +142,18 @@ def fill_production(database):
 
         parent = call('parent')
         jobs = parent + call('child', after=parent) + call('dated', delay=1) + call('keyed', key='sync')
-        jobs += call('limited', channel='limited') + call('of a limited kind', channel='limited/a') + call('slow', channel='slow')
+        jobs += (
+            call('limited', channel='limited')
+            + call('of a limited kind', channel='limited/a')
+            + call('slow', channel='slow')
+        )
         jobs += call('running') + call('running limited', channel='limited')
         ids, running_ids = jobs.ids, jobs[-2:].ids
     # The sessions are gone by the time of the copy, or are those of another cluster.
-    database.sql("UPDATE ir_async SET state = 'processing', worker_id = 4711, claim_number = 1, date_start = now() WHERE id = ANY(%s)", [running_ids])
+    database.sql(
+        "UPDATE ir_async SET state = 'processing', worker_id = 4711, claim_number = 1, date_start = now() WHERE id = ANY(%s)",
+        [running_ids],
+    )
     database.sql("UPDATE ir_async SET date_scheduled = now() - interval '1 day' WHERE date_scheduled IS NOT NULL")
     database.leave()
     return ids
@@ -156,7 +166,9 @@ def by_template(cluster, database, name):
 def by_dump(cluster, database, name):
     copy = Database(cluster, name, template='template0')
     settings = ['-h', str(cluster.folder), '-U', 'odoo']
-    dump = subprocess.run([cluster._bin / 'pg_dump', *settings, '-Fc', database.name], check=True, stdout=subprocess.PIPE).stdout
+    dump = subprocess.run(
+        [cluster._bin / 'pg_dump', *settings, '-Fc', database.name], check=True, stdout=subprocess.PIPE
+    ).stdout
     subprocess.run([cluster._bin / 'pg_restore', *settings, '--no-owner', '-d', name], check=True, input=dump)
     return copy
 
@@ -182,7 +194,14 @@ def test_copy(cluster, database, server, copy_database):
                     effect = env['test.async.effect']
                     own = [
                         env['ir.async'].with_options(**options).call(effect.effect, 'own').id
-                        for options in ({}, {'channel': 'limited'}, {'channel': 'limited/a'}, {'key': 'sync'}, {'priority': 99})]
+                        for options in (
+                            {},
+                            {'channel': 'limited'},
+                            {'channel': 'limited/a'},
+                            {'key': 'sync'},
+                            {'priority': 99},
+                        )
+                    ]
                 assert not set(own) & set(ids)
                 for job_id in own:
                     assert copy.wait_for(job_id).state == 'done'
@@ -275,7 +294,12 @@ def test_neutralized_under_the_same_name(cluster, database, server, tmp_path):
         database.drop()
         # A worker that comes between the restore and the neutralization says so.
         with server(settings={'poll_interval': 1}, expected=[COPIED]) as odoo:
-            done = subprocess.run([*ODOO, 'db', 'load', '--force', *args, database.name, dump], check=False, capture_output=True, text=True)
+            done = subprocess.run(
+                [*ODOO, 'db', 'load', '--force', *args, database.name, dump],
+                check=False,
+                capture_output=True,
+                text=True,
+            )
             assert not done.returncode, done.stderr
             own = database.enqueue('effect', 'own')
             assert database.wait_for(own).state == 'done'

@@ -1,4 +1,5 @@
 """From ``call`` to the first line of the method."""
+
 import contextlib
 import statistics
 import time
@@ -21,8 +22,10 @@ def test_latency(database, server, measured):
         latencies = [run.time - committed[run.name] for run in database.runs() if run.name.startswith('job')]
     assert states == {'done': 54}
     assert len(latencies) == 50
-    measured(f"commit to first line of the method: p50 {percentile(50):.1f} ms, p95 {percentile(95):.1f} ms, "
-             f"p99 {percentile(99):.1f} ms")
+    measured(
+        f"commit to first line of the method: p50 {percentile(50):.1f} ms, p95 {percentile(95):.1f} ms, "
+        f"p99 {percentile(99):.1f} ms"
+    )
 
 
 def test_one_notification(cluster, database):
@@ -43,6 +46,7 @@ def test_one_notification(cluster, database):
         def payloads():
             listener.poll()
             return [notification.payload for notification in listener.notifies]
+
         wait_until(lambda: 'the end' in payloads(), "the last notification arrives")
         assert payloads() == [database.name, 'the end']
     assert database.states() == {'created': 1000}
@@ -99,7 +103,9 @@ def test_signal_in_the_same_transaction(database):
                 assert signals(database, env)[0] == before[0] + 2, "one with the jobs, one of Odoo's after the commit"
                 # This process knows both.
                 assert env.registry.check_signaling() is env.registry
-                assert env.registry.cache_sequences['stable'] == database.value("SELECT max(id) FROM orm_signaling_stable")
+                assert env.registry.cache_sequences['stable'] == database.value(
+                    "SELECT max(id) FROM orm_signaling_stable"
+                )
 
 
 def test_no_signal_without_need(database):

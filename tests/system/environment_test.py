@@ -1,4 +1,5 @@
 """What is around the workers: a pooler, a fail-over, a memory limit."""
+
 import contextlib
 import os
 import shutil
@@ -31,12 +32,14 @@ def pgbouncer(cluster, folder):
     conf.write_text(
         f"[databases]\n* = host={cluster.folder} port=5432\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
         f"unix_socket_dir =\nauth_type = trust\nauth_file = {folder / 'users.txt'}\npool_mode = transaction\n"
-        "ignore_startup_parameters = extra_float_digits,options\n")
+        "ignore_startup_parameters = extra_float_digits,options\n"
+    )
     # It refuses to run as root.
     user = {'user': 'postgres', 'group': 'postgres', 'extra_groups': []} if os.getuid() == 0 else {}
     with (folder / 'pgbouncer.log').open('w') as log:
         process = subprocess.Popen(
-            [*WITH_US, 'TERM', 'pgbouncer', conf], stdout=log, stderr=log, cwd='/', start_new_session=True, **user)
+            [*WITH_US, 'TERM', 'pgbouncer', conf], stdout=log, stderr=log, cwd='/', start_new_session=True, **user
+        )
     try:
         wait_until(lambda: 'process up' in (folder / 'pgbouncer.log').read_text(), "PgBouncer starts")
         yield port
@@ -79,14 +82,20 @@ def test_failover(cluster, database, folder):
     shutil.copy(cluster.folder / 'odoo.conf', folder)
     try:
         standby.start()
-        odoo = Server(standby, folder, [*COMMAND, f'--db_host={folder}'], expected=['bad query', 'Listing databases failed'])
+        odoo = Server(
+            standby, folder, [*COMMAND, f'--db_host={folder}'], expected=['bad query', 'Listing databases failed']
+        )
         try:
             odoo.wait_for_log("PostgreSQL is in recovery")
             standby.sql("SELECT pg_promote()")
             odoo.wait_until_ready()
             standby.sql("UPDATE ir_async SET date_scheduled = NULL WHERE id = %s", [job_id], database.name)
             standby.sql("SELECT pg_notify('odoo_async', %s)", [database.name])
-            wait_until(lambda: standby.sql("SELECT id FROM ir_async WHERE state = 'done'", dbname=database.name), "the job is done", 30)
+            wait_until(
+                lambda: standby.sql("SELECT id FROM ir_async WHERE state = 'done'", dbname=database.name),
+                "the job is done",
+                30,
+            )
             odoo.check()
         finally:
             odoo.kill()
@@ -94,10 +103,15 @@ def test_failover(cluster, database, folder):
         standby.stop()
 
 
-@pytest.mark.parametrize('setting', [
-    "client_encoding = 'LATIN1'", "DateStyle = 'German, DMY'", 'default_transaction_read_only = on',
-    "default_transaction_isolation = 'serializable'",
-])
+@pytest.mark.parametrize(
+    'setting',
+    [
+        "client_encoding = 'LATIN1'",
+        "DateStyle = 'German, DMY'",
+        'default_transaction_read_only = on',
+        "default_transaction_isolation = 'serializable'",
+    ],
+)
 def test_settings_of_the_database(cluster, database, server, setting):
     """Jobs run as plain Odoo does, whatever a database or role has."""
     cluster.sql(f'ALTER DATABASE "{database.name}" SET {setting}')
@@ -112,9 +126,12 @@ def other_host():
     """Make a host of our own kernel; give its name and the address by which it reaches us."""
     name, network = f'ir{os.getpid()}', f'10.{os.getpid() >> 8 & 255}.{os.getpid() & 255}'
     commands = (
-        f'netns add {name}', f'link add {name}a type veth peer name {name}b netns {name}',
-        f'address add {network}.1/24 dev {name}a', f'-n {name} address add {network}.2/24 dev {name}b',
-        f'link set {name}a up', f'-n {name} link set {name}b up',
+        f'netns add {name}',
+        f'link add {name}a type veth peer name {name}b netns {name}',
+        f'address add {network}.1/24 dev {name}a',
+        f'-n {name} address add {network}.2/24 dev {name}b',
+        f'link set {name}a up',
+        f'-n {name} link set {name}b up',
     )
     try:
         for command in commands:
@@ -144,8 +161,13 @@ def test_host_that_vanishes(cluster, database, folder):
         try:
             (folder / 'there').mkdir()
             there = Server(
-                ours, folder / 'there', [*COMMAND, '-d', database.name, f'--db_host={address}'], workers=1,
-                expected=["taken away", "lost the claim", "Listing databases failed"], prefix=['ip', 'netns', 'exec', host])
+                ours,
+                folder / 'there',
+                [*COMMAND, '-d', database.name, f'--db_host={address}'],
+                workers=1,
+                expected=["taken away", "lost the claim", "Listing databases failed"],
+                prefix=['ip', 'netns', 'exec', host],
+            )
             servers.append(there)
             there.wait_until_ready()
             [run] = database.wait_for_run('job')
@@ -157,9 +179,13 @@ def test_host_that_vanishes(cluster, database, folder):
             subprocess.run(['ip', 'link', 'set', f'{host}a', 'down'], check=True)
             runs = database.wait_for_run('job', 2)
             assert len({run.pid for run in runs}) == 2
-            wait_until(lambda: run.pid not in [worker.pid for worker in there.workers()], "the worker that was cut off ends")
+            wait_until(
+                lambda: run.pid not in [worker.pid for worker in there.workers()], "the worker that was cut off ends"
+            )
             gate.touch()
-            job = wait_until(lambda: ours.sql("SELECT * FROM ir_async WHERE state = 'done'", dbname=database.name), "it is done")[0]
+            job = wait_until(
+                lambda: ours.sql("SELECT * FROM ir_async WHERE state = 'done'", dbname=database.name), "it is done"
+            )[0]
             assert (job.id, job.attempts, job.deaths) == (job_id, 1, 0)
 
             subprocess.run(['ip', 'link', 'set', f'{host}a', 'up'], check=True)

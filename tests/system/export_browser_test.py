@@ -1,4 +1,5 @@
 """Exports and reports in the background, as users see them: prefork Odoo behind nginx, job workers, Chromium."""
+
 import io
 import re
 import shutil
@@ -53,30 +54,52 @@ class LargeNginx(Nginx):
 @pytest.fixture(scope='module')
 def database(cluster):
     database = Database(cluster, 'export')
-    database.sql("""
+    database.sql(
+        """
         INSERT INTO res_partner (name, complete_name, email, phone, street, city, zip, ref, country_id, color, active, type,
                                  lang, is_company, create_date, write_date, create_uid, write_uid)
              SELECT name, name, name || '@example.com', '+32 2 ' || i, 'Street ' || i, 'City ' || i %% 500, i %% 9999, 'ref ' || i,
                     (SELECT min(id) FROM res_country) + i %% 200, i %% 12, true, 'contact',
                     'en_US', false, '2026-01-01'::timestamp + i * interval '1 second', now(), 1, 1
                FROM (SELECT i, 'P' || to_char(i, 'FM000000') AS name FROM generate_series(1, %s) AS i) AS numbers
-    """, [PARTNERS])
+    """,
+        [PARTNERS],
+    )
     database.sql("ANALYZE res_partner")
     with database.env() as env:
         env['ir.ui.view'].create({'name': "test", 'model': 'res.partner', 'type': 'list', 'priority': 1, 'arch': LIST})
-        env['ir.actions.act_window'].create({
-            'name': "Partners", 'res_model': 'res.partner', 'view_mode': 'list,form', 'path': 'test-partners'})
-        env['ir.actions.act_window'].create({
-            'name': "Few", 'res_model': 'res.partner', 'view_mode': 'list,form', 'path': 'test-few',
-            'domain': "[('name', 'like', 'P00001')]"})
-        image = env['ir.attachment'].create({
-            'name': "for users", 'res_model': 'res.partner', 'res_id': env.ref('base.partner_admin').id, 'raw': image_file()})
-        env['ir.ui.view'].create({
-            'type': 'qweb', 'name': 'test.cards', 'key': 'test.cards',
-            'arch': REPORT.replace('IMAGE', str(image.id))})
-        env['ir.actions.report'].create({
-            'name': "Cards", 'model': 'res.partner', 'report_name': 'test.cards', 'report_type': 'qweb-pdf',
-            'print_report_name': "'Card of %s' % object.name"}).create_action()
+        env['ir.actions.act_window'].create(
+            {'name': "Partners", 'res_model': 'res.partner', 'view_mode': 'list,form', 'path': 'test-partners'}
+        )
+        env['ir.actions.act_window'].create(
+            {
+                'name': "Few",
+                'res_model': 'res.partner',
+                'view_mode': 'list,form',
+                'path': 'test-few',
+                'domain': "[('name', 'like', 'P00001')]",
+            }
+        )
+        image = env['ir.attachment'].create(
+            {
+                'name': "for users",
+                'res_model': 'res.partner',
+                'res_id': env.ref('base.partner_admin').id,
+                'raw': image_file(),
+            }
+        )
+        env['ir.ui.view'].create(
+            {'type': 'qweb', 'name': 'test.cards', 'key': 'test.cards', 'arch': REPORT.replace('IMAGE', str(image.id))}
+        )
+        env['ir.actions.report'].create(
+            {
+                'name': "Cards",
+                'model': 'res.partner',
+                'report_name': 'test.cards',
+                'report_type': 'qweb-pdf',
+                'print_report_name': "'Card of %s' % object.name",
+            }
+        ).create_action()
     yield database
     database.drop()
 
@@ -98,9 +121,18 @@ def odoo(cluster, database, gevent_port, temporary, tmp_path_factory):
         environment.setenv('TMPDIR', str(temporary))
         # The expected line is one of Odoo's own exports.
         odoo = Server(
-            cluster, tmp_path_factory.mktemp('server'),
-            ['-d', database.name, '--workers=2', '--max-cron-threads=0', '--proxy-mode', f'--gevent-port={gevent_port}'],
-            expected=[*EXPECTED, r'\.web_export_(csv|xlsx)> called ignoring args'])
+            cluster,
+            tmp_path_factory.mktemp('server'),
+            [
+                '-d',
+                database.name,
+                '--workers=2',
+                '--max-cron-threads=0',
+                '--proxy-mode',
+                f'--gevent-port={gevent_port}',
+            ],
+            expected=[*EXPECTED, r'\.web_export_(csv|xlsx)> called ignoring args'],
+        )
     try:
         odoo.wait_until_ready()
         yield odoo
@@ -130,8 +162,10 @@ def site(database, odoo, gevent_port, browser, tmp_path):
 @pytest.fixture
 def synchronous(database):
     """A function that switches the background off, or on again."""
+
     def switch(off):
         set_params(database, **{'ir_async.export': not off, 'ir_async.report': not off})
+
     yield switch
     switch(False)
 
@@ -192,7 +226,9 @@ def print_cards(tab):
 def cells(path):
     with path.open('rb') as file:  # its name has no extension
         [sheet] = openpyxl.load_workbook(file).worksheets
-    return [[(cell.data_type, cell.value, cell.number_format, cell.font.b) for cell in row] for row in sheet.iter_rows()]
+    return [
+        [(cell.data_type, cell.value, cell.number_format, cell.font.b) for cell in row] for row in sheet.iter_rows()
+    ]
 
 
 def pages(path):
@@ -201,8 +237,10 @@ def pages(path):
 
 
 def jobs(site):
-    return [tuple(job) for job in site.database.sql(
-        "SELECT name, state, channel, dismissed IS TRUE FROM ir_async ORDER BY id")]
+    return [
+        tuple(job)
+        for job in site.database.sql("SELECT name, state, channel, dismissed IS TRUE FROM ir_async ORDER BY id")
+    ]
 
 
 def in_background(tab):
@@ -229,8 +267,9 @@ def test_quick(site, synchronous):
         files[off, 'xlsx'] = export_by_dialog(tab, 'xlsx')
         expect(systray(tab)).to_have_count(0)
         expect(tab.locator('.o_notification')).to_have_count(0)
-    wait_until(lambda: jobs(site) == [
-        (f"Contact ({format_})", 'done', 'export', True) for format_ in ('XLSX', 'CSV', 'XLSX')])
+    wait_until(
+        lambda: jobs(site) == [(f"Contact ({format_})", 'done', 'export', True) for format_ in ('XLSX', 'CSV', 'XLSX')]
+    )
     for what in ('all', 'csv', 'xlsx'):
         assert files[False, what].suggested_filename == files[True, what].suggested_filename
     assert files[False, 'csv'].path().read_bytes() == files[True, 'csv'].path().read_bytes()
@@ -276,11 +315,16 @@ def test_long(site, odoo, browser, measured):
     with zipfile.ZipFile(download.value.path()) as archive:
         sheet = archive.read('xl/worksheets/sheet1.xml').decode()
     names = re.findall(r'<c r="A\d+" s="\d+" t="inlineStr"><is><t>([^<]*)</t>', sheet)
-    assert names[1:] == [name for [name] in site.database.sql("SELECT complete_name FROM res_partner WHERE active ORDER BY complete_name, id")]
+    assert names[1:] == [
+        name
+        for [name] in site.database.sql("SELECT complete_name FROM res_partner WHERE active ORDER BY complete_name, id")
+    ]
     assert sheet.count('<c ') == (len(names)) * len(FIELDS)
     device.close()
     assert memory.growth < MEMORY
-    measured(f"export of {len(names) - 1:,} partners with {len(FIELDS)} fields: a worker grew by {memory.growth >> 20} MiB")
+    measured(
+        f"export of {len(names) - 1:,} partners with {len(FIELDS)} fields: a worker grew by {memory.growth >> 20} MiB"
+    )
 
 
 def test_cancel(site, temporary):

@@ -1,4 +1,5 @@
 """What the system tests launch: a PostgreSQL cluster of their own, databases in it, Odoo servers."""
+
 import contextlib
 import fcntl
 import hashlib
@@ -52,10 +53,13 @@ class Cluster:
 
     TEMPLATE = 'system_template'
     PARAMETERS = {
-        'listen_addresses': '', 'max_connections': '150', 'log_line_prefix': '%m [%p] db=%d app=%a ',
+        'listen_addresses': '',
+        'max_connections': '150',
+        'log_line_prefix': '%m [%p] db=%d app=%a ',
         'log_checkpoints': 'off',
         # We kill processes, not the machine: what was written is there. Each test has databases, of a thousand files each.
-        'fsync': 'off', 'full_page_writes': 'off',
+        'fsync': 'off',
+        'full_page_writes': 'off',
     }
 
     def __init__(self, folder):
@@ -67,7 +71,9 @@ class Cluster:
         self._process = None
         candidates = sorted(Path('/usr/lib/postgresql').glob('*/bin/initdb'), key=lambda path: int(path.parts[-3]))
         self._bin = (candidates[-1] if candidates else Path(shutil.which('initdb')).resolve()).parent
-        self.version = int(re.search(r'\d+', subprocess.check_output([self._bin / 'postgres', '--version'], text=True))[0])
+        self.version = int(
+            re.search(r'\d+', subprocess.check_output([self._bin / 'postgres', '--version'], text=True))[0]
+        )
         if self._user:
             shutil.chown(folder, 'postgres', 'postgres')
 
@@ -88,9 +94,22 @@ class Cluster:
         staged = cached.with_suffix('.new')
         shutil.rmtree(staged, ignore_errors=True)
         subprocess.run(
-            [self._bin / 'initdb', '--username=postgres', '--auth=trust', '--encoding=UTF8', '--locale=C.UTF-8',
-             '--wal-segsize=4', '--no-sync', '-D', self.data],
-            check=True, stdout=subprocess.DEVNULL, cwd='/', **self._user)
+            [
+                self._bin / 'initdb',
+                '--username=postgres',
+                '--auth=trust',
+                '--encoding=UTF8',
+                '--locale=C.UTF-8',
+                '--wal-segsize=4',
+                '--no-sync',
+                '-D',
+                self.data,
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd='/',
+            **self._user,
+        )
         self.start()
         self.sql("CREATE ROLE odoo LOGIN CREATEDB")
         self.sql("CREATE DATABASE system_base OWNER odoo IS_TEMPLATE true")
@@ -103,15 +122,34 @@ class Cluster:
     def copy(self, other):
         """Make it as a standby of another cluster."""
         subprocess.run(
-            [self._bin / 'pg_basebackup', '-h', other.folder, '-U', 'postgres', '-D', self.data, '-R', '--checkpoint=fast', '--no-sync'],
-            check=True, cwd='/', **self._user)
+            [
+                self._bin / 'pg_basebackup',
+                '-h',
+                other.folder,
+                '-U',
+                'postgres',
+                '-D',
+                self.data,
+                '-R',
+                '--checkpoint=fast',
+                '--no-sync',
+            ],
+            check=True,
+            cwd='/',
+            **self._user,
+        )
 
     def start(self):
         settings = [f'--{name}={value}' for name, value in self.PARAMETERS.items()]
         with self.log.open('a') as log:
             self._process = subprocess.Popen(
                 [*WITH_US, 'QUIT', self._bin / 'postgres', '-D', self.data, '-k', self.folder, *settings],
-                stdout=log, stderr=log, cwd='/', start_new_session=True, **self._user)
+                stdout=log,
+                stderr=log,
+                cwd='/',
+                start_new_session=True,
+                **self._user,
+            )
         wait_until(self.accepts_connections, "PostgreSQL starts")
 
     def accepts_connections(self):
@@ -134,7 +172,12 @@ class Cluster:
     def connect(self, dbname='postgres'):
         """Return a connection in autocommit, as a superuser of the cluster, whose queries return named tuples."""
         connection = psycopg2.connect(
-            host=str(self.folder), user='postgres', dbname=dbname, application_name='test', cursor_factory=NamedTupleCursor)
+            host=str(self.folder),
+            user='postgres',
+            dbname=dbname,
+            application_name='test',
+            cursor_factory=NamedTupleCursor,
+        )
         connection.autocommit = True
         return connection
 
@@ -149,7 +192,10 @@ class Cluster:
         log = self.folder / 'odoo.log'
         done = subprocess.run(
             [*ODOO, *args, '--skip-auto-install', '--stop-after-init', '--no-http', '--max-cron-threads=0'],
-            check=False, stderr=subprocess.PIPE, text=True)
+            check=False,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         log.write_text(done.stderr)
         assert not done.returncode, done.stderr
         assert not (lines := complaints(done.stderr)), '\n'.join(lines)
@@ -234,20 +280,27 @@ class Database:
 
     def wait_for(self, job_id, *states, timeout=TIMEOUT):
         """Return the job once it is in one of the states; by default, once it has ended."""
+
         def reached():
             job = self.job(job_id)
             return job if (job.state in states if states else job.state not in LIVE) else None
+
         return wait_until(reached, f"job {job_id} {' or '.join(states) or 'ended'}", timeout)
 
     def wait_for_all(self, timeout=TIMEOUT):
         """Wait until all jobs have ended and return how many there are in each state."""
-        wait_until(lambda: not self.value("SELECT EXISTS (SELECT FROM ir_async WHERE state IN %s)", [LIVE]),
-                   "all jobs ended", timeout)
+        wait_until(
+            lambda: not self.value("SELECT EXISTS (SELECT FROM ir_async WHERE state IN %s)", [LIVE]),
+            "all jobs ended",
+            timeout,
+        )
         return self.states()
 
     def effects(self):
         """Return how many times each effect is there."""
-        return Counter(dict(tuple(row) for row in self.sql("SELECT name, count(*) FROM test_async_effect GROUP BY name")))
+        return Counter(
+            dict(tuple(row) for row in self.sql("SELECT name, count(*) FROM test_async_effect GROUP BY name"))
+        )
 
     def runs(self, name=None):
         """Return the times that methods were run, in the order of time."""
@@ -261,11 +314,14 @@ class Database:
 
     def backends(self, condition='true'):
         """Return the connections of Odoo's to it."""
-        return self.cluster.sql(f"""
+        return self.cluster.sql(
+            f"""
             SELECT pid, application_name, state, query, state_change
               FROM pg_stat_activity
              WHERE datname = %s AND application_name != 'test' AND backend_type = 'client backend' AND {condition}
-        """, [self.name])
+        """,
+            [self.name],
+        )
 
     def control_backends(self):
         """Return the connections by which workers prove that they are alive."""
@@ -277,8 +333,10 @@ class Database:
 def complaints(log, expected=()):
     """Return the lines of a log that should not be there."""
     return [
-        line for line in log.splitlines()
-        if re.match(r'\S+ \S+ \d+ (WARNING|ERROR|CRITICAL) ', line) and not any(re.search(regex, line) for regex in expected)
+        line
+        for line in log.splitlines()
+        if re.match(r'\S+ \S+ \d+ (WARNING|ERROR|CRITICAL) ', line)
+        and not any(re.search(regex, line) for regex in expected)
     ]
 
 
@@ -309,15 +367,27 @@ class Server:
         self.port = free_port()
         self.log_path = folder / 'odoo.log'
         conf = folder / 'odoo.conf'
-        conf.write_text('\n'.join([
-            (cluster.folder / 'odoo.conf').read_text(),
-            f'http_port = {self.port}', f'gevent_port = {free_port()}',
-            '[ir_async]', *(f'{key} = {value}' for key, value in dict(settings).items()),
-        ]))
+        conf.write_text(
+            '\n'.join(
+                [
+                    (cluster.folder / 'odoo.conf').read_text(),
+                    f'http_port = {self.port}',
+                    f'gevent_port = {free_port()}',
+                    '[ir_async]',
+                    *(f'{key} = {value}' for key, value in dict(settings).items()),
+                ]
+            )
+        )
         env = os.environ | {'ODOO_IR_ASYNC_WORKERS': str(workers), 'ODOO_RC': str(conf)}
         with self.log_path.open('w') as log:
             self.process = subprocess.Popen(
-                [*WITH_US, 'TERM', *prefix, *ODOO, *args], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                [*WITH_US, 'TERM', *prefix, *ODOO, *args],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self.pid = self.process.pid
 
     @property
@@ -352,24 +422,31 @@ class Server:
         """Return the backends of PostgreSQL on which its workers listen."""
         names = {f'odoo-{process.pid}' for process in self.processes()}
         return [
-            backend.pid for backend in self.cluster.sql(
-                "SELECT pid, application_name FROM pg_stat_activity WHERE datname = 'postgres' AND query = 'LISTEN odoo_async'")
+            backend.pid
+            for backend in self.cluster.sql(
+                "SELECT pid, application_name FROM pg_stat_activity WHERE datname = 'postgres' AND query = 'LISTEN odoo_async'"
+            )
             if backend.application_name in names
         ]
 
     def wait_for_crons(self):
         """Wait until a cron worker listens for triggers: it looks at the queue at once then, not a minute later."""
+
         def listens():
             names = tuple(f'odoo-{process.pid}' for process in self.processes())
             return names and self.cluster.sql(
                 "SELECT pid FROM pg_stat_activity WHERE datname = 'postgres' AND application_name IN %s AND state = 'idle'"
-                " AND query = 'COMMIT'", [names])
+                " AND query = 'COMMIT'",
+                [names],
+            )
+
         wait_until(listens, "a cron worker listens")
 
     def wait_until_ready(self):
         def ready():
             assert self.process.poll() is None, f"The server ended: {self.process.returncode}"
             return len(self.listening()) >= self.workers_count
+
         wait_until(ready, "the workers listen")
 
     def wait_for_log(self, text):

@@ -1,4 +1,5 @@
 """What takes long, all at once: jobs of more than a minute, and servers that have nothing to do."""
+
 import time
 
 import pytest

@@ -3,6 +3,7 @@
 A participant is a list of steps on a connection of its own, in a thread of its own. A step that waits for a lock lets the
 others go on. Import this module when Odoo's configuration has been read: it needs the addons.
 """
+
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -226,7 +227,9 @@ class Scenario:
 
     def jobs(self):
         """Return the rows of all jobs, with their effects."""
-        return self.sql("SELECT *, (SELECT count(*) FROM test_async_effect WHERE value = job.id) AS effects FROM ir_async job ORDER BY id")
+        return self.sql(
+            "SELECT *, (SELECT count(*) FROM test_async_effect WHERE value = job.id) AS effects FROM ir_async job ORDER BY id"
+        )
 
     def check(self):
         """Check what must be true at any time."""
@@ -426,7 +429,8 @@ class RetryPrune(Scenario):
         self.sql("UPDATE ir_async SET state = 'failed', date_done = now() - interval '60 days'")
         return [
             Request(self.database, lambda env: env['ir.async'].browse(job_id).retry()),
-            Request(self.database, lambda env: env['ir.async']._gc_jobs())]
+            Request(self.database, lambda env: env['ir.async']._gc_jobs()),
+        ]
 
     def check_end(self):
         states = [job.state for job in self.jobs()]

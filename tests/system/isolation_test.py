@@ -1,4 +1,5 @@
 """Nothing of a job reaches the next one, however it was made."""
+
 import contextlib
 
 import psutil
@@ -6,7 +7,16 @@ import pytest
 from harness import Server, wait_until
 
 ENDINGS = [
-    'ok', 'commit', 'rollback', 'fail', 'commit, fail', 'rollback, fail', 'hook', 'committing hook', 'retry', 'commit, retry',
+    'ok',
+    'commit',
+    'rollback',
+    'fail',
+    'commit, fail',
+    'rollback, fail',
+    'hook',
+    'committing hook',
+    'retry',
+    'commit, retry',
 ]
 FEW_ENDINGS = ['ok', 'fail', 'hook', 'retry']
 GROUPS = {
@@ -87,8 +97,9 @@ def leaky(cluster, database):
 def other_user(env):
     """Return somebody who may do no more than any employee."""
     user = env['res.users'].search([('login', '=', 'other')])
-    return user or env['res.users'].create({
-        'name': "Other", 'login': 'other', 'group_ids': [(6, 0, env.ref('base.group_user').ids)]})
+    return user or env['res.users'].create(
+        {'name': "Other", 'login': 'other', 'group_ids': [(6, 0, env.ref('base.group_user').ids)]}
+    )
 
 
 def tag_of(way, ending):
@@ -105,7 +116,8 @@ def enqueue_pairs(database, pairs):
         before = call(looking.seen, 'none')
         jobs = [
             (way, ending, call(leaking.leak, way, ending, tag_of(way, ending)), call(looking.seen, tag_of(way, ending)))
-            for way, ending in pairs]
+            for way, ending in pairs
+        ]
         return before.id, [(way, ending, leak.id, look.id) for way, ending, leak, look in jobs]
 
 
@@ -121,7 +133,8 @@ def leaks(database, before_id, jobs):
     for way, ending, leak_id, look_id in jobs:
         leak, look = database.job(leak_id), database.job(look_id)
         expected = {
-            'fail': ['failed'], 'retry': ['created'],
+            'fail': ['failed'],
+            'retry': ['created'],
         }.get(ending.split(', ')[-1], ['done'])
         if leak.state not in [*expected, 'failed']:
             lines.append(f'{way}, {ending}: its own job is {leak.state}')
@@ -151,7 +164,15 @@ def test_after(group, leaky, server):
 
 def test_one_by_one(leaky, server):
     """The same where each job is claimed alone, as on a server that is idle."""
-    ways = ['text', 'sql_function', 'other_cursor', 'temporary_by_function', 'lock_shared', 'prepare_by_function', 'date_style']
+    ways = [
+        'text',
+        'sql_function',
+        'other_cursor',
+        'temporary_by_function',
+        'lock_shared',
+        'prepare_by_function',
+        'date_style',
+    ]
     found = []
     with server(leaky, workers=1, expected=ANYTHING):
         for way in ways:
@@ -159,7 +180,9 @@ def test_one_by_one(leaky, server):
             leaky.wait_for(jobs[-1][-1])
             found += leaks(leaky, before_id, jobs)
             with leaky.env() as env:
-                look_id = env['ir.async'].call(env['test.async.effect'].with_user(other_user(env)).seen, tag_of(way, 'ok')).id
+                look_id = (
+                    env['ir.async'].call(env['test.async.effect'].with_user(other_user(env)).seen, tag_of(way, 'ok')).id
+                )
             leaky.wait_for(look_id)
             found += leaks(leaky, before_id, [(way, 'ok', jobs[0][2], look_id)])
     assert not found, '\n'.join(found)
@@ -170,7 +193,9 @@ def test_threads_without_workers(leaky, server, kind):
     """What a job leaves on the thread of a cron worker is gone, though a threaded server shares its process with requests."""
     with server(leaky, args=Server.CRONS[kind], workers=0, expected=ANYTHING) as odoo:
         odoo.wait_for_crons()
-        before_id, jobs = enqueue_pairs(leaky, [(way, ending) for way in ('thread', 'thread_user') for ending in ('ok', 'fail')])
+        before_id, jobs = enqueue_pairs(
+            leaky, [(way, ending) for way in ('thread', 'thread_user') for ending in ('ok', 'fail')]
+        )
         leaky.wait_for(jobs[-1][-1])
         found = leaks(leaky, before_id, jobs)
     assert not found, '\n'.join(found)
@@ -229,8 +254,16 @@ def test_fields(database, server, way):
 
 
 WRITES = [
-    'copy_expert', 'copy_from', 'executemany', 'callproc', 'cursor_of_psycopg', 'other_cursor', 'execute_values', 'execute',
-    'orm', 'hidden',
+    'copy_expert',
+    'copy_from',
+    'executemany',
+    'callproc',
+    'cursor_of_psycopg',
+    'other_cursor',
+    'execute_values',
+    'execute',
+    'orm',
+    'hidden',
 ]
 
 
@@ -251,7 +284,9 @@ def test_hooks_below_the_cursor(leaky, server):
     written = {f'{variants[int(name[5:])]}' for name in leaky.effects() if name.startswith('hook ')}
     assert not written, f"committed with the next job: {sorted(written)}"
     assert leaky.effects() == {
-        **dict.fromkeys(map(str, range(len(variants))), 1), **{f'next {i}': 1 for i in range(len(variants))}}
+        **dict.fromkeys(map(str, range(len(variants))), 1),
+        **{f'next {i}': 1 for i in range(len(variants))},
+    }
     assert set(states) == {'done'}
 
 
@@ -283,7 +318,9 @@ def test_jobs_stay_in_their_database(make_database, server):
     strangers = {run.name for run in other.runs() if not run.name.startswith(('other', 'released'))}
     assert not strangers, "jobs of one database were run in the other one"
     assert not {run.name for run in one.runs() if run.name.startswith(('other', 'released'))}
-    assert not other.value("SELECT count(*) FROM bus_bus WHERE message LIKE '%secret%'"), "users of the other one were notified"
+    assert not other.value("SELECT count(*) FROM bus_bus WHERE message LIKE '%secret%'"), (
+        "users of the other one were notified"
+    )
     assert any(run.name.startswith('locked') for run in one.runs()), "jobs were claimed together"
     assert set(one.effects().values()) == {1}
     assert set(other.effects().values()) == {1}

@@ -1,4 +1,5 @@
 """Keys, between transactions."""
+
 import contextlib
 import threading
 
@@ -21,17 +22,23 @@ class Transaction:
         [self.pid] = self.cr.fetchone()
 
     def call(self, key, *args, **options):
-        return self.env['ir.async'].with_options(key=key, **options).call(self.env['test.async.effect'].effect, *args or ('x',))
+        return (
+            self.env['ir.async']
+            .with_options(key=key, **options)
+            .call(self.env['test.async.effect'].effect, *args or ('x',))
+        )
 
 
 @pytest.fixture
 def begin(database):
     """A function that begins a transaction."""
     with contextlib.ExitStack() as stack:
+
         def begin():
             transaction = Transaction(database)
             stack.callback(transaction.cr.close)
             return transaction
+
         yield begin
 
 
@@ -54,17 +61,24 @@ def in_thread(function):
         if exc:
             raise exc
         return value
+
     return result
 
 
 def wait_until_blocked(database, transaction):
     wait_until(
-        lambda: database.value("SELECT cardinality(pg_blocking_pids(%s)) > 0", [transaction.pid]), "it waits for the other one")
+        lambda: database.value("SELECT cardinality(pg_blocking_pids(%s)) > 0", [transaction.pid]),
+        "it waits for the other one",
+    )
 
 
 def claimable(database, job_id):
     """Return whether a worker could claim the job now: it passes over locked rows."""
-    return bool(database.sql("SELECT id FROM ir_async WHERE id = %s AND state = 'created' FOR NO KEY UPDATE SKIP LOCKED", [job_id]))
+    return bool(
+        database.sql(
+            "SELECT id FROM ir_async WHERE id = %s AND state = 'created' FOR NO KEY UPDATE SKIP LOCKED", [job_id]
+        )
+    )
 
 
 def test_callers_do_not_hold_up_a_job(database, begin):
@@ -155,6 +169,7 @@ def test_opposite_orders(database, begin):
                 barrier.wait(60)
             tries.append(1)
             return ids
+
         return retrying(request, transaction.env)
 
     results = [in_thread(lambda keys=keys, transaction=begin(): run(transaction, keys)) for keys in ('abc', 'cba')]
@@ -292,10 +307,15 @@ def test_retry_against_another_transaction(database, begin):
 def test_scheduled_actions(database, begin, caplog):
     """Two that call the same key: the one that loses the race is run again, and does not fail."""
     with database.env() as env:
-        cron = env['ir.cron'].create({
-            'name': "Sync", 'model_id': env['ir.model']._get_id('test.async.effect'), 'state': 'code', 'interval_type': 'days',
-            'code': "env['ir.async'].with_options(key='sync').call(model.nothing)",
-        })
+        cron = env['ir.cron'].create(
+            {
+                'name': "Sync",
+                'model_id': env['ir.model']._get_id('test.async.effect'),
+                'state': 'code',
+                'interval_type': 'days',
+                'code': "env['ir.async'].with_options(key='sync').call(model.nothing)",
+            }
+        )
         cron_id, action_id = cron.id, cron.ir_actions_server_id.id
     caplog.clear()
     winner, loser = begin(), begin()
@@ -312,10 +332,15 @@ def test_scheduled_actions(database, begin, caplog):
 def test_scheduled_action_that_committed(database, begin):
     """What it did is not done twice."""
     with database.env() as env:
-        cron = env['ir.cron'].create({
-            'name': "Sync", 'model_id': env['ir.model']._get_id('test.async.effect'), 'state': 'code', 'interval_type': 'days',
-            'code': "model.create({'name': 'once'})\nenv.cr.commit()\nenv['ir.async'].with_options(key='sync').call(model.nothing)",
-        })
+        cron = env['ir.cron'].create(
+            {
+                'name': "Sync",
+                'model_id': env['ir.model']._get_id('test.async.effect'),
+                'state': 'code',
+                'interval_type': 'days',
+                'code': "model.create({'name': 'once'})\nenv.cr.commit()\nenv['ir.async'].with_options(key='sync').call(model.nothing)",
+            }
+        )
         cron_id, action_id = cron.id, cron.ir_actions_server_id.id
     winner, loser = begin(), begin()
     winner.call('sync')
@@ -330,6 +355,7 @@ def test_scheduled_action_that_committed(database, begin):
 
 def test_ids_between_transactions(database):
     """Each transaction takes as many ids as it has jobs."""
+
     def last():
         return database.value("SELECT last_value FROM ir_async_id_seq")
 

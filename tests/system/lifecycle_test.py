@@ -1,4 +1,5 @@
 """The addon is installed, upgraded, and uninstalled, on a server that works."""
+
 import re
 import subprocess
 import threading
@@ -27,8 +28,15 @@ def odoo(*args, expected=()):
 def load(database, *args, expected=()):
     """Have Odoo load a database, with arguments such as ``-u``, and end."""
     return odoo(
-        '-d', database.name, *args, '--skip-auto-install', '--stop-after-init', '--no-http', '--max-cron-threads=0',
-        expected=expected)
+        '-d',
+        database.name,
+        *args,
+        '--skip-auto-install',
+        '--stop-after-init',
+        '--no-http',
+        '--max-cron-threads=0',
+        expected=expected,
+    )
 
 
 def uninstall_by_command(database, server):
@@ -43,6 +51,7 @@ def uninstall_by_interface(database, server):
     with server(database, args=WITH_HTTP, workers=0, expected=['WARNING .* endpoints are deprecated']) as site:
         site.wait_for_log("HTTP service")
         with xmlrpc.client.ServerProxy(f'http://127.0.0.1:{site.port}/xmlrpc/2/object', allow_none=True) as models:
+
             def call(model, method, *args):
                 return models.execute_kw(database.name, 2, 'admin', model, method, list(args))
 
@@ -54,7 +63,9 @@ def uninstall_by_interface(database, server):
 
 def leftovers(database):
     """Return what is still there of the addon."""
-    return [tuple(row) for row in database.sql(r"""
+    return [
+        tuple(row)
+        for row in database.sql(r"""
         SELECT relkind::text, relname::text FROM pg_class WHERE relname ~ '^ir_async'
          UNION ALL SELECT 'function', proname FROM pg_proc WHERE proname ~ '^ir_async'
          UNION ALL SELECT 'trigger', tgname FROM pg_trigger WHERE tgname ~ 'ir_async'
@@ -69,14 +80,17 @@ def leftovers(database):
          UNION ALL SELECT 'menu', name->>'en_US' FROM ir_ui_menu WHERE name->>'en_US' ~* 'async'
          UNION ALL SELECT 'view', name FROM ir_ui_view WHERE model ~ '^ir\.async' OR key ~ '^ir_async'
          UNION ALL SELECT 'group', name->>'en_US' FROM res_groups WHERE name->>'en_US' ~* 'async'
-    """)]
+    """)
+    ]
 
 
 def files(cluster, database):
     """Return the files in the database's filestore whose content is that of the tests'."""
     return [
-        path for path in (cluster.folder / 'data' / 'filestore' / database.name).rglob('*')
-        if path.is_file() and path.read_bytes().startswith(b'content of a job')]
+        path
+        for path in (cluster.folder / 'data' / 'filestore' / database.name).rglob('*')
+        if path.is_file() and path.read_bytes().startswith(b'content of a job')
+    ]
 
 
 def fill(database):
@@ -92,17 +106,21 @@ def fill(database):
         job = env['ir.async'].with_options(delay=3600).call_notify("Later", env['test.async.effect'].noop)
         job._insert_pending()
         env['ir.attachment'].create(
-            {'name': 'export.csv', 'raw': b'content of a job, %d' % job.id, 'res_model': 'ir.async', 'res_id': job.id})
+            {'name': 'export.csv', 'raw': b'content of a job, %d' % job.id, 'res_model': 'ir.async', 'res_id': job.id}
+        )
         env['ir.async'].with_options(channel='mine', after=job).call(env['test.async.effect'].noop)
 
 
 def wait_for_lock(database):
     """Wait until a job's transaction holds a lock on the table of jobs."""
-    wait_until(lambda: database.value("""
+    wait_until(
+        lambda: database.value("""
         SELECT count(*) FROM pg_locks
          WHERE relation = 'ir_async'::regclass AND mode = 'RowExclusiveLock' AND granted
            AND pid IN (SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction')
-    """), "it has the lock")
+    """),
+        "it has the lock",
+    )
 
 
 @pytest.mark.parametrize('uninstall', [uninstall_by_command, uninstall_by_interface])
@@ -115,8 +133,9 @@ def test_uninstall(cluster, database, server, uninstall):
     assert files(cluster, database) == []
     database.leave()
     load(database, '-i', 'test_ir_async')
-    assert {row.key: row.value for row in database.sql(
-        "SELECT key, value FROM ir_config_parameter WHERE key ~ '^ir_async'")} == {'ir_async.export': 'True', 'ir_async.report': 'True'}
+    assert {
+        row.key: row.value for row in database.sql("SELECT key, value FROM ir_config_parameter WHERE key ~ '^ir_async'")
+    } == {'ir_async.export': 'True', 'ir_async.report': 'True'}
 
 
 @pytest.mark.parametrize('uninstall', [uninstall_by_command, uninstall_by_interface])
@@ -138,6 +157,7 @@ def test_uninstall_beside_workers(cluster, database, server, tmp_path, uninstall
 
 def test_defaults_are_the_users(database):
     """Neither an upgrade nor a second initialization collides with what users made, or takes it away."""
+
     def parameters():
         return {row.key for row in database.sql("SELECT key FROM ir_config_parameter WHERE key ~ '^ir_async'")}
 
@@ -191,7 +211,9 @@ def make_old(database):
 
 def structure(database):
     """Return what a database has for the addon: the parts of its tables, its functions, and what Odoo notes about both."""
-    return {tuple(row) for row in database.sql("""
+    return {
+        tuple(row)
+        for row in database.sql("""
         SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod) || ' ' || attnotnull, pg_get_expr(adbin, adrelid)
           FROM pg_attribute
           JOIN pg_class ON pg_class.oid = attrelid AND relkind = 'r'
@@ -203,25 +225,32 @@ def structure(database):
      UNION ALL SELECT 'field', model, name, ttype FROM ir_model_fields WHERE model ~ '^ir.async'
      UNION ALL SELECT 'constraint', name, type, definition FROM ir_model_constraint WHERE name ~ '^ir_async'
      UNION ALL SELECT 'xmlid', name, model, '' FROM ir_model_data WHERE module = 'ir_async'
-    """)}
+    """)
+    }
 
 
 def rows(database, table, *, renamed=(), without=()):
     """Return the rows of a table as dicts, under the names that its columns have now."""
     return [
         {dict(renamed).get(name, name): value for name, value in row._asdict().items() if name not in without}
-        for row in database.sql(f"SELECT * FROM {table} ORDER BY 1, 2")]
+        for row in database.sql(f"SELECT * FROM {table} ORDER BY 1, 2")
+    ]
 
 
 def test_upgrade_keeps_jobs(database, server):
     """An upgrade loses nothing of a populated queue: its jobs run afterwards, in their order, and within their limits."""
     expected_structure = structure(database)
     with database.env() as env:
-        file_id = env['ir.attachment'].create({'name': 'job.csv', 'raw': b'content', 'res_model': 'ir.async', 'res_id': 2}).id
+        file_id = (
+            env['ir.attachment'].create({'name': 'job.csv', 'raw': b'content', 'res_model': 'ir.async', 'res_id': 2}).id
+        )
     make_old(database)
     renamed = {'session': 'worker_id', 'claims': 'claim_number'}
     jobs = rows(database, 'ir_async', renamed=renamed, without=['database'])
-    others = {table: rows(database, table) for table in ('ir_async_after_rel', 'ir_async_progress', 'ir_async_stop', 'ir_async_channel')}
+    others = {
+        table: rows(database, table)
+        for table in ('ir_async_after_rel', 'ir_async_progress', 'ir_async_stop', 'ir_async_channel')
+    }
 
     load(database, '-u', 'ir_async')
     assert structure(database) == expected_structure
@@ -235,8 +264,16 @@ def test_upgrade_keeps_jobs(database, server):
     with database.env() as env:
         decode = import_module('odoo.addons.ir_async.tools.encoding').decode
         assert decode(env['ir.async'].browse(10).args, env) == [
-            env['res.partner'].browse([1, 3]), datetime(2026, 11, 28, 1, 2, 3, 4), date(2026, 11, 28), Decimal('1.10'), b'\0\xff',
-            (1, (2,)), {'a'}, {'date': None, 'b': [1.5, 2**70]}, "\xe9\u2028"]
+            env['res.partner'].browse([1, 3]),
+            datetime(2026, 11, 28, 1, 2, 3, 4),
+            date(2026, 11, 28),
+            Decimal('1.10'),
+            b'\0\xff',
+            (1, (2,)),
+            {'a'},
+            {'date': None, 'b': [1.5, 2**70]},
+            "\xe9\u2028",
+        ]
         keyed = env['ir.async'].with_options(key='sync')
         effect = env['test.async.effect'].with_user(2)
         assert (keyed.call(effect.noop).id, keyed.call_notify("Mine", effect.noop).id) == (16, 17)
@@ -245,7 +282,15 @@ def test_upgrade_keeps_jobs(database, server):
 
     with server(database, workers=2):
         expected = {
-            1: 'done', 2: 'succeeded', 3: 'failed', 5: 'cancelled', 7: 'cancelled', 10: 'created', 15: 'created', 19: 'waiting'}
+            1: 'done',
+            2: 'succeeded',
+            3: 'failed',
+            5: 'cancelled',
+            7: 'cancelled',
+            10: 'created',
+            15: 'created',
+            19: 'waiting',
+        }
         for job_id in {job['id'] for job in jobs} - expected.keys():
             assert database.wait_for(job_id).state == 'done', job_id
         database.wait_for(7)
@@ -255,9 +300,24 @@ def test_upgrade_keeps_jobs(database, server):
             env['ir.async.channel'].search([('name', '=', 'paused')]).action_resume()
         for job_id in (3, 15, 19):
             assert database.wait_for(job_id).state == 'done'
-    assert database.effects() == dict.fromkeys((
-        'again', 'rescued', 'plain', 'urgent', 'due', 'keyed', 'mine', 'child', 'first of chain', 'end of chain', 'retried', 'paused',
-        'child of failed'), 1)
+    assert database.effects() == dict.fromkeys(
+        (
+            'again',
+            'rescued',
+            'plain',
+            'urgent',
+            'due',
+            'keyed',
+            'mine',
+            'child',
+            'first of chain',
+            'end of chain',
+            'retried',
+            'paused',
+            'child of failed',
+        ),
+        1,
+    )
     limited = [run.name for run in database.runs() if run.name.startswith('capped')]
     assert limited == [name for i in range(3) for name in (f'capped {i}', f'capped {i} end')], "one at a time"
     rescued, again = database.job(6), database.job(4)
@@ -287,8 +347,12 @@ def test_upgrade_waits_for_jobs(cluster, database):
         logs = []
         upgrade = threading.Thread(target=lambda: logs.append(load(database, '-u', 'ir_async')))
         upgrade.start()
-        wait_until(lambda: database.value(
-            "SELECT count(*) FROM pg_locks WHERE relation = 'ir_async'::regclass AND NOT granted"), "it tries")
+        wait_until(
+            lambda: database.value(
+                "SELECT count(*) FROM pg_locks WHERE relation = 'ir_async'::regclass AND NOT granted"
+            ),
+            "it tries",
+        )
         for _i in range(20):
             assert database.sql("SET lock_timeout = '2s'; SELECT id FROM ir_async")
         assert upgrade.is_alive()
@@ -304,7 +368,9 @@ def test_upgrade_waits_for_jobs(cluster, database):
 
 def transactions(cluster, database):
     """Return how many transactions a database has seen."""
-    [[count]] = cluster.sql("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s", [database.name])
+    [[count]] = cluster.sql(
+        "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s", [database.name]
+    )
     return count
 
 
@@ -312,7 +378,9 @@ def test_code_before_its_upgrade(cluster, database, server):
     """A database that this server's code did not upgrade yet is left alone, without a noise."""
     make_old(database)
     # The server may come by while the upgrade below is under way.
-    with server(database, workers=1, settings={'poll_interval': 1}, expected=['WARNING .* wait because of modules']) as odoo_server:
+    with server(
+        database, workers=1, settings={'poll_interval': 1}, expected=['WARNING .* wait because of modules']
+    ) as odoo_server:
         odoo_server.wait_for_log("until its modules and this server have the same version")
         # It comes to each database in turn, again and again.
         before = transactions(cluster, database)

@@ -1,4 +1,5 @@
 """The queue against a model of it: random steps of callers, workers and users, each compared."""
+
 import logging
 from importlib import import_module
 
@@ -11,5 +12,7 @@ def test_random_steps(database, caplog):
     caplog.set_level(logging.CRITICAL, 'odoo')
     machine = import_module('queue_machine').QueueMachine
     machine.database = database
-    run_state_machine_as_test(machine, settings=settings(
-        max_examples=50, stateful_step_count=50, deadline=None, database=None, derandomize=True))
+    run_state_machine_as_test(
+        machine,
+        settings=settings(max_examples=50, stateful_step_count=50, deadline=None, database=None, derandomize=True),
+    )

@@ -1,4 +1,5 @@
 """PostgreSQL goes away, and has its own opinion."""
+
 import random
 import signal
 

@@ -1,4 +1,5 @@
 """How long this machine kept its processes waiting. Bounds of time leave that out, so that other programs fail no test."""
+
 import bisect
 import threading
 import time

@@ -1,4 +1,5 @@
 """Progress of a job, seen from outside while its transaction is open."""
+
 import json
 import time
 
@@ -21,7 +22,8 @@ class Client:
         self.session = requests.Session()
         self.rpc('/web/session/authenticate', db=database.name, login='admin', password='admin')
         self.websocket = websocket.create_connection(
-            f'ws://{self.url}/websocket', cookie=f'session_id={self.session.cookies["session_id"]}', timeout=1)
+            f'ws://{self.url}/websocket', cookie=f'session_id={self.session.cookies["session_id"]}', timeout=1
+        )
         self.websocket.send(json.dumps({'event_name': 'subscribe', 'data': {'channels': [], 'last': 0}}))
 
     def __enter__(self):
@@ -62,10 +64,13 @@ def test_progress(database, server, measured):
     with server(database, args=THREADED, expected=['Job .* failed']) as odoo, Client(odoo, database) as client:
         for fail in (False, True):
             job_id = notify(database, 'report', f'job {fail}', 2, fail)
-            job = wait_until(lambda job_id=job_id: database.sql(
-                "SELECT job.state, progress.done, (SELECT count(*) FROM test_async_effect) AS effects FROM ir_async job"
-                " JOIN ir_async_progress progress ON progress.job_id = job.id WHERE job.id = %s AND progress.done > 1000",
-                [job_id]))[0]
+            job = wait_until(
+                lambda job_id=job_id: database.sql(
+                    "SELECT job.state, progress.done, (SELECT count(*) FROM test_async_effect) AS effects FROM ir_async job"
+                    " JOIN ir_async_progress progress ON progress.job_id = job.id WHERE job.id = %s AND progress.done > 1000",
+                    [job_id],
+                )
+            )[0]
             assert (job.state, job.effects) == ('processing', int(fail)), "its transaction is open"
             told = client.notifications(lambda told: told['state'] in ('succeeded', 'done', 'failed'))
             assert {told_['id'] for _time, told_ in told} == {job_id}
@@ -83,14 +88,21 @@ def test_progress(database, server, measured):
             # what was reported last is kept, even if the job was rolled back
             [kept] = database.sql("SELECT done, total, message FROM ir_async_progress WHERE job_id = %s", [job_id])
             assert kept == (20_000, 20_000, "all of it")
-            [row] = client.rpc('/web/dataset/call_kw/ir.async/read', model='ir.async', method='read',
-                               args=[[job_id], ['progress', 'state']], kwargs={})
+            [row] = client.rpc(
+                '/web/dataset/call_kw/ir.async/read',
+                model='ir.async',
+                method='read',
+                args=[[job_id], ['progress', 'state']],
+                kwargs={},
+            )
             assert row['progress'] == {'done': 20_000, 'total': 20_000, 'message': "all of it"}
             if not fail:
                 reported = database.job(job_id).payload['result']
                 assert reported >= 10_000
-                measured(f"progress: {reported} reported, {len(progress)} told, the first after "
-                         f"{(progress[0][0] - run.time) * 1000:.0f} ms")
+                measured(
+                    f"progress: {reported} reported, {len(progress)} told, the first after "
+                    f"{(progress[0][0] - run.time) * 1000:.0f} ms"
+                )
         assert 'tries left' not in odoo.log, "it never conflicts with the job"
     assert database.effects() == {'job False': 1, f'failed {job_id}': 1}
     assert all(job.starts == 1 for job in map(database.job, (1, 2)))
@@ -102,7 +114,9 @@ def test_cancel_by_the_user(database, server):
         job_id = notify(database, 'report', 'job', 600)
         client.notifications(lambda told: told.get('progress'))
         begin = time.time()
-        client.rpc('/web/dataset/call_button/ir.async/cancel', model='ir.async', method='cancel', args=[[job_id]], kwargs={})
+        client.rpc(
+            '/web/dataset/call_button/ir.async/cancel', model='ir.async', method='cancel', args=[[job_id]], kwargs={}
+        )
         told = client.notifications(lambda told: told['state'] == 'cancelled')
         assert seconds(begin, told[-1][0]) < 2
         assert database.job(job_id).state == 'cancelled'

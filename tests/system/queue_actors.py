@@ -2,6 +2,7 @@
 
 Import this module when Odoo's configuration has been read: it needs the addons.
 """
+
 import contextlib
 import threading
 

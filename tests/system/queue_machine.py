@@ -2,6 +2,7 @@
 
 Import this module when Odoo's configuration has been read: it needs the addons.
 """
+
 import contextlib
 from datetime import timedelta
 from unittest.mock import patch
@@ -31,12 +32,36 @@ from odoo.addons.test_ir_async.models.async_effect_script import DAY
 
 WORKERS, CALLERS = 3, 2  # at most at a time
 OPTIONS = {
-    'priority': [None, 5, 15], 'channel': [None, 'one', 'one/x'], 'max_attempts': [None, 2], 'key': [None, None, 'a', 'b'],
-    'at': [None, None, None, 'past', 'future']}
+    'priority': [None, 5, 15],
+    'channel': [None, 'one', 'one/x'],
+    'max_attempts': [None, 2],
+    'key': [None, None, 'a', 'b'],
+    'at': [None, None, None, 'past', 'future'],
+}
 LIMITS = [  # name, capacity, whether it has an interval, whether it is paused
-    ('one', 1, False, False), ('one', 2, False, False), ('one', 0, True, False), ('one', 1, True, False), ('one', 0, False, False),
-    ('one', 1, False, True), ('*', 0, False, False), ('*', 0, False, False), ('*', 0, False, True)]
-FIELDS = ('state', 'tag', 'priority', 'date', 'attempts', 'deaths', 'starts', 'claim_number', 'worker_id', 'stop', 'effects')
+    ('one', 1, False, False),
+    ('one', 2, False, False),
+    ('one', 0, True, False),
+    ('one', 1, True, False),
+    ('one', 0, False, False),
+    ('one', 1, False, True),
+    ('*', 0, False, False),
+    ('*', 0, False, False),
+    ('*', 0, False, True),
+]
+FIELDS = (
+    'state',
+    'tag',
+    'priority',
+    'date',
+    'attempts',
+    'deaths',
+    'starts',
+    'claim_number',
+    'worker_id',
+    'stop',
+    'effects',
+)
 ROWS = """
     SELECT id, state, args::json->>0 AS tag, priority, attempts, deaths, starts, claim_number, worker_id, limited,
            CASE WHEN date_scheduled < clock_timestamp() AT TIME ZONE 'UTC' THEN 'past'
@@ -54,6 +79,7 @@ CLEAN = """
 
 class Clock:
     """Takes the place of the module ``time`` in the engine: it stands still until the machine says so."""
+
     now = 1000
 
     def monotonic(self):
@@ -152,18 +178,27 @@ class QueueMachine(RuleBasedStateMachine):
     def _call(self, caller, data):
         draw = data.draw
         known = sorted({*self.jobs, *(job.id for job in caller.model.new)})
-        options = {name: value for name, values in OPTIONS.items() if (value := draw(st.sampled_from(values), label=name))}
+        options = {
+            name: value for name, values in OPTIONS.items() if (value := draw(st.sampled_from(values), label=name))
+        }
         replaces = 'key' in options and draw(st.booleans(), label='replaces')
         if 'key' in options:
             options['key_until'] = draw(st.sampled_from(['end', 'start']))
         parents = []
         if known and not replaces:
-            parents = draw(st.lists(st.sampled_from(known), max_size=draw(st.sampled_from([0, 0, 2])), unique=True), label='after')
+            parents = draw(
+                st.lists(st.sampled_from(known), max_size=draw(st.sampled_from([0, 0, 2])), unique=True), label='after'
+            )
         count = 1 if 'key' in options else draw(st.integers(1, 2), label='jobs')
         job = Job(
-            f't{next(self.tags)}', 'waiting' if parents else 'created', parents=set(parents), unmet=set(parents),
-            date=options.pop('at', None), late={id_ for id_ in parents if id_ in self.jobs and self.jobs[id_].born > caller.model.began},
-            **options)
+            f't{next(self.tags)}',
+            'waiting' if parents else 'created',
+            parents=set(parents),
+            unmet=set(parents),
+            date=options.pop('at', None),
+            late={id_ for id_ in parents if id_ in self.jobs and self.jobs[id_].born > caller.model.began},
+            **options,
+        )
         if job.date:
             options['at'] = fields.Datetime.now() + timedelta(seconds=DAY if job.date == 'future' else -DAY)
         if replaces:
@@ -187,7 +222,9 @@ class QueueMachine(RuleBasedStateMachine):
     def _would_block(self, caller):
         others = [other for other in self.callers if other is not caller]
         return any(
-            caller.model.held.keys() & other.locked or {job.key for job in caller.model.new} & other.keys for other in others)
+            caller.model.held.keys() & other.locked or {job.key for job in caller.model.new} & other.keys
+            for other in others
+        )
 
     def _flush(self, caller, commit=False):
         """Insert the jobs. Return whether that was possible."""
@@ -267,7 +304,8 @@ class QueueMachine(RuleBasedStateMachine):
         jobs = worker.session.claim(limit)
         worker.jobs += jobs
         self.model.claim(
-            [job.id for job in jobs], limit, worker.session.worker_id, self.locked, is_complete and not self.locked)
+            [job.id for job in jobs], limit, worker.session.worker_id, self.locked, is_complete and not self.locked
+        )
 
     @rule(data=st.data())
     def start(self, data):
@@ -356,7 +394,9 @@ class QueueMachine(RuleBasedStateMachine):
             return
         fenced = fence_off(run.worker.session, run.job, None if reason == 'shutdown' else reason)
         run.fenced = fenced, reason
-        self.model.write(job, claim_number=job.claim_number + 1, stop=job.stop or (reason if reason != 'shutdown' else None))
+        self.model.write(
+            job, claim_number=job.claim_number + 1, stop=job.stop or (reason if reason != 'shutdown' else None)
+        )
 
     def _conclude(self, session, token, reason, starts, claims):
         """Write the outcome of a stopped job."""
@@ -374,7 +414,9 @@ class QueueMachine(RuleBasedStateMachine):
     def _terminate(self, *connections):
         pids = tuple(connection.get_backend_pid() for connection in connections if connection and not connection.closed)
         self.sql("SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", [list(pids)])
-        wait_until(lambda: not self.sql("SELECT FROM pg_stat_activity WHERE pid IN %s", [pids]), "the connections are gone")
+        wait_until(
+            lambda: not self.sql("SELECT FROM pg_stat_activity WHERE pid IN %s", [pids]), "the connections are gone"
+        )
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), is_killed=st.booleans())
@@ -455,7 +497,8 @@ class QueueMachine(RuleBasedStateMachine):
     def _set_date(self, job, date):
         self.sql(
             "UPDATE ir_async SET date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + make_interval(secs => %s) WHERE id = %s",
-            [DAY if date == 'future' else -DAY, job.id])
+            [DAY if date == 'future' else -DAY, job.id],
+        )
         self.model.write(job, date=date)
 
     @precondition(lambda self: any(self.jobs[id_].date == 'future' for id_ in self.ids('created')))
@@ -492,11 +535,17 @@ class QueueMachine(RuleBasedStateMachine):
         self.step()
         ids = data.draw(st.lists(st.sampled_from(self.ids(*ENDED)), min_size=1, max_size=3, unique=True))
         self.sql("UPDATE ir_async SET date_done = date_done - interval '60 days' WHERE id = ANY(%s)", [ids])
-        old = {id_ for id_, in self.sql("SELECT id FROM ir_async WHERE date_done < now() - interval '40 days'")}
-        needed = {id_ for caller in self.callers if caller.keys or caller.model.is_flushed for job in caller.model.new for id_ in job.parents}
+        old = {id_ for (id_,) in self.sql("SELECT id FROM ir_async WHERE date_done < now() - interval '40 days'")}
+        needed = {
+            id_
+            for caller in self.callers
+            if caller.keys or caller.model.is_flushed
+            for job in caller.model.new
+            for id_ in job.parents
+        }
         with self.database.env() as env:
             env['ir.async']._gc_jobs()
-        deleted = self.jobs.keys() - {id_ for id_, in self.sql("SELECT id FROM ir_async")}
+        deleted = self.jobs.keys() - {id_ for (id_,) in self.sql("SELECT id FROM ir_async")}
         self.model.prune(deleted, old, self.locked | needed)
 
     # ------------------------------------------------------------
@@ -512,6 +561,10 @@ class QueueMachine(RuleBasedStateMachine):
         found = {(row.id, name): getattr(row, name) for row in rows for name in FIELDS}
         expected = {
             (job.id, name): sorted(job.effects) if name == 'effects' else getattr(job, name)
-            for job in self.jobs.values() for name in FIELDS}
-        wrong = {key: (found.get(key), expected.get(key)) for key in found | expected if found.get(key) != expected.get(key)}
+            for job in self.jobs.values()
+            for name in FIELDS
+        }
+        wrong = {
+            key: (found.get(key), expected.get(key)) for key in found | expected if found.get(key) != expected.get(key)
+        }
         assert not wrong, f"(job, field): (what it is, what it must be): {wrong}"

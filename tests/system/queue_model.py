@@ -1,4 +1,5 @@
 """What the queue must do, in plain Python: its jobs, and how each step of the machine changes them."""
+
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -74,12 +75,18 @@ class Transaction:
         return (
             any(job.key in taken for job in self.new)
             or any(id_ not in jobs or jobs[id_].changed > self.began for id_ in self.held.keys() - locked)
-            or any(id_ not in jobs for job in self.new for id_ in job.parents - job.late - own))
+            or any(id_ not in jobs for job in self.new for id_ in job.parents - job.late - own)
+        )
 
     def commit(self):
         for job in self.new:
             self.model.jobs[job.id] = job
-            self.model.write(job, born=self.model.now, parents=job.parents & self.model.jobs.keys(), unmet=job.unmet & self.model.jobs.keys())
+            self.model.write(
+                job,
+                born=self.model.now,
+                parents=job.parents & self.model.jobs.keys(),
+                unmet=job.unmet & self.model.jobs.keys(),
+            )
         for id_, new in self.held.items():
             if new:
                 self.model.write(self.model.jobs[id_], tag=new.tag, priority=new.priority, date=new.date)
@@ -87,7 +94,11 @@ class Transaction:
 
 class Model:
     def __init__(self):
-        self.jobs, self.channels, self.now = {}, {}, 0  # channels: capacity, whether it has an interval, whether it is paused
+        self.jobs, self.channels, self.now = (
+            {},
+            {},
+            0,
+        )  # channels: capacity, whether it has an interval, whether it is paused
 
     def write(self, job, **values):
         vars(job).update(values, changed=self.now)
@@ -96,16 +107,24 @@ class Model:
         siblings = [other for other in self.jobs.values() if other.channel == job.channel]
         capacity, has_interval, is_paused = self.channels.get(job.channel.split('/')[0], (0, False, False))
         return (
-            job.state == 'created' and not job.date and job.id not in locked
-            and not is_paused and not self.channels.get('*', (0, False, False))[2]
+            job.state == 'created'
+            and not job.date
+            and job.id not in locked
+            and not is_paused
+            and not self.channels.get('*', (0, False, False))[2]
             and not (capacity and sum(other.state == 'processing' for other in siblings) >= capacity)
-            and not (has_interval and any(other.is_recent and other.limited for other in siblings)))
+            and not (has_interval and any(other.is_recent and other.limited for other in siblings))
+        )
 
     def claim(self, ids, limit, worker_id, locked, is_complete):
         """Check a claim. A worker that has looked after everything before must get the first job, if there is any."""
         jobs = [self.jobs[id_] for id_ in ids]
-        claimable = sorted((job for job in self.jobs.values() if self.is_claimable(job, locked)), key=lambda job: job.order)
-        assert len(jobs) <= limit and jobs == sorted(jobs, key=lambda job: job.order), f"{ids} are too many, or in a wrong order"
+        claimable = sorted(
+            (job for job in self.jobs.values() if self.is_claimable(job, locked)), key=lambda job: job.order
+        )
+        assert len(jobs) <= limit and jobs == sorted(jobs, key=lambda job: job.order), (
+            f"{ids} are too many, or in a wrong order"
+        )
         assert not is_complete or jobs[:1] == claimable[:1], f"{ids} were claimed, but first comes {claimable[:1]}"
         for job in jobs:
             assert self.is_claimable(job, locked), f"{job} must not be claimed"
@@ -119,15 +138,26 @@ class Model:
         attempts = job.attempts + (ending not in ('cancelled', 'retry', 'lost'))
         is_again = ending in ('retry', 'lost') or (ending == 'failed' and attempts < job.max_attempts)
         state = 'created' if is_again else 'failed' if ending == 'died' else ending
-        self.write(job, state=state, worker_id=None, attempts=attempts, starts=job.starts + starts, date='future' if is_again else None, **values)
+        self.write(
+            job,
+            state=state,
+            worker_id=None,
+            attempts=attempts,
+            starts=job.starts + starts,
+            date='future' if is_again else None,
+            **values,
+        )
 
     def charge(self, job, worker_id, claim_number):
         """Charge a job with the death of a worker."""
         if job.state in ('created', 'processing'):
             is_held = (job.worker_id, job.claim_number) == (worker_id, claim_number)
             self.write(
-                job, deaths=job.deaths + (not job.stop), starts=job.starts + 1,
-                **{'state': 'created', 'worker_id': None} if is_held else {})
+                job,
+                deaths=job.deaths + (not job.stop),
+                starts=job.starts + 1,
+                **{'state': 'created', 'worker_id': None} if is_held else {},
+            )
 
     def maintain(self, dead, locked):
         """Do what a worker does that looks after everything."""
@@ -161,8 +191,12 @@ class Model:
             job.stop = 'cancel'
         elif action == 'cancel' and job.state not in ENDED:
             self.write(job, state='cancelled')
-        elif action == 'retry' and job.state in ('failed', 'cancelled') and 'cancelled' not in states.values() and not any(
-                other.takes_key and other.key == job.key for other in self.jobs.values()):
+        elif (
+            action == 'retry'
+            and job.state in ('failed', 'cancelled')
+            and 'cancelled' not in states.values()
+            and not any(other.takes_key and other.key == job.key for other in self.jobs.values())
+        ):
             is_waiting = bool(job.late) or any(states[id_] not in ENDED_WELL for id_ in job.unmet)
             self.write(job, state='waiting' if is_waiting else 'created', attempts=0, deaths=0, date=None, stop=None)
         elif action == 'complete' and job.state in ENDED_WELL:

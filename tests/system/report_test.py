@@ -1,4 +1,5 @@
 """Reports printed by the real wkhtmltopdf, which fetches style sheets and images from the server."""
+
 import contextlib
 import io
 import re
@@ -28,8 +29,9 @@ ARCH = """
 def make_report(database):
     with database.env() as env:
         env['ir.ui.view'].create({'type': 'qweb', 'name': 'test.card', 'key': 'test.card', 'arch': ARCH})
-        env['ir.actions.report'].create({
-            'name': "Card", 'model': 'res.partner', 'report_name': 'test.card', 'report_type': 'qweb-pdf'})
+        env['ir.actions.report'].create(
+            {'name': "Card", 'model': 'res.partner', 'report_name': 'test.card', 'report_type': 'qweb-pdf'}
+        )
 
 
 def print_card(database, odoo, uid=1):
@@ -42,7 +44,9 @@ def print_card(database, odoo, uid=1):
     assert database.wait_for(job_id).state == 'succeeded', database.job(job_id).payload
     with database.env() as env:
         [attachment] = env['ir.attachment'].search([('res_model', '=', 'ir.async'), ('res_id', '=', job_id)])
-        return ' '.join(' '.join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(attachment.raw)).pages).split())
+        return ' '.join(
+            ' '.join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(attachment.raw)).pages).split()
+        )
 
 
 @pytest.mark.parametrize('uid', [1, 2], ids=['superuser', 'administrator'])
@@ -57,7 +61,9 @@ def test_style_sheets_with_several_databases(make_database, server, cluster, uid
         fetched = re.findall(r'"GET (/web/assets/\S+) HTTP/1.\d" (\d+)', odoo.log)
         assert fetched
         assert {status for _url, status in fetched} == {'200'}
-        sessions = [path for path in (cluster.folder / 'data' / 'sessions').glob('*/*') if database.name in path.read_text()]
+        sessions = [
+            path for path in (cluster.folder / 'data' / 'sessions').glob('*/*') if database.name in path.read_text()
+        ]
         assert not sessions
 
 
@@ -67,14 +73,19 @@ def test_session_of_a_cancelled_report_can_be_found(database, server, cluster, t
     make_report(database)
 
     def sessions():
-        return [path for path in (cluster.folder / 'data' / 'sessions').glob('*/*') if database.name in path.read_text()]
+        return [
+            path for path in (cluster.folder / 'data' / 'sessions').glob('*/*') if database.name in path.read_text()
+        ]
 
     with server(database, args=HTTP) as odoo:
         with database.env() as env:
             env['ir.config_parameter'].set_param('report.url', f'http://localhost:{odoo.port}')
             env['ir.config_parameter'].set_param('report.print_delay', '600000')
-            job_id = env['ir.async'].call(
-                env(user=2)['ir.actions.report']._print_file, 'test.card', env.ref('base.main_partner').ids, {}).id
+            job_id = (
+                env['ir.async']
+                .call(env(user=2)['ir.actions.report']._print_file, 'test.card', env.ref('base.main_partner').ids, {})
+                .id
+            )
         wait_until(sessions, "wkhtmltopdf has a session")
         with database.env() as env:
             env['ir.async'].browse(job_id).cancel()

@@ -1,4 +1,5 @@
 """What is enqueued exists if and only if its transaction, and each savepoint around the call, is kept."""
+
 import contextlib
 import json
 
@@ -25,7 +26,7 @@ def call(env, name, notify=None, **options):
 
 
 def names(database):
-    return [json.loads(args)[0] for args, in database.sql("SELECT args FROM ir_async ORDER BY id")]
+    return [json.loads(args)[0] for (args,) in database.sql("SELECT args FROM ir_async ORDER BY id")]
 
 
 def test_a_savepoint_below_the_cursor(database):
@@ -89,7 +90,7 @@ def test_a_signal_after_a_savepoint(database):
         env.registry.clear_cache()
     [[job]] = database.sql("SELECT xmin::text FROM ir_async")
     # Beside Odoo's own.
-    assert job in [signal for signal, in database.sql("SELECT xmin::text FROM orm_signaling_default")]
+    assert job in [signal for (signal,) in database.sql("SELECT xmin::text FROM orm_signaling_default")]
 
 
 def test_a_key_of_a_call_that_was_rolled_back(database):
@@ -146,7 +147,7 @@ def test_a_replacement_and_a_search_within_a_savepoint(database):
 
 
 def notified(database):
-    messages = [json.loads(message) for message, in database.sql("SELECT message FROM bus_bus")]
+    messages = [json.loads(message) for (message,) in database.sql("SELECT message FROM bus_bus")]
     return [message['payload']['name'] for message in messages if message['type'] == 'ir.async']
 
 
@@ -177,7 +178,9 @@ def test_a_flush_within_a_savepoint_and_a_job_that_begins(database):
         database.sql("UPDATE ir_async SET state = 'processing', claim_number = 1 WHERE id = %s", [job_id])
 
 
-@pytest.mark.parametrize('statements', [['COMMIT', 'BEGIN'], ['ROLLBACK', 'BEGIN'], None], ids=['commit', 'rollback', 'autocommit'])
+@pytest.mark.parametrize(
+    'statements', [['COMMIT', 'BEGIN'], ['ROLLBACK', 'BEGIN'], None], ids=['commit', 'rollback', 'autocommit']
+)
 def test_another_transaction(database, statements):
     """What would be lost is an error."""
     with pytest.raises(UserError, match="COMMIT or ROLLBACK in SQL"), database.env() as env:
@@ -243,9 +246,13 @@ def test_nobody_is_notified_of_a_change_that_never_was(database):
             job.retry()
     with database.env() as env, rolled_back(env):
         env['ir.async'].browse(job_id).retry()
-    messages = [json.loads(message)['payload'] for message, in database.sql("SELECT message FROM bus_bus ORDER BY id")]
+    messages = [
+        json.loads(message)['payload'] for (message,) in database.sql("SELECT message FROM bus_bus ORDER BY id")
+    ]
     assert [(message['state'], message['revision']) for message in messages if message.get('id') == job_id] == [
-        ('created', 1), ('cancelled', 2)]
+        ('created', 1),
+        ('cancelled', 2),
+    ]
 
 
 def test_calls_with_statements_in_between(database):

@@ -1,4 +1,5 @@
 """Where the workers come from, and what is said when they cannot."""
+
 import subprocess
 
 import pytest
@@ -10,12 +11,16 @@ COMMAND = ('ir_async', '--workers=2')
 @pytest.fixture
 def run(cluster, tmp_path):
     """A function that starts Odoo with a configuration and returns the process, whose output can be read."""
+
     def run(*args, conf='', **env):
         path = tmp_path / f'{len(processes)}.conf'
         path.write_text(f"{(cluster.folder / 'odoo.conf').read_text()}\n[ir_async]\n{conf}\n")
         process = subprocess.Popen(
             [*WITH_US, 'TERM', 'env', *(f'{key}={value}' for key, value in env.items()), *ODOO, *args, '-c', path],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         processes.append(process)
         return process
 
@@ -34,7 +39,10 @@ def test_wrong_configuration(database, run):
         (run(*server, conf="wokers = 2"), "wokers: no such setting"),
         (run(*server, conf="stop_timeout = -1"), "[ir_async] stop_timeout = '-1': expected a number of seconds"),
         (run(*command, ODOO_IR_ASYNC_WORKERS='x'), "ODOO_IR_ASYNC_WORKERS = 'x': expected a whole number"),
-        (run(*command, conf="limit_time_real = soon"), "[ir_async] limit_time_real = 'soon': expected a number of seconds"),
+        (
+            run(*command, conf="limit_time_real = soon"),
+            "[ir_async] limit_time_real = 'soon': expected a number of seconds",
+        ),
         (run(*command, conf="wokers = 2"), "wokers: no such setting"),
         (run(*command, ODOO_IR_ASYNC_WOKERS='2'), "ODOO_IR_ASYNC_WOKERS: no such setting"),
         (run(*command, '--workers=1', conf="wokers = 2"), "wokers: no such setting"),
@@ -85,7 +93,9 @@ def test_failure_in_the_foreground(database, run, tmp_path):
     assert output.splitlines()[-1] == f"ir_async: another transaction has locked job {locked_id}: try again later"
 
 
-@pytest.mark.parametrize('args', [Server.PREFORK, ('--max-cron-threads=0',), COMMAND], ids=['prefork', 'threaded', 'command'])
+@pytest.mark.parametrize(
+    'args', [Server.PREFORK, ('--max-cron-threads=0',), COMMAND], ids=['prefork', 'threaded', 'command']
+)
 def test_workers(database, server, args):
     """Every kind of server has as many workers as it is told to have, and they work."""
     with server(database, args=args) as odoo:
@@ -97,7 +107,9 @@ def test_workers(database, server, args):
     assert database.effects() == {'first': 1, 'second': 1}
 
 
-@pytest.mark.parametrize('args', [('--workers=1', '--max-cron-threads=0'), ('--max-cron-threads=0',)], ids=['prefork', 'threaded'])
+@pytest.mark.parametrize(
+    'args', [('--workers=1', '--max-cron-threads=0'), ('--max-cron-threads=0',)], ids=['prefork', 'threaded']
+)
 def test_no_workers(database, server, args):
     with server(database, args=args, workers=0) as odoo:
         odoo.wait_for_log("HTTP service (werkzeug) running")

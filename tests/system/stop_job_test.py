@@ -1,4 +1,5 @@
 """Cancel and time-out, whatever the method is doing."""
+
 import contextlib
 import random
 import signal
@@ -16,7 +17,12 @@ from odoo.service.model import retrying
 pytestmark = pytest.mark.alone
 
 METHODS = [
-    'hang_in_sql', 'hang_in_loop', 'hang_in_sleep', 'hang_in_http', 'hang_in_c', 'hang_and_swallow',
+    'hang_in_sql',
+    'hang_in_loop',
+    'hang_in_sleep',
+    'hang_in_http',
+    'hang_in_c',
+    'hang_and_swallow',
 ]
 FAILURES = ['Job .* failed']  # a time-out is an ERROR in the log
 
@@ -105,8 +111,10 @@ def test_gil(database, server, measured):
             assert (job.state, job.deaths) == (state, 0)
             assert len(database.runs(reason)) == 1, "not run again"
             assert next_run.pid != run.pid
-            measured(f"{reason} while the GIL is kept: {ended - run.time - 1:.2f} s after the limit, "
-                     f"next job {next_run.time - run.time - 1:.2f} s after it")
+            measured(
+                f"{reason} while the GIL is kept: {ended - run.time - 1:.2f} s after the limit, "
+                f"next job {next_run.time - run.time - 1:.2f} s after it"
+            )
             assert seconds(run.time, next_run.time) < 1 + 1 + 3, "the limit, a second of grace, three seconds"
         assert 'JobTimeout' in job.payload['error']['data']['name']
         assert f'failed {job_id}' in database.effects()
@@ -127,7 +135,9 @@ def test_limit_of_the_server(database, server):
 def test_timeout_is_an_attempt(database, server):
     """It is tried again like any other failure."""
     with server(database, expected=FAILURES):
-        job_id = database.enqueue('hang_in_sleep', 'job', options={'timeout': 0.3, 'max_attempts': 2, 'retry_delay': 0.1})
+        job_id = database.enqueue(
+            'hang_in_sleep', 'job', options={'timeout': 0.3, 'max_attempts': 2, 'retry_delay': 0.1}
+        )
         job = database.wait_for(job_id)
     assert (job.state, job.attempts, job.starts) == ('failed', 2, 2)
     assert len(database.runs('job')) == 2
@@ -188,8 +198,12 @@ def test_children_of_a_running_job(database, server):
     with server(database, workers=1):
         parent = database.enqueue('hang_in_sleep', 'parent')
         with database.env() as env:
-            child = env['ir.async'].with_options(after=env['ir.async'].browse(parent)).call(
-                env['test.async.effect'].effect, 'child').id
+            child = (
+                env['ir.async']
+                .with_options(after=env['ir.async'].browse(parent))
+                .call(env['test.async.effect'].effect, 'child')
+                .id
+            )
         database.wait_for_run('parent')
         cancel(database, parent)
         assert database.wait_for(parent).state == 'cancelled'
@@ -262,7 +276,10 @@ def test_race_with_the_end(database, server, measured):
     requested = []
     with server(database, workers=4, expected=['bad query', 'could not serialize', 'taken away']):
         with database.env() as env:
-            jobs = {f'job {i}': env['ir.async'].call(env['test.async.effect'].effect, f'job {i}', 0.12) for i in range(count)}
+            jobs = {
+                f'job {i}': env['ir.async'].call(env['test.async.effect'].effect, f'job {i}', 0.12)
+                for i in range(count)
+            }
             ids = [(name, job.id) for name, job in jobs.items()]
         names = dict(ids)
         threads = [threading.Thread(target=worker, args=(ids[i::4],)) for i in range(4)]
@@ -292,8 +309,10 @@ def test_a_lock_on_a_job_stalls_nobody(database, server):
         with database.env() as env:
             effect = env['test.async.effect']
             parent = env['ir.async'].call(effect.effect, 'parent')
-            children = [env['ir.async'].with_options(after=parent, delay=delay).call(effect.effect, f'child {i}')
-                        for i, delay in enumerate((0, 0, 1000))]
+            children = [
+                env['ir.async'].with_options(after=parent, delay=delay).call(effect.effect, f'child {i}')
+                for i, delay in enumerate((0, 0, 1000))
+            ]
             queued = env['ir.async'].with_options(delay=1).call(effect.effect, 'queued')
             locked = (children[0].id, queued.id)
             with contextlib.closing(database.cluster.connect(database.name)) as other:

@@ -1,4 +1,5 @@
 """Servers stop: on request, on a reload, or because somebody kills them."""
+
 import contextlib
 import signal
 
@@ -12,12 +13,15 @@ COMMAND = ('ir_async', '--workers=2')
 ANYTHING = ['']
 
 
-@pytest.mark.parametrize(('args', 'sig'), [
-    pytest.param(PREFORK, signal.SIGTERM, id='prefork-term'),
-    pytest.param(PREFORK, signal.SIGINT, id='prefork-int'),
-    pytest.param(THREADED, signal.SIGTERM, id='threaded-term'),
-    pytest.param(COMMAND, signal.SIGINT, id='command-int'),
-])
+@pytest.mark.parametrize(
+    ('args', 'sig'),
+    [
+        pytest.param(PREFORK, signal.SIGTERM, id='prefork-term'),
+        pytest.param(PREFORK, signal.SIGINT, id='prefork-int'),
+        pytest.param(THREADED, signal.SIGTERM, id='threaded-term'),
+        pytest.param(COMMAND, signal.SIGINT, id='command-int'),
+    ],
+)
 def test_stop(database, server, tmp_path, args, sig):
     """As service managers and terminals do, signal all processes: what is short ends, what is long is interrupted."""
     gate = tmp_path / 'gate'
@@ -46,7 +50,9 @@ def test_stop_before_a_job_has_begun(database, server):
         job_id = database.enqueue('effect', 'job', options={'delay': 2})
         database.leave()
         with contextlib.closing(database.cluster.connect(database.name)) as other, other.cursor() as cr:
-            cr.execute("BEGIN; INSERT INTO orm_signaling_registry DEFAULT VALUES; COMMIT; BEGIN; LOCK TABLE ir_model_fields")
+            cr.execute(
+                "BEGIN; INSERT INTO orm_signaling_registry DEFAULT VALUES; COMMIT; BEGIN; LOCK TABLE ir_model_fields"
+            )
             wait_until(lambda: database.backends("wait_event_type = 'Lock'"), "the worker waits")
             odoo.stop()
             assert 'lock timeout' not in odoo.log, "it does not wait until Odoo gives up"
@@ -65,7 +71,9 @@ def test_stop_of_cron_workers(database, server, tmp_path, kind, group):
     long = database.enqueue('effect_then_wait', 'long', str(gate), options={'priority': 1})
     queued = database.enqueue_all('effect', [f'queued {i}' for i in range(3)])
     for i in range(1, 5):
-        with server(database, args=Server.CRONS[kind], workers=0, settings={'stop_timeout': 1}, expected=expected) as odoo:
+        with server(
+            database, args=Server.CRONS[kind], workers=0, settings={'stop_timeout': 1}, expected=expected
+        ) as odoo:
             odoo.wait_for_crons()
             database.enqueue('nothing')
             database.wait_for_run('long waits', i)
@@ -105,8 +113,10 @@ def test_reload(database, server, args):
         database.wait_for_run('running')
         odoo.send_signal(signal.SIGHUP)
         assert database.wait_for(running).state == 'done'
-        wait_until(lambda: len(workers := {worker.pid for worker in odoo.workers()}) == 2 and not workers & before,
-                   "the workers are new ones")
+        wait_until(
+            lambda: len(workers := {worker.pid for worker in odoo.workers()}) == 2 and not workers & before,
+            "the workers are new ones",
+        )
         odoo.wait_until_ready()
         assert database.wait_for(database.enqueue('effect', 'after')).state == 'done'
     assert database.job(running).starts == 1

@@ -1,4 +1,5 @@
 """Whatever a method does or raises, and whoever writes its row: the job ends, and the queue goes on."""
+
 import contextlib
 import threading
 import time
@@ -29,12 +30,27 @@ FAILURES = [  # they have failed and say so
 MAY_BE_REPEATED = ['operational', 'interface', 'database_error']  # they look like trouble of the server
 BROKEN_CONNECTIONS = ['closes_cursor', 'closes_connection', 'ends_backend']
 HOOKS = [  # what raises after the commit; the job is done
-    'hook_value', 'hook_retry', 'hook_broken', 'hook_broken_base', 'hook_exit', 'hook_keyboard', 'hook_serialization',
-    'hook_claim', 'hook_sql', 'hook_closes',
+    'hook_value',
+    'hook_retry',
+    'hook_broken',
+    'hook_broken_base',
+    'hook_exit',
+    'hook_keyboard',
+    'hook_serialization',
+    'hook_claim',
+    'hook_sql',
+    'hook_closes',
 ]
 RESULTS = [  # work is not thrown away for its result
-    'result_decimal', 'result_nan', 'result_int', 'result_object', 'result_deep', 'result_recursive', 'result_keys',
-    'result_characters', 'result_coroutine',
+    'result_decimal',
+    'result_nan',
+    'result_int',
+    'result_object',
+    'result_deep',
+    'result_recursive',
+    'result_keys',
+    'result_characters',
+    'result_coroutine',
 ]
 KINDS = {
     'retries': (RETRIES, ['created', 'failed', 'done']),
@@ -57,18 +73,26 @@ def test_whatever_is_raised(database, server, group):
     with server(database, workers=1, expected=ANYTHING):
         with database.env() as env:
             effect, call = env['test.async.effect'], env['ir.async'].call
-            jobs = {kind: (call(effect.misbehave, kind, kind).id, call(effect.effect, f'next {kind}').id) for kind in kinds}
+            jobs = {
+                kind: (call(effect.misbehave, kind, kind).id, call(effect.effect, f'next {kind}').id) for kind in kinds
+            }
         with contextlib.suppress(AssertionError):  # those that are not are named below
-            wait_until(lambda: all(
-                is_settled(database.job(job_id)) and database.job(next_id).state == 'done'
-                for job_id, next_id in jobs.values()), timeout=120)
+            wait_until(
+                lambda: all(
+                    is_settled(database.job(job_id)) and database.job(next_id).state == 'done'
+                    for job_id, next_id in jobs.values()
+                ),
+                timeout=120,
+            )
         effects, wrong = database.effects(), []
         for kind, (job_id, next_id) in jobs.items():
             job, following = database.job(job_id), database.job(next_id)
             begun = len(database.runs(kind))
             if job.state not in states or not is_settled(job):
                 wrong.append(f'{kind}: {job.state}, begun {begun} times, attempts {job.attempts}, deaths {job.deaths}')
-            elif job.state in ('created', 'failed') and not (job.payload or {}).get('error', {}).get('data', {}).get('name'):
+            elif job.state in ('created', 'failed') and not (job.payload or {}).get('error', {}).get('data', {}).get(
+                'name'
+            ):
                 wrong.append(f'{kind}: {job.state}, and does not say why: {str(job.payload)[:100]}')
             if effects[kind] != (job.state in ('done', 'succeeded')):
                 wrong.append(f'{kind}: {job.state}, but its effect is there {effects[kind]} times')
@@ -106,7 +130,10 @@ def test_retry_with_a_timedelta(database, server):
 # Others write the row of a running job
 # ------------------------------------------------------------
 
-@pytest.mark.parametrize('how', ['update', 'update_all', 'parent_deleted', 'parent_deleted_serializable', 'many_updates'])
+
+@pytest.mark.parametrize(
+    'how', ['update', 'update_all', 'parent_deleted', 'parent_deleted_serializable', 'many_updates']
+)
 def test_others_write_the_row(database, server, tmp_path, how):
     """The work is not thrown away, and the job not left in `processing`."""
     gate = tmp_path / 'gate'
@@ -145,6 +172,7 @@ def test_a_running_job_whose_row_was_written_can_be_cancelled(database, server):
 @contextlib.contextmanager
 def table_locked_later(database, mode):
     """Lock the jobs' table as soon as nobody uses it, for a while; begin to wait for that at once."""
+
     def lock():
         with contextlib.closing(database.cluster.connect(database.name)) as connection, connection.cursor() as cr:
             if mode == 'VACUUM FULL':
@@ -158,9 +186,12 @@ def table_locked_later(database, mode):
     opened = threading.Event()
     thread = threading.Thread(target=lock)
     thread.start()
-    wait_until(lambda: database.value("""
+    wait_until(
+        lambda: database.value("""
         SELECT count(*) FROM pg_locks
-         WHERE relation = 'ir_async'::regclass AND mode = 'AccessExclusiveLock'"""), "somebody locks the table")
+         WHERE relation = 'ir_async'::regclass AND mode = 'AccessExclusiveLock'"""),
+        "somebody locks the table",
+    )
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
 """No job waits without a reason, and where it has one, somebody says so."""
+
 import contextlib
 import re
 import subprocess
@@ -21,7 +22,8 @@ def test_a_locked_job_does_not_hold_up_channels(database, server):
     with database.locked(locked_id), server(database, workers=2):
         others = {
             channel: database.enqueue('effect', channel, options={'channel': channel, 'priority': 5})
-            for channel in ('single', 'wide', 'wide/part', 'plain')}
+            for channel in ('single', 'wide', 'wide/part', 'plain')
+        }
         waiting = [channel for channel, job_id in others.items() if not is_done(database, job_id)]
         assert not waiting, f"on idle workers, these wait: {waiting}"
         assert database.job(locked_id).state == 'created'
@@ -52,7 +54,9 @@ def test_children_are_unblocked_soon(database, server, tmp_path):
             database.wait_for_run(f'parent {i}')
             with database.env() as env:
                 parent = env['ir.async'].browse(parent_id)
-                child_id = env['ir.async'].with_options(after=parent).call(env['test.async.effect'].effect, f'child {i}').id
+                child_id = (
+                    env['ir.async'].with_options(after=parent).call(env['test.async.effect'].effect, f'child {i}').id
+                )
                 env.flush_all()
                 gate.touch()
                 database.wait_for(parent_id)  # before the child is committed
@@ -85,8 +89,11 @@ def test_modules_left_to_upgrade_are_said(database, server):
         database.sql("UPDATE ir_module_module SET state = 'to upgrade' WHERE name = 'web'")
         begin = len(odoo.log)
         job_id = database.enqueue('effect', 'job')
-        said = wait_until(lambda: [
-            line for line in odoo.log[begin:].splitlines() if re.search(r'(?i)ir_async.*upgrade', line)], "the log says why", SOON)
+        said = wait_until(
+            lambda: [line for line in odoo.log[begin:].splitlines() if re.search(r'(?i)ir_async.*upgrade', line)],
+            "the log says why",
+            SOON,
+        )
         assert any(database.name in line for line in said)
         database.enqueue_all('effect', [f'job {i}' for i in range(20)])
         time.sleep(5)  # during which it is not said for each look at the queue
@@ -99,6 +106,7 @@ def test_modules_left_to_upgrade_are_said(database, server):
 # ------------------------------------------------------------
 # Where no worker would run it, the cron workers do
 # ------------------------------------------------------------
+
 
 def test_without_workers(database, server):
     """The cron workers run what is queued, and what it waits for, if nobody else does."""
@@ -134,7 +142,9 @@ def test_timeout_without_workers(database, server):
     """A job that takes too long on a cron worker fails, and the others do not wait for it until tomorrow."""
     long = database.enqueue('effect', 'long', 1200, options={'timeout': 2})
     quick = database.enqueue_all('effect', [f'quick {i}' for i in range(5)])
-    with server(database, args=CRONS, workers=0, expected=['WARNING .* does not stop', 'ERROR .* Job .* failed: .* 2 seconds']):
+    with server(
+        database, args=CRONS, workers=0, expected=['WARNING .* does not stop', 'ERROR .* Job .* failed: .* 2 seconds']
+    ):
         for job_id in (*quick, long):
             database.wait_for(job_id, timeout=2 * CRON_TIME)
     job = database.job(long)
@@ -172,7 +182,9 @@ def test_stopped_without_workers(database, server, kind, how):
 @pytest.mark.parametrize('method', ['hang_in_sleep', 'hang_and_swallow'])
 def test_cancel_of_what_does_not_stop(database, server, kind, method):
     """What cannot be interrupted on a cron worker is cancelled all the same; where the process is its own, it ends."""
-    with server(database, args=Server.CRONS[kind], workers=0, expected=[*Server.CRON_NOISE, 'WARNING .* does not stop']) as odoo:
+    with server(
+        database, args=Server.CRONS[kind], workers=0, expected=[*Server.CRON_NOISE, 'WARNING .* does not stop']
+    ) as odoo:
         odoo.wait_for_crons()
         job_id = database.enqueue(method, 'job')
         [run] = database.wait_for_run('job')
@@ -206,7 +218,10 @@ def test_workers_of_other_channels(database, server):
         assert database.wait_for(database.enqueue('effect', 'mail', options={'channel': 'mail'})).state == 'done'
         assert is_done(database, database.enqueue('effect', 'job'), CRON_TIME), "nobody runs it"
         with database.env() as env:
-            reasons = {channel: env['ir.async']._why_unserved(channel) for channel in ('default', 'mail', 'mail/part', 'export')}
+            reasons = {
+                channel: env['ir.async']._why_unserved(channel)
+                for channel in ('default', 'mail', 'mail/part', 'export')
+            }
     assert reasons == {'default': 'no_worker', 'mail': None, 'mail/part': None, 'export': 'no_worker'}
 
 
@@ -228,8 +243,11 @@ def test_workers_that_have_gone(database, server, tmp_path, killed):
                 odoo.stop()
         gate.touch()
         after = database.enqueue('effect', 'after')
-        unrun = [name for name, job_id in (('after', after), ('queued', queued), ('running', running))
-                 if not is_done(database, job_id, CRON_TIME)]
+        unrun = [
+            name
+            for name, job_id in (('after', after), ('queued', queued), ('running', running))
+            if not is_done(database, job_id, CRON_TIME)
+        ]
         assert not unrun, f"nobody runs these: {unrun}"
     assert database.effects() == {'running': 1, 'queued': 1, 'after': 1}
 
@@ -246,8 +264,10 @@ def test_without_workers_and_cron(database):
 # Others' signals
 # ------------------------------------------------------------
 
+
 def test_signals_for_others(cluster, database, server):
     """What others NOTIFY makes workers connect to no database, and run no statement there."""
+
     def sessions():
         """Return how many connections to the database there ever were."""
         with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cr:

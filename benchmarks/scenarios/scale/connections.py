@@ -1,4 +1,5 @@
 """Connections of the workers while they drain many databases, and afterwards."""
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +18,7 @@ def run(bench):
             while not ended.wait(0.05):
                 most = max(most, pg.connections(fleet.role))
             return most
+
         with fleet, ThreadPoolExecutor() as pool:
             fleet.warm_up()
             counting = pool.submit(count)
@@ -26,5 +28,10 @@ def run(bench):
                 ended.set()
             row.add_drain(drain, counting.result())
             row.add_note(f'{row.value / fleet.size:.1f} per worker; {pg.connections(fleet.role)} just after')
-    bench.compare("Connections of all workers while they drain jobs of 10 ms, at most", 1, {
-        Fleet(workers, max(bench.databases)): measure for workers in bench.workers}, '')
+
+    bench.compare(
+        "Connections of all workers while they drain jobs of 10 ms, at most",
+        1,
+        {Fleet(workers, max(bench.databases)): measure for workers in bench.workers},
+        '',
+    )

@@ -1,4 +1,5 @@
 """Workers that have had nothing to do for a while: statements and CPU in a minute."""
+
 import time
 
 from systems.ir_async import IDLE_AFTER
@@ -16,4 +17,7 @@ def run(bench):
             row.values.append(minute['statements'])
             row.add_note(f"CPU {minute['cpu'] * 1000:.0f} + {minute['postgres_cpu'] * 1000:.0f} ms")
             row.add_statements(fleet.statements())
-    bench.compare("Statements of all workers in an idle minute", 1, {Fleet(workers): measure for workers in bench.workers}, '')
+
+    bench.compare(
+        "Statements of all workers in an idle minute", 1, {Fleet(workers): measure for workers in bench.workers}, ''
+    )

@@ -1,4 +1,5 @@
 """A single job on an idle cluster: latency, statements, CPU."""
+
 import statistics
 import time
 
@@ -23,6 +24,15 @@ def run(bench):
 
     def long_after(fleet, row):
         measure(fleet, row, 1, IDLE_AFTER)
-    for measure_when, when in ((shortly_after, "workers in the database"), (long_after, "workers have left the database")):
-        bench.compare(f"A single job, {when}: return of COMMIT → first line of the method, p50", 1,
-                      {Fleet(workers): measure_when for workers in bench.workers}, 'ms', 1)
+
+    for measure_when, when in (
+        (shortly_after, "workers in the database"),
+        (long_after, "workers have left the database"),
+    ):
+        bench.compare(
+            f"A single job, {when}: return of COMMIT → first line of the method, p50",
+            1,
+            {Fleet(workers): measure_when for workers in bench.workers},
+            'ms',
+            1,
+        )

@@ -1,4 +1,5 @@
 """NOTIFYs of a stranger, each with the name of another unknown database: connections that they cost in 10 s."""
+
 import contextlib
 import time
 
@@ -25,5 +26,10 @@ def run(bench):
             costs = fleet.watch(1, lambda: disturb(row))
             row.add_note(f"CPU {costs['cpu'] * 1000:.0f} + {costs['postgres_cpu'] * 1000:.0f} ms")
             row.add_statements(fleet.statements())
-    bench.compare(f"Connections opened in {SECONDS} s in which a stranger sends {RATE} NOTIFYs a second", 1, {
-        Fleet(workers, is_open=True): measure for workers in bench.workers}, '')
+
+    bench.compare(
+        f"Connections opened in {SECONDS} s in which a stranger sends {RATE} NOTIFYs a second",
+        1,
+        {Fleet(workers, is_open=True): measure for workers in bench.workers},
+        '',
+    )

@@ -15,7 +15,11 @@
             ('remove', 'ir_async_demo/static/src/scss/*.dark.scss'),
         ],
         'web.assets_web_dark': [
-            ('before', 'web/static/src/scss/primary_variables.scss', 'ir_async_demo/static/src/scss/primary_variables.dark.scss'),
+            (
+                'before',
+                'web/static/src/scss/primary_variables.scss',
+                'ir_async_demo/static/src/scss/primary_variables.dark.scss',
+            ),
         ],
     },
     'post_init_hook': '_create_partners',

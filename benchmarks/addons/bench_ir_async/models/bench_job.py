@@ -6,6 +6,7 @@ from odoo import api, fields, models
 
 class BenchJob(models.Model):
     """The work of the jobs, the same for all systems."""
+
     _name = 'bench.job'
     _description = "Workload of the benchmark"
 

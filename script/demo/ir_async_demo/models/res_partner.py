@@ -41,7 +41,9 @@ class ResPartner(models.Model):
                         sheet.write_row(row, 0, [values[column] or '' for column in columns])
                     partners.invalidate_recordset()
                     progress.report_progress(row, len(partner_ids), f"{row} partners")
-            attachment = self.env['ir.attachment'].create({'name': 'partners.xlsx', 'raw': Path(file.name).read_bytes()})
+            attachment = self.env['ir.attachment'].create(
+                {'name': 'partners.xlsx', 'raw': Path(file.name).read_bytes()}
+            )
         return {
             'type': 'ir.actions.act_url',
             'url': f'/web/content/{attachment.id}?download=true',
@@ -65,7 +67,7 @@ class ResPartner(models.Model):
             contacts_by_city.update(filter(None, self.browse(ids).mapped('city')))
             done = sum(contacts_by_city.values())
             self.env['ir.async'].report_progress(done, total, f"{done:,} of {total:,} contacts compared")
-        (city, _count), = contacts_by_city.most_common(1)
+        ((city, _count),) = contacts_by_city.most_common(1)
         return {
             'type': 'ir.actions.act_window',
             'name': f"Neighbours in {city}",

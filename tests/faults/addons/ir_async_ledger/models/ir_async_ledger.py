@@ -38,6 +38,7 @@ class IrAsyncLedger(models.Model):
     Effects are rolled back with the transaction. The trace is a file: it has each begin and end of a method.
     Each method has the token of its call as first argument.
     """
+
     _name = 'ir.async.ledger'
     _description = "Ledger of jobs"
 
@@ -50,10 +51,19 @@ class IrAsyncLedger(models.Model):
 
     def _trace(self, event, token, job_id):
         folder = Path(os.environ['IR_ASYNC_TEST_TRACE'])
-        line = json.dumps({
-            'event': event, 'token': token, 'job': job_id, 'pid': os.getpid(), 'db': self.env.cr.dbname,
-            'time': time.monotonic(),
-        }) + '\n'
+        line = (
+            json.dumps(
+                {
+                    'event': event,
+                    'token': token,
+                    'job': job_id,
+                    'pid': os.getpid(),
+                    'db': self.env.cr.dbname,
+                    'time': time.monotonic(),
+                }
+            )
+            + '\n'
+        )
         trace = os.open(folder / 'ledger', os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.write(trace, line.encode())
         os.close(trace)
@@ -68,10 +78,16 @@ class IrAsyncLedger(models.Model):
             self._trace('end', token, job_id)
 
     def _book(self, token, step='effect', value=0):
-        self.create({
-            'token': token, 'step': step, 'job_id': self.env['ir.async'].current().id, 'dbname': self.env.cr.dbname,
-            'pid': os.getpid(), 'value': value,
-        })
+        self.create(
+            {
+                'token': token,
+                'step': step,
+                'job_id': self.env['ir.async'].current().id,
+                'dbname': self.env.cr.dbname,
+                'pid': os.getpid(),
+                'value': value,
+            }
+        )
         self.env.flush_all()
 
     def _sleep(self, seconds):

@@ -5,6 +5,7 @@ from odoo import fields, models
 
 class IrAsyncLedgerAccount(models.Model):
     """Records that jobs write, alone or all at once."""
+
     _name = 'ir.async.ledger.account'
     _description = "Account of a ledger of jobs"
 

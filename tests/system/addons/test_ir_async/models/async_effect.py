@@ -12,6 +12,7 @@ class TestAsyncEffect(models.Model):
 
     Effects are rolled back with the transaction; the trace tells of every time that a method was run.
     """
+
     _name = 'test.async.effect'
     _description = "Effect of a job"
 
@@ -22,7 +23,9 @@ class TestAsyncEffect(models.Model):
         """Note outside of the transaction that a method begins: when, and in which process."""
         now = time.time()
         line = json.dumps([name, now, os.getpid()]) + '\n'
-        trace = os.open(Path(os.environ['IR_ASYNC_TEST_TRACE']) / self.env.cr.dbname, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        trace = os.open(
+            Path(os.environ['IR_ASYNC_TEST_TRACE']) / self.env.cr.dbname, os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        )
         os.write(trace, line.encode())
         os.close(trace)
 

@@ -10,6 +10,7 @@ from odoo.addons.ir_async.exceptions import RetryJob
 
 class TestAsyncEffect(models.Model):
     """Methods to be held up, stopped, and to depend on each other."""
+
     _inherit = 'test.async.effect'
 
     @api.model

@@ -17,11 +17,14 @@ LOCKS = []  # connections that hold locks for as long as the process lives, or u
 
 class TestAsyncEffect(models.Model):
     """Jobs that meet with trouble, or make some."""
+
     _inherit = 'test.async.effect'
 
     def _connect(self):
         """Return a connection of our own, in a transaction."""
-        return psycopg2.connect(host=os.environ['PGHOST'], user='odoo', dbname=self.env.cr.dbname, application_name='test')
+        return psycopg2.connect(
+            host=os.environ['PGHOST'], user='odoo', dbname=self.env.cr.dbname, application_name='test'
+        )
 
     @api.model
     def break_connections(self, name):
@@ -32,17 +35,23 @@ class TestAsyncEffect(models.Model):
         connection = self._connect()
         LOCKS.append(connection)
         with connection.cursor() as cr:
-            cr.execute("""
+            cr.execute(
+                """
                 SELECT id FROM ir_async
                  WHERE state = 'processing' AND worker_id = (SELECT worker_id FROM ir_async WHERE id = %s) AND id != %s
                    FOR UPDATE
-            """, [self.env['ir.async'].current().id] * 2)
+            """,
+                [self.env['ir.async'].current().id] * 2,
+            )
             if cr.fetchall():
                 self._trace(name.replace('breaking', 'locked'))
-            cr.execute("""
+            cr.execute(
+                """
                 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                  WHERE application_name = %s AND datname = current_database()
-            """, [f'odoo-{os.getpid()}'])
+            """,
+                [f'odoo-{os.getpid()}'],
+            )
         self.env.cr.execute("SELECT 1")
 
     @api.model
@@ -119,7 +128,9 @@ class TestAsyncEffect(models.Model):
     @api.model
     def lock_neighbours(self, name, gate):
         """Lock the rows of all other jobs until the gate opens."""
-        self.env.cr.execute("SELECT FROM ir_async WHERE id != %s FOR NO KEY UPDATE", [self.env['ir.async'].current().id])
+        self.env.cr.execute(
+            "SELECT FROM ir_async WHERE id != %s FOR NO KEY UPDATE", [self.env['ir.async'].current().id]
+        )
         self._trace(name)
         self._wait(gate)
 
@@ -130,15 +141,19 @@ class TestAsyncEffect(models.Model):
         connection = self._connect()
         with self.env.registry.cursor() as cr:
             env = self.env(cr=cr)
-            cr.execute("SELECT id FROM ir_async WHERE state = 'processing' AND id != %s", [self.env['ir.async'].current().id])
-            ids = [id_ for id_, in cr.fetchall()]
+            cr.execute(
+                "SELECT id FROM ir_async WHERE state = 'processing' AND id != %s", [self.env['ir.async'].current().id]
+            )
+            ids = [id_ for (id_,) in cr.fetchall()]
             retrying(env['ir.async'].browse(ids).cancel, env)
         LOCKS.append(connection)
         with connection.cursor() as cr:
             # So that they cannot be put back into the queue instead.
             cr.execute("SET idle_in_transaction_session_timeout = '1s'")
-            cr.execute("SELECT id FROM ir_async WHERE state = 'processing' AND id = ANY(%s) FOR UPDATE SKIP LOCKED", [ids])
-            for job_id, in cr.fetchall():
+            cr.execute(
+                "SELECT id FROM ir_async WHERE state = 'processing' AND id = ANY(%s) FOR UPDATE SKIP LOCKED", [ids]
+            )
+            for (job_id,) in cr.fetchall():
                 self._trace(f'cancelled {job_id}')
 
     @api.model

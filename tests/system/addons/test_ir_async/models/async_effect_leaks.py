@@ -36,6 +36,7 @@ class TestAsyncEffect(models.Model):
 
     What they leave is called after its tag, so that it can be found.
     """
+
     _inherit = 'test.async.effect'
 
     @api.model
@@ -85,6 +86,7 @@ class TestAsyncEffect(models.Model):
                     cr._cnx.cursor().execute("INSERT INTO test_async_effect (name) VALUES ('ghost')")
                 else:
                     getattr(cr, way)()
+
         generator = finalize()
         next(generator)
         KEPT.append(generator)
@@ -114,7 +116,13 @@ class TestAsyncEffect(models.Model):
         """Create a field that is not committed."""
         self._trace(name)
         model = self.env['ir.model']._get('test.async.effect')
-        values = {'model_id': model.id, 'name': f'x_{way}', 'ttype': 'char', 'field_description': way, 'state': 'manual'}
+        values = {
+            'model_id': model.id,
+            'name': f'x_{way}',
+            'ttype': 'char',
+            'field_description': way,
+            'state': 'manual',
+        }
         if way == 'savepoint':
             with contextlib.suppress(ZeroDivisionError), self.env.cr.savepoint():
                 self.env['ir.model.fields'].sudo().create(values)
@@ -151,7 +159,9 @@ class TestAsyncEffect(models.Model):
         for name in ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable'):
             cr.execute(f"SHOW {name}")
             [seen[name]] = cr.fetchone()
-        cr.execute("SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' OR setting IS DISTINCT FROM reset_val")
+        cr.execute(
+            "SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' OR setting IS DISTINCT FROM reset_val"
+        )
         seen |= {name: setting for name, setting in cr.fetchall() if name not in seen}
         cr.execute("SELECT pg_catalog.current_setting(%s, true)", ['leak.' + tag])
         seen['variable'] = cr.fetchone()[0] or None
@@ -161,11 +171,11 @@ class TestAsyncEffect(models.Model):
         cr.execute(r"""
             SELECT statement FROM pg_catalog.pg_prepared_statements WHERE statement ~ '^PREPARE (leak_|\w+ AS SELECT ''leak'')'
         """)
-        seen['prepared'] = [statement for statement, in cr.fetchall()] or None
+        seen['prepared'] = [statement for (statement,) in cr.fetchall()] or None
         cr.execute("SELECT name FROM pg_catalog.pg_cursors WHERE name LIKE 'leak%%'")
-        seen['cursors'] = [name for name, in cr.fetchall()] or None
+        seen['cursors'] = [name for (name,) in cr.fetchall()] or None
         cr.execute("SELECT pg_catalog.pg_listening_channels()")
-        seen['listens'] = [name for name, in cr.fetchall()] or None
+        seen['listens'] = [name for (name,) in cr.fetchall()] or None
         cr.execute("""
             SELECT classid, objid, objsubid, mode FROM pg_catalog.pg_locks
              WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()""")
@@ -174,7 +184,7 @@ class TestAsyncEffect(models.Model):
             SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema() AND relkind != 'i'
              UNION ALL
             SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema()""")
-        seen['temporary'] = [name for name, in cr.fetchall()] or None
+        seen['temporary'] = [name for (name,) in cr.fetchall()] or None
         seen['currval'] = self._seen_sequence("SELECT pg_catalog.currval('leak_seq')")
         lastval = self._seen_sequence("SELECT pg_catalog.lastval()")
         seen['lastval'] = lastval if lastval and lastval > 2**40 else None
@@ -194,7 +204,7 @@ class TestAsyncEffect(models.Model):
             with self.env.registry.cursor() as cr:
                 cr.execute("SELECT setseed(0.5)")
                 cr.execute("SELECT random() FROM generate_series(1, 50)")
-                type(self)._seeded_numbers = [number for number, in cr.fetchall()]
+                type(self)._seeded_numbers = [number for (number,) in cr.fetchall()]
                 cr.execute("SELECT setseed(%s)", [time.time() % 1])
         return self._seeded_numbers
 
@@ -227,7 +237,9 @@ class TestAsyncEffect(models.Model):
         with subprocess.Popen(['cat', '/proc/self/status'], stdout=subprocess.PIPE, text=True) as child:  # noqa: S607
             status = dict(line.split(':\t', 1) for line in child.stdout.read().splitlines())
         return {
-            'environment': {name: value for name, value in os.environ.items() if 'leak' in name.lower() or name == 'TZ'},
+            'environment': {
+                name: value for name, value in os.environ.items() if 'leak' in name.lower() or name == 'TZ'
+            },
             'missing environment': [name for name in ('PATH', 'IR_ASYNC_TEST_TRACE') if name not in os.environ] or None,
             'working directory': os.getcwd(),
             'umask': mask,
@@ -289,7 +301,9 @@ class TestAsyncEffect(models.Model):
         cr.execute("""SELECT pg_catalog.U&"set\\005Fconfig"(%s, '1', false)""", [f'leak.{tag}'])
 
     def _leak_where(self, cr, tag):
-        cr.execute("UPDATE test_async_effect SET value = 1 WHERE set_config(%s, '1', false) = '2' OR id = 0", [f'leak.{tag}'])
+        cr.execute(
+            "UPDATE test_async_effect SET value = 1 WHERE set_config(%s, '1', false) = '2' OR id = 0", [f'leak.{tag}']
+        )
         cr.execute("WITH done AS (SELECT set_config(%s, '1', false)) SELECT * FROM done", [f'leak.{tag}'])
 
     def _leak_callproc(self, cr, tag):
@@ -299,7 +313,9 @@ class TestAsyncEffect(models.Model):
         cr.executemany("SELECT set_config(%s, '1', false)", [[f'leak.{tag}']])
 
     def _leak_execute_values(self, cr, tag):
-        psycopg2.extras.execute_values(cr._obj, "SELECT set_config(name, '1', false) FROM (VALUES %s) AS v (name)", [(f'leak.{tag}',)])
+        psycopg2.extras.execute_values(
+            cr._obj, "SELECT set_config(name, '1', false) FROM (VALUES %s) AS v (name)", [(f'leak.{tag}',)]
+        )
 
     def _leak_execute_batch(self, cr, tag):
         psycopg2.extras.execute_batch(cr._obj, "SELECT set_config(%s, '1', false)", [[f'leak.{tag}']])
@@ -513,7 +529,9 @@ class TestAsyncEffect(models.Model):
 
     def _leak_temporary_of_our_name(self, cr, tag):
         """Tables of those names come first in the search path."""
-        cr.execute("SELECT leak_temporary(name) FROM unnest(ARRAY['ir_async_stop', 'res_groups', 'ir_module_module']) AS name")
+        cr.execute(
+            "SELECT leak_temporary(name) FROM unnest(ARRAY['ir_async_stop', 'res_groups', 'ir_module_module']) AS name"
+        )
 
     def _leak_temporary_of_our_table(self, cr, tag):
         cr.execute("SELECT leak_temporary('ir_async')")
@@ -526,7 +544,7 @@ class TestAsyncEffect(models.Model):
 
     def _leak_prepare_of_our_name(self, cr, tag):
         cr.execute("SELECT name FROM pg_prepared_statements")
-        taken = {name for name, in cr.fetchall()}
+        taken = {name for (name,) in cr.fetchall()}
         for name in NAMES:
             if name not in taken:
                 cr.execute(f"PREPARE {name} AS SELECT 'leak'")

@@ -94,6 +94,7 @@ class StrThatExits(Exception):
 
 class TestAsyncEffect(models.Model):
     """Jobs that raise and return whatever there is."""
+
     _inherit = 'test.async.effect'
 
     @api.model

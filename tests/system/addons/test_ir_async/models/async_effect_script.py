@@ -9,6 +9,7 @@ DAY = 24 * 3600
 
 class Script:
     """The lines that a test in the same process has a method follow, and what the method has done so far."""
+
     by_job = {}  # by the id of the job
 
     def __init__(self, job_id):

@@ -5,6 +5,7 @@ GATE = 4711
 
 class TestAsyncWeb(models.AbstractModel):
     """What the buttons of the page call."""
+
     _name = 'test.async.web'
     _description = "Test of the web client"
 
@@ -29,6 +30,11 @@ class TestAsyncWeb(models.AbstractModel):
             return 1 / 0
         return {
             'nothing': None,
-            'action': {'type': 'ir.actions.act_window', 'name': "Countries", 'res_model': 'res.country', 'view_mode': 'list'},
+            'action': {
+                'type': 'ir.actions.act_window',
+                'name': "Countries",
+                'res_model': 'res.country',
+                'view_mode': 'list',
+            },
             'large': "x" * 100_000,
         }[outcome]
