@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odoo import fields, models
 from odoo.exceptions import UserError
+
+if TYPE_CHECKING:
+    from odoo.api import Environment
+    from odoo.tools import SQL, Query
 
 
 class Payload(fields.Json):
@@ -15,13 +19,15 @@ class Payload(fields.Json):
 
     # PostgreSQL's json has neither order nor equality.
 
-    def _description_sortable(self, env):
+    def _description_sortable(self, env: Environment) -> bool:
         return False
 
-    def _description_groupable(self, env):
+    def _description_groupable(self, env: Environment) -> bool:
         return False
 
-    def _condition_to_sql(self, field_expr, operator, value, model, alias, query):
+    def _condition_to_sql(
+        self, field_expr: str, operator: str, value: Any, model: models.BaseModel, alias: str, query: Query
+    ) -> SQL:
         if operator in ('in', 'not in'):
             is_supported = all(item is None or item is False for item in value)
         else:
