@@ -63,7 +63,7 @@ FIELDS = (
     'effects',
 )
 ROWS = """
-    SELECT id, state, args::json->>0 AS tag, priority, attempts, deaths, starts, claim_number, worker_id, limited,
+    SELECT id, state, args::json->>0 AS tag, priority, attempts, deaths, starts, claim_number, worker_id,
            CASE WHEN date_scheduled < clock_timestamp() AT TIME ZONE 'UTC' THEN 'past'
                 WHEN date_scheduled IS NOT NULL THEN 'future' END AS date,
            (SELECT reason FROM ir_async_stop WHERE job_id = job.id) AS stop,
@@ -285,6 +285,13 @@ class QueueMachine(RuleBasedStateMachine):
             while worker.session.maintain() == 0:
                 pass
         self.model.maintain({other.session.worker_id for other in self.gone}, self.locked)
+        self._read_limited()
+
+    def _read_limited(self):
+        """Take over which jobs are in the index of limited ones: the start of such a job counts for an interval."""
+        for id_, limited in self.sql("SELECT id, limited FROM ir_async"):
+            if id_ in self.jobs and self.jobs[id_].limited != limited:
+                self.model.write(self.jobs[id_], limited=limited)
 
     @rule(data=st.data())
     def maintain(self, data):
@@ -555,9 +562,7 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def is_as_the_model_says(self):
         rows = self.sql(ROWS)
-        for row in rows:
-            if row.id in self.jobs and self.jobs[row.id].limited != row.limited:
-                self.model.write(self.jobs[row.id], limited=row.limited)
+        self._read_limited()
         found = {(row.id, name): getattr(row, name) for row in rows for name in FIELDS}
         expected = {
             (job.id, name): sorted(job.effects) if name == 'effects' else getattr(job, name)
