@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from odoo import api, fields, models
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from odoo.api import ValuesType
 
 
 class ResConfigSettings(models.TransientModel):
@@ -18,7 +23,7 @@ class ResConfigSettings(models.TransientModel):
     async_trouble = fields.Char("Problem with Background Jobs", compute='_compute_async_summary')
 
     @api.model
-    def default_get(self, fields: list[str]) -> dict[str, Any]:
+    def default_get(self, fields: Sequence[str]) -> ValuesType:
         # Odoo reads the parameters in sudo, whoever asks for the defaults.
         if not self.env['ir.config_parameter'].has_access('read'):
             fields = [name for name in fields if name != 'async_metrics_token']

@@ -439,7 +439,7 @@ class TestRetry(QueueCase):
         self.env.invalidate_all()
         self.assertRecordValues(job, [{'state': 'processing', 'starts': 0}])
         self.assertEqual(
-            [taken.id for taken in take_over(self.session, job.id, fenced.session, fenced.claim_number, 'cancel')],
+            [taken.id for taken in take_over(self.session, job.id, fenced.worker_id, fenced.claim_number, 'cancel')],
             job.ids,
         )
 

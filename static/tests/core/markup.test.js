@@ -1,5 +1,5 @@
 // Whatever a job is called, reports or returns, the page shows it as text.
-import { animationFrame, describe, expect, queryAll, test, waitFor } from "@odoo/hoot";
+import { advanceTime, animationFrame, describe, expect, queryAll, test, waitFor } from "@odoo/hoot";
 import {
     MockServer,
     contains,
@@ -56,8 +56,8 @@ test("on the blocked page, in toasts, and in the dialogs of results and errors",
     await mountWithCleanup(MainComponentsContainer, { env });
     callExport({});
     await nextMessages();
+    await advanceTime(500); // after this time, the page is blocked
     await changeJob(1, "processing", { progress: { done: 1, total: 2, message: MARKUP } });
-    await waitFor(".o_ir_async_block_name");
     expectText(".o_ir_async_block_name");
     expectText(".o_ir_async_block .o_ir_async_progress_message");
     await contains(".o_ir_async_continue").click();
@@ -65,12 +65,12 @@ test("on the blocked page, in toasts, and in the dialogs of results and errors",
     await animationFrame();
     expectText(".o_notification");
     await getService("async_job").open(1);
-    await waitFor(".o_ir_async_result_text");
+    await waitFor(".o_ir_async_result_text", { timeout: 3000 });
     expect(".o_ir_async_result_text").toHaveText(/<img class/);
     expect(".o_markup").toHaveCount(0);
     const failedId = await startEnded(MARKUP, "failed", makeErrorPayload(MARKUP));
     await getService("async_job").open(failedId);
-    await waitFor(".o_error_dialog");
+    await waitFor(".o_error_dialog", { timeout: 3000 });
     expect.verifyErrors([/./]);
     expectText(".o_error_dialog .o_ir_async_error_job");
 });
