@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from odoo.modules.loading import reset_modules_state
 
-from .claim import HERE, IS_UPGRADING, LIMITED, NOW, READY, SERVED
+from .claim import HERE, IS_UPGRADING, LIMITED, NOW, READY, SERVED, UPGRADING
 from .connection import LIVE_SESSIONS
 from .job import PUBLISHED, Swept
 from .notifier import notifier
@@ -53,7 +53,15 @@ STAGE = f"""
     UPDATE ir_async job SET date_scheduled = NULL WHERE job.id = ANY(ARRAY(SELECT id FROM due))
  RETURNING {PUBLISHED.replace('job.notify', 'false')}
 """
-OLDEST = f"SELECT EXTRACT(EPOCH FROM {NOW} - min(create_date)) FROM ir_async WHERE {READY} AND {HERE}"
+# The seconds since a job is ready and modules are in flux. A job may be much older than the change of the modules.
+FLUX_AGE = f"""
+    SELECT EXTRACT(EPOCH FROM {NOW} - greatest(min(create_date), (SELECT max(write_date) FROM {UPGRADING})))
+      FROM ir_async
+     WHERE {READY} AND NOT limited AND {SERVED}
+"""
+
+# By database: a worker with many databases keeps no session between two visits.
+_next_warnings: dict[str, float] = {}
 
 
 class Maintenance:
@@ -82,8 +90,8 @@ class Maintenance:
         self._owed = 2  # sweeps: one now, and a later one in case a worker dies between a job and its children
         self._dead: set[int] = set()
         self._last_sweep = float('-inf')
-        self._next_warning = 0.0
         self.has_waiting = True
+        self.has_limits = True  # whether any channel had limits at the last look
 
     def wake(self) -> None:
         """Owe sweeps."""
@@ -102,6 +110,7 @@ class Maintenance:
         found_limited = limited and not self._channels.has_jobs
         self._channels.has_jobs = limited
         self.has_waiting = waiting
+        self.has_limits = has_limits
         if not self._dead.issuperset(dead):
             self._owed = 2
         elif processing and not self._owed:
@@ -116,7 +125,7 @@ class Maintenance:
             changed |= self._session.change(STAGE, self._session.params())
         if ready and has_limits and not upgrading:
             changed |= self._channels.reclassify()
-        if upgrading and ready:
+        if upgrading and ready and not is_busy:
             self._report_modules()
         if changed:
             notifier.notify(self._session.dbname)
@@ -146,12 +155,12 @@ class Maintenance:
     def _report_modules(self) -> None:
         """Warn about modules in flux, since they hold jobs up. Reset those that were left over, as Odoo's crons do."""
         now = time.monotonic()
-        if now < self._next_warning:
+        if now < _next_warnings.get(self._session.dbname, now):
             return
-        [[age]] = self._session.execute(OLDEST, self._session.params())
+        [[age]] = self._session.execute(FLUX_AGE, self._session.params())
         if age is None or age < FLUX_TIME:
             return
-        self._next_warning = now + WARNING_INTERVAL
+        _next_warnings[self._session.dbname] = now + WARNING_INTERVAL
         if age > STUCK_TIME:
             _logger.warning(
                 "Jobs of database %s have waited for %d hours because of modules to install, upgrade or remove. Resetting these"

@@ -72,6 +72,11 @@ TAKE_OVER = """
  RETURNING """
 
 
+# When each dead session was first seen dead, by database and worker id. A worker with many databases keeps no session between
+# two visits, but a grace must come to its end.
+_seen: dict[str, dict[int, float]] = {}
+
+
 class Rescue:
     """Jobs of sessions that ended.
 
@@ -80,7 +85,6 @@ class Rescue:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._seen: dict[int, float] = {}  # when each dead session was first seen dead, by worker id
         self._next_full = 0.0
 
     def rescue(self, dead: list[int]) -> Swept:
@@ -90,8 +94,9 @@ class Rescue:
         :rtype: Swept
         """
         now = time.monotonic()
-        self._seen = {worker_id: self._seen.get(worker_id, now) for worker_id in dead}
-        due = [worker_id for worker_id, seen in self._seen.items() if seen + GRACE <= now]
+        before = _seen.get(self._session.dbname, {})
+        _seen[self._session.dbname] = times = {worker_id: before.get(worker_id, now) for worker_id in dead}
+        due = [worker_id for worker_id, seen in times.items() if seen + GRACE <= now]
         changed: set[int] = set()
         # A crash of PostgreSQL empties the UNLOGGED table of workers. So a full rescue also finds jobs of sessions without a row.
         is_full = now >= self._next_full and not (dead and not due)
@@ -105,7 +110,7 @@ class Rescue:
             )
             if is_full:
                 self._next_full = now + FULL_INTERVAL
-        young = [seen + GRACE - now for worker_id, seen in self._seen.items() if worker_id not in due]
+        young = [seen + GRACE - now for worker_id, seen in times.items() if worker_id not in due]
         return Swept(changed, min(young, default=None))
 
 

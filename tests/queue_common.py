@@ -55,6 +55,8 @@ class QueueCase(AsyncCase):
         self.clock = Clock()
         for module in (claim, maintenance, rescue):
             self.startPatcher(patch.object(module, 'time', self.clock))
+        self.startPatcher(patch.dict(rescue._seen, clear=True))
+        self.startPatcher(patch.dict(maintenance._next_warnings, clear=True))
         self.startPatcher(patch.object(self.env.cr, 'finish', self._finish, create=True))
         self.session = self.open_session()
         self.start = time.monotonic()

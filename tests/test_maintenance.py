@@ -1,3 +1,4 @@
+from datetime import timedelta
 from unittest.mock import patch
 
 from .queue_common import QueueCase
@@ -156,14 +157,19 @@ class TestMaintenance(QueueCase):
     # Modules in flux
     # ------------------------------------------------------------
 
-    def upgrade(self):
+    def upgrade(self, seconds=0):
+        """Have a module wait for its upgrade, since some seconds."""
         module = self.env['ir.module.module'].search([('state', '=', 'installed')], limit=1)
         module.state = 'to upgrade'
         module.flush_recordset()
+        self.env.cr.execute(
+            "UPDATE ir_module_module SET write_date = write_date - %s WHERE id = %s",
+            [timedelta(seconds=seconds), module.id],
+        )
 
     def test_modules_in_flux_hold_jobs_up_and_that_is_said(self):
         job = self.call()
-        self.upgrade()
+        self.upgrade(seconds=60)
         with self.assertNoLogs('odoo.addons.ir_async.engine.maintenance', 'WARNING'):
             self.assertFalse(self.claim())  # most upgrades are over soon
         self.shift(job, create_date=-FLUX_TIME)
@@ -184,7 +190,7 @@ class TestMaintenance(QueueCase):
     def test_modules_that_were_left_over_are_reset(self):
         """As Odoo's crons do, after the same time."""
         job = self.call()
-        self.upgrade()
+        self.upgrade(seconds=STUCK_TIME + 60)
         for seconds, count in ((-STUCK_TIME + 60, 0), (-120, 1)):
             self.shift(job, create_date=seconds)
             self.clock.advance(WARNING_INTERVAL)
@@ -194,3 +200,16 @@ class TestMaintenance(QueueCase):
             ):
                 self.watch()
             self.assertEqual(reset.call_count, count)
+
+    def test_modules_that_change_now_are_left_alone(self):
+        """A job may have waited for hours for something else, such as a paused channel."""
+        self.shift(self.call(), create_date=-STUCK_TIME - 60)
+        self.upgrade(seconds=5)
+        with (
+            self.assertNoLogs('odoo.addons.ir_async.engine.maintenance', 'WARNING'),
+            patch.object(maintenance, 'reset_modules_state') as reset,
+        ):
+            self.watch()
+            self.upgrade(seconds=STUCK_TIME + 60)
+            self.session.maintain(is_busy=True)
+        self.assertFalse(reset.called, "a busy worker does not know whether a job waits for the modules")

@@ -295,6 +295,18 @@ class TestRetry(QueueCase):
         self.assertEqual(self.watch(), 0)
         self.assertEqual(job.state, 'created')
 
+    def test_a_grace_that_outlives_the_session(self):
+        """With many databases, a worker leaves each one between two visits."""
+        job = self.call()
+        session = self.open_session()
+        self.claim(session=session)
+        self.cut(session)
+        self.watch()
+        self.session = self.open_session()
+        self.clock.advance(GRACE)
+        self.watch()
+        self.assertEqual(job.state, 'created')
+
     def test_the_grace_is_short_enough(self):
         """A job can be claimed again within two seconds."""
         self.assertLess(GRACE, 1)
