@@ -53,7 +53,13 @@ class IrAsyncChannel(models.Model):
     @api.constrains('name', 'capacity', 'interval')
     def _check_name(self):
         for channel in self:
-            if '/' in channel.name or channel.name != channel.name.strip():
+            if channel.name != channel.name.strip() or channel.name.startswith('/'):
+                raise ValidationError(
+                    self.env._(
+                        "The name of the channel “%s” begins with a slash, or has spaces around it.", channel.name
+                    )
+                )
+            if '/' in channel.name:
                 raise ValidationError(
                     self.env._(
                         "The channel %(name)s has the limits of the channel %(parent)s. Set them there.",

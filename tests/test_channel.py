@@ -163,6 +163,17 @@ class TestChannel(QueueCase):
             self.session.maintain(is_busy=True)
         self.assertEqual(self.session.claim(1)[0].id, jobs.ids[0])
 
+    def test_an_urgent_job_of_a_limited_channel(self):
+        """A busy worker that was notified claims it next, and need not look after the queue first."""
+        self.channel('c', capacity=1)
+        self.calls(2, 'backlog')
+        self.watch()
+        self.session.claim(1)
+        [urgent] = self.calls(1, 'c', priority=1)
+        urgent.flush_recordset()
+        self.session.wake()
+        self.assertEqual([job.id for job in self.session.claim(1)], urgent.ids)
+
     # ------------------------------------------------------------
     # Names with a slash
     # ------------------------------------------------------------
@@ -192,6 +203,11 @@ class TestChannel(QueueCase):
     # ------------------------------------------------------------
     # Interval
     # ------------------------------------------------------------
+
+    def test_names_that_no_call_would_give(self):
+        for name in (' c', 'c ', '/c'):
+            with self.assertRaisesRegex(ValidationError, "begins with a slash, or has spaces around it"):
+                self.channel(name)
 
     def test_interval(self):
         self.channel('c', interval=1000)
