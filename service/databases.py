@@ -111,8 +111,9 @@ class Database:
             self._maintain(self.session, is_busy=True)
 
     def _maintain(self, session: Session, is_busy: bool = False) -> float | None:
-        self._next_look = time.monotonic() + LOOK_INTERVAL
-        return session.maintain(is_busy=is_busy)
+        delay = session.maintain(is_busy=is_busy)
+        self._next_look = time.monotonic() + min(delay or LOOK_INTERVAL, LOOK_INTERVAL)
+        return delay
 
 
 class Databases:

@@ -13,6 +13,7 @@ from odoo.modules.registry import Registry
 from odoo.tools import config
 
 from ..engine.claim import claim_one
+from ..engine.maintenance import LOOK_INTERVAL
 from ..engine.registration import note_running
 from ..engine.session import Session
 from ..tools.error_text import first_line
@@ -109,10 +110,13 @@ def run_for(dbname: str, seconds: float) -> float | None:
         return delay
     session.channels = []  # the setting only applies to the job workers of this server
     with awaited(), _runner(session) as runner:
-        delay = 0
+        delay, next_look = 0, begin + LOOK_INTERVAL
         while delay == 0 and time.monotonic() < begin + seconds and not is_stopping():
             if jobs := session.claim(1):
                 _run(session, runner, jobs[0], limit and begin + limit)
+                if time.monotonic() >= next_look:
+                    session.maintain(is_busy=True)
+                    next_look = time.monotonic() + LOOK_INTERVAL
             else:
                 delay = session.maintain()
                 if delay and delay <= MAX_WAIT:  # triggers of crons are not accurate to the second

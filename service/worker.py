@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+# The module was uninstalled, or is being upgraded to a version with other columns or functions.
+UNINSTALLED = (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn, psycopg2.errors.UndefinedFunction)
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
@@ -231,10 +233,10 @@ class WorkerAsync(Worker):
         database = self.databases.next()
         if not database or database.due > time.monotonic():
             return
+        if self.used and self.used is not database:
+            self._leave_clean(self.used)
+        self.used = database
         try:
-            if self.used and self.used is not database:
-                self.used.forget()
-            self.used = database
             self.databases.make_room(database)
             if jobs := database.claim(self.batch_size):
                 self.setproctitle(database.name)
@@ -248,7 +250,7 @@ class WorkerAsync(Worker):
                 publish(database.session)
         except Exception as exc:
             # Expected: the database was dropped or is being copied, PostgreSQL restarts, or the module was uninstalled.
-            is_expected = kind_of(exc) is not Kind.METHOD or isinstance(exc, psycopg2.errors.UndefinedTable)
+            is_expected = kind_of(exc) is not Kind.METHOD or isinstance(exc, UNINSTALLED)
             _logger.log(
                 logging.INFO if is_expected else logging.WARNING,
                 "Worker (%s) backs off from database %s: %s",
@@ -257,6 +259,13 @@ class WorkerAsync(Worker):
                 exc,
                 exc_info=not is_expected,
             )
+            database.back_off()
+
+    def _leave_clean(self, database: Database) -> None:
+        try:
+            database.forget()
+        except psycopg2.Error as exc:
+            _logger.info("Worker (%s) backs off from database %s: %s", self.pid, database.name, exc)
             database.back_off()
 
     def _run_batch(self, database: Database, jobs: list[Job]) -> None:

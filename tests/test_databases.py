@@ -147,8 +147,12 @@ class TestDatabases(BaseCase):
             database.maintain_if_due()
         database.session.maintain.assert_called_once_with(is_busy=True)
         self.clock.advance(LOOK_INTERVAL)
+        self.delay = LOOK_INTERVAL / 2  # a dated job is due then
         database.maintain_if_due()
         self.assertEqual(database.session.maintain.call_count, 2)
+        self.clock.advance(LOOK_INTERVAL / 2)
+        database.maintain_if_due()
+        self.assertEqual(database.session.maintain.call_count, 3)
 
     def test_back_off(self):
         """It starts small, for PostgreSQL may be back at once, and doubles up to a limit."""

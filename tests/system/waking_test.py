@@ -120,6 +120,16 @@ def test_without_workers(database, server):
     assert database.effects() == {'queued': 1, 'job': 1, 'dated': 1}
 
 
+def test_dated_jobs_beside_a_backlog_without_workers(database, server):
+    """A cron worker that always has a job to run still looks for jobs whose time has come."""
+    dated = database.enqueue('effect', 'dated', options={'delay': 1, 'priority': 1})
+    backlog = database.enqueue_all('effect', [f'backlog {i}' for i in range(60)], seconds=0.1)
+    with server(database, args=CRONS, workers=0):
+        database.wait_for(dated, timeout=CRON_TIME)
+        database.wait_for(backlog[-1], timeout=CRON_TIME)
+    assert database.runs()[-1].name != 'dated'
+
+
 def test_neutralized_without_workers(database, server):
     """What is enqueued in a neutralized copy runs there, though all scheduled actions were switched off."""
     database.leave()
