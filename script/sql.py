@@ -18,6 +18,7 @@ SAMPLES = {
     'channels': "'{}'::text[]",
     'claim_count': 'NULL',
     'claim_number': '1',
+    'claim_numbers': "'{1}'",
     'dead': 'NULL',
     'debug': 'NULL',
     'delay': '0',

@@ -8,6 +8,8 @@ from odoo import fields, models
 from odoo.exceptions import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from odoo.api import Environment
     from odoo.tools import SQL, Query
 
@@ -52,3 +54,6 @@ class WeakMany2one(fields.Many2one):
 
     def convert_to_record(self, value: Any, record: models.BaseModel) -> models.BaseModel:
         return super().convert_to_record(value, record).exists()
+
+    def convert_to_record_multi(self, values: Collection[Any], records: models.BaseModel) -> models.BaseModel:
+        return super().convert_to_record_multi(values, records).exists()
