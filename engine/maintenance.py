@@ -91,7 +91,6 @@ class Maintenance:
         self._dead: set[int] = set()
         self._last_sweep = float('-inf')
         self.has_waiting = True
-        self.has_limits = True  # whether any channel had limits at the last look
 
     def wake(self) -> None:
         """Owe sweeps."""
@@ -110,7 +109,6 @@ class Maintenance:
         found_limited = limited and not self._channels.has_jobs
         self._channels.has_jobs = limited
         self.has_waiting = waiting
-        self.has_limits = has_limits
         if not self._dead.issuperset(dead):
             self._owed = 2
         elif processing and not self._owed:

@@ -297,8 +297,6 @@ class Session:
         """Note that something may have changed, so that the next look is complete."""
         self._claim.wake()
         self._maintenance.wake()
-        # Without limits, a look would find no job of a limited channel, and cost a claim two statements.
-        self._channels.has_jobs |= self._maintenance.has_limits
 
     def maintain(self, is_busy: bool = False) -> float | None:
         """Do the due maintenance: see :mod:`~odoo.addons.ir_async.engine.maintenance`."""

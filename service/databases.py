@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 IDLE_TIME = 30  # seconds without a job after which a worker closes its connections to a database
 FIRST_BACK_OFF, LAST_BACK_OFF = 0.2, 5  # seconds to keep away from a database that cannot be reached; doubled each time
+SHORTEST_LOOK = LOOK_INTERVAL / 4  # minimum seconds between two looks of a busy worker
 LIST_INTERVAL = 1  # minimum seconds between two listings of the databases
 MAX_FOREIGN = 1000  # names of foreign databases to remember
 MAX_OPEN = 2  # databases to which one worker keeps connections
@@ -112,7 +113,8 @@ class Database:
 
     def _maintain(self, session: Session, is_busy: bool = False) -> float | None:
         delay = session.maintain(is_busy=is_busy)
-        self._next_look = time.monotonic() + min(delay or LOOK_INTERVAL, LOOK_INTERVAL)
+        # A worker with a backlog has owed scans all the time. Its looks must not take more time than its jobs.
+        self._next_look = time.monotonic() + min(max(delay or LOOK_INTERVAL, SHORTEST_LOOK), LOOK_INTERVAL)
         return delay
 
 

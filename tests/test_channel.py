@@ -163,17 +163,6 @@ class TestChannel(QueueCase):
             self.session.maintain(is_busy=True)
         self.assertEqual(self.session.claim(1)[0].id, jobs.ids[0])
 
-    def test_an_urgent_job_of_a_limited_channel(self):
-        """A busy worker that was notified claims it next, and need not look after the queue first."""
-        self.channel('c', capacity=1)
-        self.calls(2, 'backlog')
-        self.watch()
-        self.session.claim(1)
-        [urgent] = self.calls(1, 'c', priority=1)
-        urgent.flush_recordset()
-        self.session.wake()
-        self.assertEqual([job.id for job in self.session.claim(1)], urgent.ids)
-
     # ------------------------------------------------------------
     # Names with a slash
     # ------------------------------------------------------------
