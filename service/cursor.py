@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import psycopg2
 import psycopg2.errors
 from psycopg2.extensions import (
-    STATUS_READY,
     TRANSACTION_STATUS_INERROR,
     TRANSACTION_STATUS_INTRANS,
 )
@@ -127,8 +126,7 @@ class JobPool:
 
     def _restore_client(self, connection: JobConnection) -> None:
         # This resets the state that psycopg2 keeps itself. Odoo's cursor then sets its isolation level and the like.
-        if connection.status != STATUS_READY or connection.get_transaction_status() in UNENDED:
-            connection.rollback()
+        connection.rollback()  # a no-op when no transaction was left open
         connection.set_session(isolation_level='default', readonly='default', deferrable='default', autocommit=False)
         if connection.encoding not in ('UTF8', 'UNICODE'):
             connection.set_client_encoding('UTF8')
