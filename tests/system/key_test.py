@@ -304,8 +304,8 @@ def test_retry_against_another_transaction(database, begin):
         result()
 
 
-def test_scheduled_actions(database, begin, caplog):
-    """Two that call the same key: the one that loses the race is run again, and does not fail."""
+def create_scheduled_action(database, code):
+    """Return the ids of a scheduled action and of its server action."""
     with database.env() as env:
         cron = env['ir.cron'].create(
             {
@@ -313,10 +313,17 @@ def test_scheduled_actions(database, begin, caplog):
                 'model_id': env['ir.model']._get_id('test.async.effect'),
                 'state': 'code',
                 'interval_type': 'days',
-                'code': "env['ir.async'].with_options(key='sync').call(model.nothing)",
+                'code': code,
             }
         )
-        cron_id, action_id = cron.id, cron.ir_actions_server_id.id
+        return cron.id, cron.ir_actions_server_id.id
+
+
+def test_scheduled_actions(database, begin, caplog):
+    """Two that call the same key: the one that loses the race is run again, and does not fail."""
+    cron_id, action_id = create_scheduled_action(
+        database, "env['ir.async'].with_options(key='sync').call(model.nothing)"
+    )
     caplog.clear()
     winner, loser = begin(), begin()
     winner_id = winner.call('sync').id
@@ -331,17 +338,10 @@ def test_scheduled_actions(database, begin, caplog):
 
 def test_scheduled_action_that_committed(database, begin):
     """What it did is not done twice."""
-    with database.env() as env:
-        cron = env['ir.cron'].create(
-            {
-                'name': "Sync",
-                'model_id': env['ir.model']._get_id('test.async.effect'),
-                'state': 'code',
-                'interval_type': 'days',
-                'code': "model.create({'name': 'once'})\nenv.cr.commit()\nenv['ir.async'].with_options(key='sync').call(model.nothing)",
-            }
-        )
-        cron_id, action_id = cron.id, cron.ir_actions_server_id.id
+    cron_id, action_id = create_scheduled_action(
+        database,
+        "model.create({'name': 'once'})\nenv.cr.commit()\nenv['ir.async'].with_options(key='sync').call(model.nothing)",
+    )
     winner, loser = begin(), begin()
     winner.call('sync')
     winner.cr.flush()
