@@ -179,6 +179,11 @@ class TestRetention(MethodCase):
         child.invalidate_recordset()
         self.assertFalse(child.web_read({'parent_id': {'fields': {'display_name': {}}}})[0]['parent_id'])
         self.assertFalse(child.read(['parent_id'])[0]['parent_id'])
+        domain = [('id', '=', child.id)]
+        [group] = self.ir_async.web_read_group(domain, ['parent_id'], ['__count'])['groups']
+        self.assertFalse(group['parent_id'])
+        self.assertEqual(self.ir_async.search([*domain, *group['__extra_domain']]), child)
+        self.assertFalse(self.ir_async.search([*domain, ('parent_id', '=', parent.id)]))
 
     def test_deleted_user(self):
         """The jobs of a user who is deleted go with their files; those of others who wait for them go on."""

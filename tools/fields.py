@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from odoo import fields, models
 from odoo.exceptions import UserError
+from odoo.tools import SQL
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from odoo.api import Environment
-    from odoo.tools import SQL, Query
+    from odoo.tools import Query
 
 
 class Payload(fields.Json):
@@ -52,8 +51,7 @@ class WeakMany2one(fields.Many2one):
     def update_db_foreign_key(self, model: models.BaseModel, column: dict[str, Any]) -> None:
         pass
 
-    def convert_to_record(self, value: Any, record: models.BaseModel) -> models.BaseModel:
-        return super().convert_to_record(value, record).exists()
-
-    def convert_to_record_multi(self, values: Collection[Any], records: models.BaseModel) -> models.BaseModel:
-        return super().convert_to_record_multi(values, records).exists()
+    def to_sql(self, model: models.BaseModel, alias: str) -> SQL:
+        # Reading, searching and grouping alike see no target that is gone. Odoo does the same for references per company.
+        target = SQL.identifier(model.env[self.comodel_name]._table)
+        return SQL("(SELECT target.id FROM %s target WHERE target.id = %s)", target, super().to_sql(model, alias))
