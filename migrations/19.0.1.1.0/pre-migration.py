@@ -30,8 +30,31 @@ def migrate(cr, version):
     for table, old, new in RENAMED:
         if sql.column_exists(cr, table, old):
             sql.rename_column(cr, table, old, new)
+            rename_in_favorites(cr, table.replace('_', '.'), old, new)
     if sql.column_exists(cr, 'ir_async', 'database'):
         replace_database(cr)
+
+
+def rename_in_favorites(cr, model, old, new):
+    """Rename a field in the saved filters and export templates of users."""
+    cr.execute(SQL(
+        """
+        UPDATE ir_filters
+           SET domain = regexp_replace(domain, %(condition)s, %(replacement)s, 'g'),
+               context = regexp_replace(context, %(name)s, %(replacement)s, 'g'),
+               sort = regexp_replace(sort, %(name)s, %(replacement)s, 'g')
+         WHERE model_id = %(model)s
+        """,
+        # In a domain, the word may also be a value.
+        condition=rf"""(['"]){old}(?=['"]\s*,\s*['"]([=!<>]+|in|not in)['"]\s*,)""",
+        name=rf"""(['"]){old}\M""", replacement=rf'\1{new}', model=model))  # fmt: skip
+    cr.execute(SQL(
+        """
+        UPDATE ir_exports_line line
+           SET name = %s
+          FROM ir_exports
+         WHERE ir_exports.id = line.export_id AND ir_exports.resource = %s AND line.name = %s
+        """, new, model, old))  # fmt: skip
 
 
 def replace_database(cr):

@@ -244,6 +244,24 @@ def test_upgrade_keeps_jobs(database, server):
         file_id = (
             env['ir.attachment'].create({'name': 'job.csv', 'raw': b'content', 'res_model': 'ir.async', 'res_id': 2}).id
         )
+        favorite_id = (
+            env['ir.filters']
+            .create(
+                {
+                    'name': 'Mine',
+                    'model_id': 'ir.async',
+                    'domain': "[('claims', '>', 1), ('session', 'in', [7]), ('name', '=', 'session')]",
+                    'context': "{'group_by': ['session', 'state']}",
+                    'sort': '["session desc", "id"]',
+                }
+            )
+            .id
+        )
+        template_id = (
+            env['ir.exports']
+            .create({'name': 'Mine', 'resource': 'ir.async', 'export_fields': [(0, 0, {'name': 'claims'})]})
+            .id
+        )
     make_old(database)
     renamed = {'session': 'worker_id', 'claims': 'claim_number'}
     jobs = rows(database, 'ir_async', renamed=renamed, without=['database'])
@@ -262,6 +280,11 @@ def test_upgrade_keeps_jobs(database, server):
         assert all(row == row | old for row, old in zip(now, before)), table
         assert len(now) == len(before) + (table == 'ir_async_channel'), table  # the channel of reports is new
     with database.env() as env:
+        favorite = env['ir.filters'].browse(favorite_id)
+        assert favorite.domain == "[('claim_number', '>', 1), ('worker_id', 'in', [7]), ('name', '=', 'session')]"
+        assert favorite.context == "{'group_by': ['worker_id', 'state']}"
+        assert favorite.sort == '["worker_id desc", "id"]'
+        assert env['ir.exports'].browse(template_id).export_fields.name == 'claim_number'
         decode = import_module('odoo.addons.ir_async.tools.encoding').decode
         assert decode(env['ir.async'].browse(10).args, env) == [
             env['res.partner'].browse([1, 3]),
