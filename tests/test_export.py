@@ -1,4 +1,3 @@
-import contextlib
 import io
 import json
 import logging
@@ -14,11 +13,11 @@ from werkzeug.http import parse_options_header
 
 from odoo import Command, http
 from odoo.exceptions import AccessError, UserError
-from odoo.tests import HttpCase, new_test_user, tagged
+from odoo.tests import new_test_user, tagged
 from odoo.tools import mute_logger
 
-from .common import AsyncCase
-from odoo.addons.ir_async.models import base, ir_async_download
+from .download_case import DownloadCase, extended
+from odoo.addons.ir_async.models import base
 from odoo.addons.ir_async.tools import export
 from odoo.addons.ir_async.tools.request import as_request
 from odoo.addons.web.controllers.export import CSVExport
@@ -45,7 +44,7 @@ FIELDS = [
 
 
 @tagged('post_install', '-at_install')
-class TestExport(AsyncCase, HttpCase):
+class TestExport(DownloadCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -473,21 +472,6 @@ class TestExport(AsyncCase, HttpCase):
         with patch.object(type(self.env['res.partner']), '_async_export', False):
             self.assertFalse(available())
 
-    def serve(self):
-        """Have live workers serve all channels, as far as the exports know.
-
-        :return: why they do not, by channel
-        :rtype: dict
-        """
-        served = {}
-        self.startPatch(patch.object(ir_async_download.module, 'current_test', None))
-        self.startPatch(
-            patch.object(
-                type(self.env['ir.async']), '_why_unserved', lambda _self, channel='default': served.get(channel)
-            )
-        )
-        return served
-
     def queue(self, state, channel, worker_id=None):
         """Put a job of a channel into the queue, or have a worker run it."""
         job = self.env['ir.async'].with_options(channel=channel).call(self.partners.name_create, "x")
@@ -668,16 +652,6 @@ class TestExport(AsyncCase, HttpCase):
             self.assertFalse(self.env(user=self.user)['res.users'].has_async_export('csv'))
         with extended(CSVExport, Content, module='odoo.addons.not_installed.controllers'):
             self.assertTrue(partners.has_async_export('csv'))
-
-
-@contextlib.contextmanager
-def extended(controller, mixin, module='odoo.addons.bus.controllers'):
-    """Have an addon extend a controller."""
-    extension = type(mixin.__name__, (mixin, controller), {'__module__': module})
-    try:
-        yield
-    finally:
-        extension.__module__ = 'gone'  # Odoo's routes are those of addons
 
 
 def _filename(response):

@@ -12,15 +12,13 @@ from werkzeug.http import parse_options_header
 from odoo import Command, http
 from odoo.exceptions import AccessError, UserError
 from odoo.service import security
-from odoo.tests import HttpCase, new_test_user, tagged
+from odoo.tests import new_test_user, tagged
 from odoo.tools import mute_logger
 
-from .common import AsyncCase
-from .test_export import extended
+from .download_case import DownloadCase, extended
 from odoo.addons.base.models import ir_actions_report
 from odoo.addons.ir_async.exceptions import JobInterrupted
 from odoo.addons.ir_async.models import ir_actions_report as models_report
-from odoo.addons.ir_async.models import ir_async_download
 from odoo.addons.ir_async.tools.sessions import cookie_jar, delete_noted
 from odoo.addons.web.controllers.report import ReportController
 
@@ -38,7 +36,7 @@ ARCH = """
 
 
 @tagged('post_install', '-at_install')
-class TestReport(AsyncCase, HttpCase):
+class TestReport(DownloadCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -306,21 +304,6 @@ class TestReport(AsyncCase, HttpCase):
 
     def available(self, user=None, **kwargs):
         return self.env(user=user or self.user)['ir.actions.report'].has_async_pdf(self.report.report_name, **kwargs)
-
-    def serve(self):
-        """Have live workers serve all channels, as far as the reports know.
-
-        :return: why they do not, by channel
-        :rtype: dict
-        """
-        served = {}
-        self.startPatch(patch.object(ir_async_download.module, 'current_test', None))
-        self.startPatch(
-            patch.object(
-                type(self.env['ir.async']), '_why_unserved', lambda _self, channel='default': served.get(channel)
-            )
-        )
-        return served
 
     def test_available(self):
         state = self.startPatch(
