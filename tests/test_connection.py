@@ -168,6 +168,17 @@ class TestForget(ConnectionCase):
         self.cursor = self.open()
         self.assertNotEqual(self.value("SELECT pg_backend_pid()"), backend)
 
+    @mute_logger('odoo.sql_db')
+    def test_a_connection_that_cannot_forget(self):
+        """It is not used again."""
+        connection = self.cursor._cnx
+        self.cursor.close()
+        cursor = JobCursor(self.pool)
+        with self.assertRaises(psycopg2.errors.DivisionByZero):
+            cursor.begin("SELECT 1 / 0")
+        self.assertTrue(connection.closed)
+        self.cursor = self.open()
+
     def test_to_be_up_to_date_leaves_no_snapshot(self):
         """The registry may be loaded for a while: the connection is idle then."""
         runner = Runner(

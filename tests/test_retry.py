@@ -5,9 +5,10 @@ from odoo.exceptions import UserError
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
+from odoo.addons.ir_async.engine.connection import DURABLE
 from odoo.addons.ir_async.engine.fence import fence_off
 from odoo.addons.ir_async.engine.job import Outcome
-from odoo.addons.ir_async.engine.registration import note_running
+from odoo.addons.ir_async.engine.registration import CLOSE, note_running
 from odoo.addons.ir_async.engine.release import fail, release
 from odoo.addons.ir_async.engine.rescue import FULL_INTERVAL, GRACE, charge, take_over
 from odoo.addons.ir_async.exceptions import ClaimLost, JobTimeout, RetryJob, WorkerDied
@@ -251,6 +252,29 @@ class TestRetry(QueueCase):
         self.shift(job, date_scheduled=-60)
         self.assertEqual(self.claimed(), job)
 
+    def test_release_wakes_the_workers(self):
+        """Others may be idle; but not for a job that is to wait."""
+        self.call()
+        with patch('odoo.addons.ir_async.engine.notifier.Notifier.notify') as notify:
+            release(self.session, self.claim())
+            notify.assert_called_once_with(self.env.cr.dbname)
+            release(self.session, self.claim(), delay=60)
+            notify.assert_called_once()
+
+    def test_what_a_crash_of_postgresql_must_not_undo(self):
+        """All but claims, which end with their sessions."""
+        self.call()
+        session = self.open_session()
+        [claimed] = self.claim(session=session)
+        with self.statements() as statements:
+            fence_off(session, claimed, 'cancel')
+            release(session, [claimed])
+            fail(session, claimed, '{}')
+            charge(self.session, claimed.id, session.worker_id, claimed.claim_number)
+        self.assertEqual(len(statements), 4)
+        for statement in statements:
+            self.assertTrue(statement.startswith(DURABLE), statement)
+
     def die(self, limit=1):
         """Claim jobs in a session whose worker dies while it runs the first one; have its parent report it."""
         session = self.open_session()
@@ -353,6 +377,17 @@ class TestRetry(QueueCase):
         self.finish(again)
         self.assertEqual(job.state, 'done')
 
+    def test_a_death_after_a_stop_request_is_not_charged(self):
+        """The worker was killed before it could stop the job."""
+        job = self.call()
+        session = self.open_session()
+        [claimed] = self.claim(session=session)
+        job.cancel()
+        self.cut(session)
+        charge(self.session, job.id, session.worker_id, claimed.claim_number)
+        self.env.invalidate_all()
+        self.assertRecordValues(job, [{'state': 'created', 'deaths': 0, 'starts': 1}])
+
     def test_what_ended_is_not_charged(self):
         """The worker died right after the commit, in a hook."""
         job = self.call()
@@ -385,6 +420,19 @@ class TestRetry(QueueCase):
         self.clock.advance(FULL_INTERVAL)
         self.watch()
         self.assertRecordValues(job, [{'state': 'created', 'deaths': 0, 'starts': 0}])
+
+    def test_a_session_that_closes_before_its_job_has_ended(self):
+        """Its row stays, so that others find the job."""
+        self.call()
+        self.claim()
+        self.rescue()  # a look at all jobs that are processing: the next one is later
+        job = self.call()
+        session = self.open_session()
+        self.claim(session=session)
+        session.execute(CLOSE, {'worker_id': session.worker_id})
+        self.cut(session)
+        self.rescue()
+        self.assertEqual(job.state, 'created')
 
     def test_three_deaths_fail_it_whatever_its_attempts(self):
         job = self.call(max_attempts=10)

@@ -19,6 +19,7 @@ from odoo.addons.ir_async.engine.connection import LOCK_CLASS
 from odoo.addons.ir_async.engine.errors import Kind, kind_of
 from odoo.addons.ir_async.engine.fence import fence_off
 from odoo.addons.ir_async.engine.job import Outcome
+from odoo.addons.ir_async.engine.release import release
 from odoo.addons.ir_async.engine.rescue import RESCUE, take_over
 from odoo.addons.ir_async.engine.session import Session
 from odoo.addons.ir_async.exceptions import ClaimLost
@@ -92,6 +93,10 @@ class Worker(Participant):
         self.session.execute("BEGIN")
         self.fenced = fence_off(self.session, self.claimed[0], 'cancel')
 
+    def release(self):
+        self.session.execute("BEGIN")
+        release(self.session, self.claimed)
+
     def unblock(self):
         self.session.execute("BEGIN")
         self.session.unblock([self.claimed[0].id])
@@ -121,6 +126,14 @@ class JobRun(Participant):
         self.execution = Execution(self.job)
         self.job = self.cr.begin_job(self.execution)
         self.cr.execute("INSERT INTO test_async_effect (name, value) VALUES ('effect', %s)", [self.job.id])
+
+    def check(self):
+        self.cr.check_claim()
+
+    def commit_below(self):
+        """Commit without a further check."""
+        self.cr._cnx.guard = None
+        self.cr._cnx.commit()
 
     def finish(self):
         self.cr.finish(self.job, Outcome('done'), 1)
@@ -259,11 +272,16 @@ class ClaimClaim(Scenario):
 
 
 class ClaimCancel(Scenario):
-    """A cancelled job is nobody's, a claimed one has a request to stop it."""
+    """A cancelled job is nobody's, a claimed one has a request to stop it. The worker waits for nobody."""
+
+    options = {}
 
     def prepare(self):
-        job_id = self.database.enqueue('noop')
+        job_id = self.database.enqueue('noop', options=self.options)
         return [Worker(self.database), Request(self.database, lambda env: env['ir.async'].browse(job_id).cancel())]
+
+    def check(self):
+        assert not self.participants[0].future
 
     def check_end(self):
         [job], [worker, request] = self.jobs(), self.participants
@@ -273,6 +291,60 @@ class ClaimCancel(Scenario):
             assert worker.session.stop_reason(worker.claimed[0]) == 'cancel'
         else:
             assert (job.state, job.worker_id) == ('cancelled', None)
+
+
+class LimitedClaimCancel(ClaimCancel):
+    """The same in a channel with a capacity."""
+
+    options = {'channel': 'one'}
+
+    def prepare(self):
+        with self.database.env() as env:
+            env['ir.async.channel'].create({'name': 'one', 'capacity': 2})
+        worker, request = super().prepare()
+        worker.session.maintain()
+        return [worker, request]
+
+
+class CommitRescue(Scenario):
+    """A job that commits in between has its row until that commit is through."""
+
+    def prepare(self):
+        lost, job = claimed_job(self.database)
+        lost.cut()
+        self.helpers.append(lost)
+        self.lost_id = lost.session.worker_id
+        run = JobRun(lost, job)
+        run.steps = (run.begin, run.check, run.commit_below)
+        worker = Worker(self.database)
+        worker.steps = (worker.rescue, worker.commit, worker.claim, worker.commit)
+        return [run, worker]
+
+    def check(self):
+        [job], [run, _worker] = self.jobs(), self.participants
+        if run.position == 2:
+            assert job.worker_id == self.lost_id
+
+    def check_end(self):
+        [job], [run, _worker] = self.jobs(), self.participants
+        assert job.effects == (0 if run.refusal else 1)
+
+
+class ReleaseRescue(Scenario):
+    """A job that its worker puts back when others have it already stays theirs."""
+
+    def prepare(self):
+        lost, _job = claimed_job(self.database)
+        lost.cut()
+        lost.steps = (lost.release, lost.commit)
+        worker = Worker(self.database)
+        worker.steps = (worker.rescue, worker.commit, worker.claim, worker.commit)
+        return [lost, worker]
+
+    def check_end(self):
+        [job], [_lost, worker] = self.jobs(), self.participants
+        expected = ('processing', worker.session.worker_id) if worker.claimed else ('created', None)
+        assert (job.state, job.worker_id) == expected
 
 
 class FinishRescue(Scenario):
@@ -363,6 +435,28 @@ class UnblockUnblock(Scenario):
         assert (child.state, child.revision) == ('created', 2)
 
 
+class UnblockCancel(Scenario):
+    """A child that is cancelled when its parent ends stays cancelled."""
+
+    def prepare(self):
+        with self.database.env() as env:
+            call, noop = env['ir.async'].call, env['test.async.effect'].noop
+            child_id = env['ir.async'].with_options(after=call(noop)).call(noop).id
+        worker = Worker(self.database)
+        worker.claim()
+        worker.commit()
+        run = JobRun(worker, worker.claimed[0])
+        self.helpers.append(run)
+        for step in run.steps:
+            step()
+        worker.steps = (worker.unblock, worker.commit)
+        return [worker, Request(self.database, lambda env: env['ir.async'].browse(child_id).cancel())]
+
+    def check_end(self):
+        _parent, child = self.jobs()
+        assert child.state == 'cancelled'
+
+
 class KeyKey(Scenario):
     """Two transactions that call one key get one job."""
 
@@ -437,7 +531,7 @@ class RetryPrune(Scenario):
         assert states == ([] if self.participants[0].refusal else ['created'])
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in Scenario.__subclasses__()}
+SCENARIOS = {scenario.__name__: scenario for scenario in (*Scenario.__subclasses__(), LimitedClaimCancel)}
 
 
 def play_all(database, name):
