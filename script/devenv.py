@@ -19,7 +19,8 @@ ADDON = STATE / 'addons' / 'ir_async'  # a link with the name of the module, sin
 BAD_LINE = re.compile(r'^\S+ \S+ \d+ (WARNING|ERROR|CRITICAL) ')
 # The files that an installed database depends on. A change of other files needs no new installation.
 INSTALLED = ('**/*.py', '**/*.xml', '**/*.csv', '**/*.sql', '**/*.po*')
-NOT_INSTALLED = {'benchmarks', 'docs', 'static', 'tests'}
+NOT_INSTALLED = {'benchmarks', 'docs', 'engine', 'service', 'static', 'tests'}
+STORED = {'engine/fence.py', 'engine/job.py'}  # their SQL is in functions and indexes of the database
 
 
 @contextlib.contextmanager
@@ -38,7 +39,8 @@ def fingerprint():
     digest = hashlib.sha256(ODOO[1].encode())
     for path in sorted({path for pattern in INSTALLED for path in ROOT.glob(pattern)}):
         relative = path.relative_to(ROOT)
-        if relative.parts[0] not in NOT_INSTALLED and relative.parent != Path('script'):
+        is_installed = relative.parts[0] not in NOT_INSTALLED and relative.parent != Path('script')
+        if is_installed or str(relative) in STORED:
             digest.update(f'{relative} {path.stat().st_size}\n'.encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -25,6 +25,7 @@ from . import (
     test_layers,
     test_listener,
     test_maintenance,
+    test_mutations,
     test_options,
     test_origin,
     test_process,
