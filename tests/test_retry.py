@@ -558,6 +558,18 @@ class TestRetry(QueueCase):
         self.die_in_cron(note=False)
         self.assertRecordValues(job, [{'state': 'created', 'deaths': 0, 'starts': 0}])
 
+    def test_cron_who_waits_for_another_one_is_not_charged(self):
+        jobs = self.call() + self.call()
+        session = self.open_session()
+        running, _waiting = self.claim(2, session=session)
+        note_running(session, running)
+        session.execute("UPDATE ir_async_worker SET process_start = 1 WHERE id = %s", [session.worker_id])
+        self.cut(session)
+        self.rescue()
+        self.assertRecordValues(
+            jobs, [{'state': 'created', 'deaths': 1, 'starts': 1}, {'state': 'created', 'deaths': 0, 'starts': 0}]
+        )
+
     def test_cron_what_ended_is_not_charged(self):
         """The next job of that worker neither."""
         first, second = self.call(), self.call()
