@@ -18,6 +18,7 @@ from . import (
     test_encoding,
     test_errors,
     test_export,
+    test_failure,
     test_health,
     test_i18n,
     test_js,

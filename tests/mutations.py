@@ -39,6 +39,7 @@ MARKS = 'test_claim.py::TestMarks::'
 MAINTENANCE = 'test_maintenance.py::TestMaintenance::'
 DATABASES = 'test_databases.py::TestDatabases::'
 DEATHS = 'test_deaths.py::TestDeaths::'
+SETBACK = 'test_failure.py::TestSetback::'
 BATCH = 'test_batch.py::TestBatch::'
 WATCHDOG = 'test_batch.py::TestWatchdog::'
 LISTENER = 'test_listener.py::TestListener::'
@@ -111,7 +112,7 @@ FAULTS = [
         ('child begins before a late parent', ' AND late_parent_ids IS NULL AND', ' AND',
          'system/after_test.py::test_parent_of_another_transaction'),
         ('child begins after a failed parent', "(%(parents)s::int[]) AND {STATE_OF_PARENT} IN ('succeeded', 'done')", '(%(parents)s::int[])',
-         f'{AFTER}test_children_of_a_failed_parent_wait_until_it_is_retried_well'),
+         f'{AFTER}test_children_of_a_parent_that_is_tried_again_wait'),
         ('sweep unblocks the child of a failed parent', "{UNMET_OF_CHILD} AND {STATE_OF_PARENT} IN ('succeeded', 'done')\n", '{UNMET_OF_CHILD}\n',
          f'{AFTER}test_children_of_a_failed_parent_wait_until_it_is_retried_well'),
         ('unblocking locks no rows', 'AND {HAS_NO_UNMET}\n    FOR NO KEY UPDATE SKIP LOCKED', 'AND {HAS_NO_UNMET}',
@@ -132,7 +133,7 @@ FAULTS = [
         ('rescue charges a stop', ' AND worker_id = ANY(%(killed)s::int[])', '',
          f'{RETRY}test_cron_a_stop_of_the_server_is_no_death'),
         ('rescue charges who did not begin', 'deaths + ({IS_BEGUN} AND ', 'deaths + (',
-         f'{RETRY}test_cron_what_did_not_begin_is_not_charged'),
+         f'{RETRY}test_cron_who_waits_for_another_one_is_not_charged'),
         ('grace begins anew', 'before.get(worker_id, now)', 'now', f'{RETRY}test_the_report_of_a_death_has_its_time'),
         ('no full rescue', 'is_full = now >=', 'is_full = False and now >=', f'{RETRY}test_a_session_that_left_no_trace'),
         ('death is not charged', 'SET deaths = deaths + (NOT EXISTS (SELECT FROM ir_async_stop WHERE job_id = job.id))::int,',
@@ -185,6 +186,19 @@ FAULTS = [
         ('stop request is ignored', 'return rows[0][0] if rows else None', 'return None', f'{ORDERS}[ClaimCancel]'),
         ('control connection reads old snapshots', "'default_transaction_isolation': 'read committed',", '',
          'system/environment_test.py::test_settings_of_the_database'),
+    ),
+    *_faults(
+        'engine/errors.py',
+        ('serialization failure costs an attempt', "'40001', ", '', 'test_errors.py'),
+        ('shutdown of PostgreSQL costs an attempt', "'57P01', ", '', 'test_errors.py'),
+    ),
+    *_faults(
+        'service/failure.py',
+        ('trouble of the server without delay', 'starts=execution.starts, delay=delay,', 'starts=execution.starts, delay=None,',
+         f'{SETBACK}test_trouble_of_the_server'),
+        ('trouble of the server without end', '_setbacks(execution) >= MAX_SETBACKS', 'False', f'{SETBACK}test_trouble_that_does_not_pass'),
+        ('attempts count as setbacks', ' - job.attempts - job.deaths', '', f'{SETBACK}test_attempts_and_deaths_are_no_setbacks'),
+        ('lost claim counts as a lost connection', 'if not holds(session, job):', 'if False:', f'{SETBACK}test_a_lost_claim'),
     ),
     *_faults(
         'service/cursor.py',
