@@ -86,6 +86,18 @@ class TestMaintenance(QueueCase):
         self.assertEqual(self.watch(), 0)
         self.assertEqual(child.state, 'created')
 
+    def test_a_later_sweep_is_owed(self):
+        """The worker of a parent may die just after the first sweep, before it can unblock the children."""
+        failed = self.call()
+        self.end(failed, 'failed')
+        self.call(after=failed)
+        self.settle()
+        self.session.wake()
+        self.clock.advance(SWEEP_INTERVAL)
+        self.assertEqual(self.watch(), BUSY_SWEEP_INTERVAL)
+        self.clock.advance(BUSY_SWEEP_INTERVAL)
+        self.assertIsNone(self.watch())
+
     def test_a_sweep_is_not_made_for_nothing(self):
         """Neither each time that somebody looks, nor each time that somebody is notified."""
         failed = self.call()
