@@ -221,6 +221,19 @@ class TestAfter(QueueCase):
         self.run_one(parent)
         self.assertEqual((child + grandchild).mapped('state'), ['created', 'waiting'])
 
+    def test_children_wait_for_late_parents(self):
+        """As if this one had been committed after the transaction that enqueued the child had begun."""
+        parent, late = self.call(), self.call()
+        child = self.call(after=parent)
+        self.Async.flush_model()
+        self.env.cr.execute("UPDATE ir_async SET late_parent_ids = %s WHERE id = %s", [late.ids, child.id])
+        self.run_one(parent)
+        self.assertEqual(child.state, 'waiting')
+        self.watch()
+        self.assertEqual(child.state, 'waiting')
+        self.run_one(late)
+        self.assertEqual(child.state, 'created')
+
     def test_children_of_a_parent_that_is_tried_again_wait(self):
         parent = self.call(max_attempts=2)
         child = self.call(after=parent)
