@@ -184,8 +184,8 @@ FAULTS = [
         'engine/session.py',
         ('changes are not durable', 'self.execute(DURABLE + query, params)', 'self.execute(query, params)', f'{RETRY}test_what_a_crash_of_postgresql_must_not_undo'),
         ('stop request is ignored', 'return rows[0][0] if rows else None', 'return None', f'{ORDERS}[ClaimCancel]'),
-        ('control connection reads old snapshots', "'default_transaction_isolation': 'read committed',", '',
-         'system/environment_test.py::test_settings_of_the_database'),
+        ('control connection reads old snapshots', "isolation': 'read committed'", "isolation': 'repeatable read'",
+         f'{ORDERS}[CapacityCapacity]'),
     ),
     *_faults(
         'engine/errors.py',
@@ -210,10 +210,11 @@ FAULTS = [
         ('temporary tables stay', 'DISCARD TEMP; ', '', LEFT),
         ('sequences stay', 'DISCARD SEQUENCES;', '', LEFT),
         ('advisory locks stay', 'SELECT pg_advisory_unlock_all(), ', 'SELECT ', LEFT),
-        ('random seed stays', ', setseed({random.random()})"', '"', LEFT),
-        ('autocommit stays', ', autocommit=False)', ')', LEFT),
+        ('random seed stays', ', setseed({random.random()})"', '"', f'{FORGET}test_random_numbers'),
+        ('job is read in another transaction', 'BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; "', '"',
+         f'{FORGET}test_a_job_is_read_in_its_transaction'),
         ('no rollback between two jobs', 'connection.rollback()  # a no-op when', 'pass  # a no-op when',
-         f'{FORGET}test_what_a_hook_left_open_is_rolled_back', LEFT),
+         f'{FORGET}test_what_a_hook_after_the_rollback_left_open_is_rolled_back'),
         ('commit without fence', 'self.guard.check_claim()', 'pass', f'{FENCE}test_a_commit_of_a_job_that_is_lost'),
         ('commit that rolls back', 'if self.get_transaction_status() == TRANSACTION_STATUS_INERROR:', 'if False:',
          f'{FENCE}test_an_end_in_a_transaction_that_failed'),
@@ -283,7 +284,7 @@ FAULTS = [
          f'{WATCHDOG}test_prefetched_jobs_do_not_wait_for_a_long_one'),
         ('progress is saved all the time', 'self._next_progress = now + PROGRESS_INTERVAL', 'self._next_progress = now',
          f'{WATCHDOG}test_progress_is_not_saved_all_the_time'),
-        ('time-out is ignored', "return 'timeout'", 'return None', 'system/stop_job_test.py::test_limit_of_the_server'),
+        ('time-out is ignored', "return 'timeout'", 'return None', 'system/stop_job_test.py::test_timeout'),
     ),
     *_faults(
         'service/listener.py',
@@ -342,7 +343,7 @@ FAULTS = [
     ),
     *_faults(
         'models/ir_async.py',
-        ('actions lock no rows', ' ORDER BY id FOR NO KEY UPDATE"', '"', f'{ORDERS}[ClaimCancel]'),
+        ('actions lock no rows', ' ORDER BY id FOR NO KEY UPDATE"', '"', f'{ORDERS}[FinishCancel]'),
     ),
     *_faults(
         'models/ir_async_actions.py',

@@ -1,5 +1,6 @@
 """The connection and the cursor of the jobs."""
 
+import contextlib
 from types import SimpleNamespace
 from unittest.mock import Mock, patch
 
@@ -57,18 +58,26 @@ class TestForget(ConnectionCase):
             'locks': "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
             'users': "SELECT session_user || '/' || current_user",
             'own': "SELECT coalesce(current_setting('app.company', true), '')",
+            'role': "SELECT current_setting('role')",
         }.items():
             state[name] = self.value(query)
         connection = self.cursor._cnx
         return state | {
+            'sequence': self.last_value(),
             'python': (
                 connection.autocommit,
                 connection.isolation_level,
                 connection.encoding,
                 connection.cursor_factory,
                 connection.readonly,
-            )
+            ),
         }
+
+    def last_value(self):
+        """Return the value that the session took last from any sequence."""
+        with contextlib.suppress(psycopg2.errors.ObjectNotInPrerequisiteState), self.cursor.savepoint(flush=False):
+            self.cursor.execute("SELECT lastval()", log_exceptions=False)
+            return self.cursor.fetchone()[0]
 
     def test_whatever_a_job_did(self):
         backend, before = self.value("SELECT pg_backend_pid()"), self.state()
@@ -89,6 +98,8 @@ class TestForget(ConnectionCase):
                 "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE"
             ),
             'read only': lambda cr: cr.execute("SET default_transaction_read_only = on"),
+            'role': lambda cr: cr.execute("SELECT set_config('role', current_user, false)"),
+            'sequence': lambda cr: cr.execute("SELECT nextval('ir_async_id_seq')"),
             'temporary table': lambda cr: cr.execute("CREATE TEMP TABLE left_over (a int)"),
             'prepared': lambda cr: cr.execute("PREPARE claim AS SELECT 1"),
             'cursor': lambda cr: cr.execute("DECLARE c CURSOR WITH HOLD FOR SELECT 1"),
@@ -106,6 +117,30 @@ class TestForget(ConnectionCase):
                 self.assertEqual(self.value("SELECT pg_backend_pid()"), backend)
                 after = self.state()
                 self.assertEqual({key: after[key] for key in after if after[key] != before.get(key)}, {})
+
+    def test_random_numbers(self):
+        """They are not those that the last job can foresee."""
+        numbers = set()
+        for _i in range(2):
+            self.cursor.execute("SELECT setseed(0.5)")
+            self.next()
+            numbers.add(self.value("SELECT random()"))
+        self.assertEqual(len(numbers), 2)
+
+    def test_a_job_is_read_in_its_transaction(self):
+        self.cursor.close()
+        self.cursor = JobCursor(self.pool)
+        self.addCleanup(self.cursor.close)
+        self.cursor.begin("SELECT txid_current()")
+        [transaction] = self.cursor.fetchone()
+        self.assertEqual(self.value("SELECT txid_current()"), transaction)
+
+    def test_what_a_hook_after_the_rollback_left_open_is_rolled_back(self):
+        with self.cursor._cnx.cursor() as low:
+            self.cursor.postrollback.add(lambda: low.execute("CREATE TABLE ir_async_left_over (a int)"))
+            self.cursor.rollback()
+        self.next()
+        self.assertIsNone(self.value("SELECT to_regclass('ir_async_left_over')"))
 
     def test_what_a_hook_left_open_is_rolled_back(self):
         self.env.cr.execute("SELECT id FROM res_partner LIMIT 1")

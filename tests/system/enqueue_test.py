@@ -53,7 +53,8 @@ def test_one_notification(cluster, database):
 
 
 def test_notification_lost(cluster, database, server):
-    with server(database) as odoo:
+    """Whoever listens again looks at all databases, long before the next look without a NOTIFY."""
+    with server(database, settings={'poll_interval': 3600}) as odoo:
         cluster.sql("SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", [odoo.listening()])
         job_id = database.enqueue('effect', 'nobody listens')
         assert database.wait_for(job_id).state == 'done'

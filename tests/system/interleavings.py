@@ -338,7 +338,8 @@ class ReleaseRescue(Scenario):
         lost.cut()
         lost.steps = (lost.release, lost.commit)
         worker = Worker(self.database)
-        worker.steps = (worker.rescue, worker.commit, worker.claim, worker.commit)
+        # In one transaction, since the release would mostly come in between.
+        worker.steps = (worker.rescue, worker.claim, worker.commit)
         return [lost, worker]
 
     def check_end(self):
@@ -371,16 +372,23 @@ class FinishRescue(Scenario):
 
 
 class FinishCancel(Scenario):
-    """A request to stop a job that ends by itself changes nothing of its end."""
+    """A request to stop a job that ends by itself changes nothing of its end. One that comes after the end is refused."""
+
+    is_late = False
 
     def prepare(self):
         worker, job = claimed_job(self.database)
         self.helpers.append(worker)
         return [JobRun(worker, job), Request(self.database, lambda env: env['ir.async'].browse(job.id).cancel())]
 
+    def check(self):
+        run, request = self.participants
+        self.is_late |= run.has_ended and request.position < 2 and not request.future
+
     def check_end(self):
-        [job] = self.jobs()
-        assert self.participants[0].has_ended
+        [job], [run, request] = self.jobs(), self.participants
+        assert run.has_ended
+        assert request.refusal or not self.is_late
         assert (job.state, job.effects) == ('done', 1)
 
 
