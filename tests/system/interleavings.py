@@ -524,7 +524,7 @@ class CapacityCapacity(Scenario):
 
 
 class RetryPrune(Scenario):
-    """A job that is tried again is not deleted."""
+    """A job that is tried again is not deleted. The clean-up waits for nobody."""
 
     def prepare(self):
         job_id = self.database.enqueue('noop')
@@ -533,6 +533,9 @@ class RetryPrune(Scenario):
             Request(self.database, lambda env: env['ir.async'].browse(job_id).retry()),
             Request(self.database, lambda env: env['ir.async']._gc_jobs()),
         ]
+
+    def check(self):
+        assert not self.participants[1].future
 
     def check_end(self):
         states = [job.state for job in self.jobs()]
