@@ -1,6 +1,7 @@
 """The connection and the cursor of the jobs."""
 
 import contextlib
+import select
 from types import SimpleNamespace
 from unittest.mock import Mock, patch
 
@@ -81,7 +82,8 @@ class TestForget(ConnectionCase):
 
     def test_whatever_a_job_did(self):
         backend, before = self.value("SELECT pg_backend_pid()"), self.state()
-        self.assertEqual(before['client_connection_check_interval'], '500')
+        checks = '500' if self.cursor._cnx.server_version >= 140000 else None
+        self.assertEqual(before.get('client_connection_check_interval'), checks)
         self.assertEqual(before['transaction_isolation'], 'repeatable read')
         cnx = self.cursor._cnx
         function = "CREATE FUNCTION pg_temp.f() RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.company', '1', false) $$"
@@ -197,7 +199,8 @@ class TestForget(ConnectionCase):
         """It is not used again; the next job has another one."""
         backend = self.value("SELECT pg_backend_pid()")
         self.cursor.close()
-        self.env.cr.execute("SELECT pg_terminate_backend(%s, 10000)", [backend])
+        self.env.cr.execute("SELECT pg_terminate_backend(%s)", [backend])
+        select.select([self.pool._connection], [], [])  # PostgreSQL 13 cannot wait for the end of a process
         with self.assertRaises(psycopg2.Error):
             self.open()
         self.cursor = self.open()
