@@ -6,10 +6,11 @@ root=$(realpath "${BASH_SOURCE[0]%/*}/..")
 cache=${XDG_CACHE_HOME:-~/.cache}/ir_async
 mkdir -p "$cache"
 cache=$(realpath "$cache")
-key=$(printf '%s\n' "$root" "$cache" "$UID" | sha256sum | cut -c-10)
+# Another version of PostgreSQL has other databases, so everything of this checkout is apart.
+key=$(printf '%s\n' "$root" "$cache" "$UID" ${IR_ASYNC_PG:+"$IR_ASYNC_PG"} | sha256sum | cut -c-10)
 
 state=$cache/$key  # the folder of this checkout: addons link, odoo.conf, filestore
-venv=$cache/venv
+venv=$cache/venv${IR_ASYNC_PYTHON:+-$IR_ASYNC_PYTHON}
 sockets=/tmp/ir_async-$key  # a short path, since the path of a socket has at most 107 bytes
 PATH=$venv/bin:$PATH:/usr/sbin
 
@@ -30,20 +31,21 @@ need_space() {  # MB folder
     (( free >= $1 )) || die "not enough space in $2: $1 MB needed, $free MB free"
 }
 
-pg_bin=$(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin | sort -rV | while read -r bin; do
-    [[ ! -x $bin/initdb ]] || { echo "$bin"; break; }
-done)
-if [[ ! $pg_bin ]] && command -v initdb >/dev/null; then
-    pg_bin=$(dirname "$(realpath "$(command -v initdb)")")
-fi
-
 # PostgreSQL refuses to run as root, and the user postgres has no access to root's home.
 if (( UID )); then
-    cluster=$state/pg
+    pg_home=$cache cluster=$state/pg
     as_pg() { (cd / && "$@"); }
 else
-    cluster=$(getent passwd postgres | cut -d: -f6 || true)/ir_async-$key
+    pg_home=$(getent passwd postgres | cut -d: -f6 || true) cluster=$pg_home/ir_async-$key
     as_pg() { (cd / && setpriv --reuid postgres --regid postgres --init-groups "$@"); }
+fi
+
+# The newest PostgreSQL, or version IR_ASYNC_PG, which script/setup may have downloaded.
+pg_download=$pg_home/ir_async-postgresql-${IR_ASYNC_PG:-}
+pg_bin=$(printf '%s\n' /usr/lib/postgresql/${IR_ASYNC_PG:-*}/bin /usr/pgsql-${IR_ASYNC_PG:-*}/bin "$pg_download/bin" \
+    | sort -rV | while read -r bin; do [[ ! -x $bin/initdb ]] || { echo "$bin"; break; }; done)
+if [[ ! $pg_bin && ! ${IR_ASYNC_PG:-} ]] && command -v initdb >/dev/null; then
+    pg_bin=$(dirname "$(realpath "$(command -v initdb)")")
 fi
 [[ ! $pg_bin ]] || cluster+=-$("$pg_bin/postgres" --version | grep -oE '[0-9]+' | head -1)
 
@@ -80,7 +82,7 @@ cluster_stop() {
 
 # Set the environment in which the scripts run Odoo. Start Odoo by `exec`, so that signals reach it.
 odoo_env() {
-    export IR_ASYNC_STATE=$state IR_ASYNC_ODOO=$odoo_bin
+    export IR_ASYNC_STATE=$state IR_ASYNC_ODOO=$odoo_bin IR_ASYNC_PG_BIN=$pg_bin
     export PYTHONPATH=$odoo_path ODOO_RC=$state/odoo.conf PGHOST=$sockets PGUSER=odoo
     # Not in odoo.conf, since Odoo looks up commands of addons before it reads that file.
     export ODOO_ADDONS_PATH=$core_addons,$state/addons${IR_ASYNC_EXTRA_ADDONS:+,$IR_ASYNC_EXTRA_ADDONS}

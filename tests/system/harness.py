@@ -69,8 +69,7 @@ class Cluster:
         # PostgreSQL refuses to run as root
         self._user = {'user': 'postgres', 'group': 'postgres', 'extra_groups': []} if os.getuid() == 0 else {}
         self._process = None
-        candidates = sorted(Path('/usr/lib/postgresql').glob('*/bin/initdb'), key=lambda path: int(path.parts[-3]))
-        self._bin = (candidates[-1] if candidates else Path(shutil.which('initdb')).resolve()).parent
+        self._bin = Path(os.environ['IR_ASYNC_PG_BIN'])
         self.version = int(
             re.search(r'\d+', subprocess.check_output([self._bin / 'postgres', '--version'], text=True))[0]
         )
