@@ -24,14 +24,14 @@ def folder():
 
 
 @contextlib.contextmanager
-def pgbouncer(cluster, folder):
-    """Run a pooler in transaction mode in front of the cluster; give its port."""
+def pgbouncer(cluster, folder, mode):
+    """Run a pooler in front of the cluster; give its port."""
     port = free_port()
     (folder / 'users.txt').write_text('"odoo" ""\n')
     conf = folder / 'pgbouncer.ini'
     conf.write_text(
         f"[databases]\n* = host={cluster.folder} port=5432\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
-        f"unix_socket_dir =\nauth_type = trust\nauth_file = {folder / 'users.txt'}\npool_mode = transaction\n"
+        f"unix_socket_dir =\nauth_type = trust\nauth_file = {folder / 'users.txt'}\npool_mode = {mode}\n"
         "ignore_startup_parameters = extra_float_digits,options\n"
     )
     # It refuses to run as root.
@@ -49,10 +49,12 @@ def pgbouncer(cluster, folder):
 
 
 @pytest.mark.skipif(not shutil.which('pgbouncer'), reason="there is no PgBouncer")
-@pytest.mark.parametrize('args', [Server.PREFORK, COMMAND], ids=['prefork', 'command'])
-def test_pooler(cluster, database, folder, args):
+@pytest.mark.parametrize(
+    ('args', 'mode'), [(Server.PREFORK, 'transaction'), (COMMAND, 'session')], ids=['prefork', 'command']
+)
+def test_pooler(cluster, database, folder, args, mode):
     """Locks and LISTEN prove nothing behind a pooler: the workers say so, once, and run nothing, until they are let past it."""
-    with pgbouncer(cluster, folder) as port:
+    with pgbouncer(cluster, folder, mode) as port:
         args = [*args, '-d', database.name, '--db_host=127.0.0.1', f'--db_port={port}']
         odoo = Server(cluster, folder, args, workers=1, expected=['ERROR .* connection pooler .* db_host and db_port'])
         try:
