@@ -132,6 +132,23 @@ def _file_of(connection: Connection) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def _cut_off() -> None:
+    """Cut a forked child off from the sessions of its parent.
+
+    The server would execute what the child sends as a part of the parent's transaction. If the child outlived the parent, it
+    would also keep the session and its lock, and the jobs of the dead parent would never be rescued.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for connection in list(_files):
+        if not connection.closed and not is_descriptor_closed(connection) and connection.fileno() >= 0:
+            os.dup2(null, connection.fileno(), inheritable=False)
+    os.close(null)
+
+
+if hasattr(os, 'register_at_fork'):  # not on Windows
+    os.register_at_fork(after_in_child=_cut_off)
+
+
 def session_parameters(server_version: int) -> dict[str, str]:
     """Return the parameters that each session of a worker needs and that the server knows.
 

@@ -62,7 +62,10 @@ class IrAsync(models.Model):
         # Odoo recomputes and flushes as the user of the transaction. While the method runs, this is the job's user, not root.
         root_env, env.transaction.default_env = env.transaction.default_env, env
         try:
-            result = getattr(records, job.method)(*decode(job.args, env), **decode(job.kwargs, env))
+            try:
+                result = getattr(records, job.method)(*decode(job.args, env), **decode(job.kwargs, env))
+            finally:
+                execution.end_forked_child()
             payload = None if result is None else encode_result(result)
             env.cr.flush()
         finally:

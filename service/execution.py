@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from odoo.sql_db import BaseCursor
 
     from ..engine.job import Job, Outcome
+
+_logger = logging.getLogger(__name__)
 
 
 class Report(NamedTuple):
@@ -36,6 +41,7 @@ class Execution:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self._pid = os.getpid()
         self.dbname: str | None = None
         self.starts = 0  # how often its method was begun since it was claimed
         self.claim_count: int | None = None  # how often the job was claimed, if `claim_number` was raised since
@@ -60,6 +66,17 @@ class Execution:
 
     def on_end(self) -> None:
         """Called when the outcome is committed."""
+
+    def end_forked_child(self) -> None:
+        """End this process if the job has forked it. Only the process that began the job goes on with it."""
+        if os.getpid() == self._pid:
+            return
+        exc = sys.exc_info()[1]
+        code = exc.code if type(exc) is SystemExit else exc is not None
+        if code:
+            _logger.warning("A process that job %s forked ends with an error", self.job, exc_info=exc)
+        logging.shutdown()
+        os._exit(code if isinstance(code, int) else bool(code))
 
     def note_invalidated(self, registry: Registry) -> None:
         """Remember which caches the job invalidated. After a rollback, the registry may have values that were never committed.

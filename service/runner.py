@@ -104,6 +104,7 @@ class Runner:
             # In a context of its own, the job sees no context variables of others, such as the request.
             contextvars.Context().run(self._run, execution)
         finally:
+            execution.end_forked_child()
             self._leave(execution, threads)
 
     def _run(self, execution: Execution) -> None:

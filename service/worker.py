@@ -54,6 +54,12 @@ UNINSTALLED = (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn, 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
+def _reset_signals() -> None:
+    """Have a process that a job forks end at the signals which stop processes, as the children of other workers do."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 class WorkerAsync(Worker):
     """A process with two threads, one of which runs jobs.
 
@@ -104,6 +110,7 @@ class WorkerAsync(Worker):
         signal.signal(signal.SIGTERM, self.signal_handler)
         signal.signal(signal.SIGHUP, self.signal_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see `spawn_workers`
+        os.register_at_fork(after_in_child=_reset_signals)
         # The worker shares the memory of all that the server has loaded. The garbage collector would go through all of it, and
         # so copy it.
         gc.freeze()

@@ -208,6 +208,37 @@ def test_children_can_be_terminated(database, server):
     assert job.payload == {'result': -15}
 
 
+def test_forked_children_can_be_terminated(database, server):
+    """The same for processes that a job forks, such as those of a multiprocessing.Pool."""
+    with server(database, workers=1):
+        job = database.wait_for(database.enqueue('terminate_forked_child'))
+    assert job.payload == {'result': -15}
+
+
+def test_forked_children_do_not_go_on_with_the_job(database, server):
+    """A child that leaves the method neither ends the job nor touches its transaction, and runs no other job."""
+    codes = {'exit': 3, 'raise': 1, 'return': 0, 'hook': None}
+    with server(database, workers=1, expected=ANYTHING):
+        for way, code in codes.items():
+            job = database.wait_for(database.enqueue('fork', way, way))
+            assert (job.state, job.starts) == ('done' if code is None else 'succeeded', 1), way
+            assert (job.payload or {}).get('result') == code, way
+        assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
+    assert len({run.pid for run in database.runs()}) == 1
+    assert database.effects() == dict.fromkeys(
+        ['exit', 'exit after', 'raise', 'raise after', 'return', 'return after', 'hook', 'next'], 1
+    )
+
+
+def test_forked_children_keep_no_session(database, server):
+    """The session of a dead worker ends, with the locks of its job, although a child in another process group lives on."""
+    with server(database, workers=1, expected=ANYTHING):
+        job = database.wait_for(database.enqueue('fork_and_die', 'job'))
+        [child] = database.runs('child')
+        psutil.Process(child.pid).kill()
+    assert (job.state, job.deaths) == ('done', 1)
+
+
 @pytest.mark.parametrize('fails', [False, True], ids=['done', 'failed'])
 @pytest.mark.parametrize('way', ['rollback', 'commit', 'close', 'context', 'low', 'new'])
 def test_kept_cursor(database, server, way, fails):

@@ -3,6 +3,7 @@ import contextvars
 import decimal
 import io
 import locale
+import multiprocessing
 import os
 import signal
 import socket
@@ -703,6 +704,55 @@ class TestAsyncEffect(models.Model):
             child.kill()
             child.wait()
             return 'it does not'
+
+    @api.model
+    def terminate_forked_child(self):
+        """Return how a forked child ends that is asked to."""
+        context = multiprocessing.get_context('fork')
+        ready = context.Event()
+        child = context.Process(target=lambda: ready.set() or time.sleep(600))
+        child.start()
+        ready.wait()
+        child.terminate()
+        child.join(10)
+        child.kill()
+        child.join()
+        return child.exitcode
+
+    @api.model
+    def fork(self, name, way):
+        """Fork a child that leaves the method, or a hook, in one way. Return its exit code."""
+        self._trace(name)
+        self.create({'name': name})
+        self.env.flush_all()
+        if way == 'hook':
+            self.env.cr.postcommit.add(os.fork)
+            return None
+        if not (pid := os.fork()):
+            if way == 'exit':
+                sys.exit(3)
+            if way == 'raise':
+                raise ValueError(name)
+            return None
+        _pid, status = os.waitpid(pid, 0)
+        self.create({'name': f'{name} after'})
+        return os.waitstatus_to_exitcode(status)
+
+    @api.model
+    def fork_and_die(self, name):
+        """Die and leave a child behind that outlives the process, only the first time."""
+        self._trace(name)
+        self.env.cr.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_CLASS])
+        if len(self._read_trace(name)) > 1:
+            return
+        if not os.fork():
+            os.setpgid(0, 0)
+            self._trace('child')
+            time.sleep(600)
+            os._exit(0)
+        while not self._read_trace('child'):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     @api.model
     def write_in_hook(self, way, tag, commits=False, fails=False):
