@@ -18,8 +18,6 @@ from odoo import sql_db
 from odoo.tools import config as odoo_config
 
 HERE = Path(__file__).parent
-# No host goes down here: what PostgreSQL wrote is safe from the end of its processes.
-SETTINGS = {'fsync': 'off', 'full_page_writes': 'off'}
 
 
 class Cut(NamedTuple):
@@ -28,10 +26,6 @@ class Cut(NamedTuple):
     what: str
     pid: int
     time: float
-
-
-class FaultCluster(Cluster):
-    SETTINGS = Cluster.SETTINGS | SETTINGS
 
 
 class Lifetimes:
@@ -94,7 +88,7 @@ class World:
             self.folder.chmod(0o755)
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self._configure()
-            self.cluster = FaultCluster(self.folder)
+            self.cluster = Cluster(self.folder)
             stack.callback(self.cluster.stop, signal.SIGINT)
             stack.callback(sql_db.close_all)
             self.cluster.create()
