@@ -1,20 +1,14 @@
 """script/faults: run jobs under faults, then audit."""
 
 import argparse
-import contextlib
 import random
 import sys
 import time
-from collections import Counter
 
-from . import audit, injector, model, workload, world
-
-SHOWN = 20  # violations of one kind
-
-
-def say(text=''):
-    sys.stdout.write(f'{text}\n')
-    sys.stdout.flush()
+from . import audit, model, workload, world
+from .drain import drained
+from .faults import Faults
+from .report import report, say
 
 
 def arguments():
@@ -32,8 +26,8 @@ def arguments():
     )
     args = parser.parse_args()
     args.only = [name for name in args.only.split(',') if name]
-    if unknown := set(args.only) - {*injector.Faults.WEIGHTS, 'none'}:
-        parser.error(f"unknown faults: {', '.join(sorted(unknown))}; there are {', '.join(injector.Faults.WEIGHTS)}")
+    if unknown := set(args.only) - {*Faults.WEIGHTS, 'none'}:
+        parser.error(f"unknown faults: {', '.join(sorted(unknown))}; there are {', '.join(Faults.WEIGHTS)}")
     args.seed = args.seed or str(random.randrange(10**6))
     return args
 
@@ -48,11 +42,12 @@ def run(args):
         workloads = [
             workload.Workload(database, args.seed, args.rate / len(place.databases)) for database in place.databases
         ]
-        faults = injector.Faults(place, args.seed, args.only)
+        faults = Faults(place, args.seed, args.only)
         for load in workloads:
             load.prepare()
         for load in workloads:
             load.start()
+        place.measure('at the begin')
         is_quiet = args.only == ['none']
         begin = time.monotonic()
         try:
@@ -64,49 +59,14 @@ def run(args):
             for load in workloads:
                 load.stop()
         stopped = time.monotonic()
-        is_drained = injector.drained(place, args.drain)
+        is_drained = drained(place, args.drain)
         drain = time.monotonic() - stopped
+        place.measure('at the end')
         result = audit.Audit(place, workloads, faults.cleaned, is_quiet)
         result.run()
+        result.violations += faults.violations
         report(args, faults, result, workloads, stopped - begin, drain if is_drained else None)
         return 1 if result.violations or faults.errors or any(load.errors for load in workloads) else 0
-
-
-def report(args, faults, result, workloads, seconds, drain):
-    calls = [call for load in workloads for call in load.calls]
-    fates = Counter(call.fate for call in calls)
-    say()
-    say("| jobs | |\n|---|---|")
-    say(f"| jobs in the queue | {result.counts['jobs']} in {seconds:.0f} s |")
-    say(f"| calls | {', '.join(f'{count} {fate}' for fate, count in fates.items())} |")
-    say(f"| by state | {', '.join(f'{count} {state}' for state, count in sorted(result.states.items()))} |")
-    say(f"| methods begun | {len(result.runs)} |")
-    say(f"| drained | {'no' if drain is None else f'after {drain:.0f} s'} |")
-    say(f"| transactions of callers that a fault broke | {result.counts['transactions broken']} |")
-    say(f"| servers that ended by themselves and were started again | {len(result.world.ended)} |")
-    say()
-    say("| fault | times |\n|---|---|")
-    for name, count in sorted(faults.counts.items()):
-        say(f"| {name}: {getattr(injector.Faults, name).__doc__} | {count} |")
-    say()
-    say("| result | |\n|---|---|")
-    found = Counter(violation.result for violation in result.violations)
-    for name, text in audit.RESULTS.items():
-        say(f"| {text} ({name}) | {found[name]} |")
-    shown = Counter()
-    for violation in result.violations:
-        shown[violation.result] += 1
-        if shown[violation.result] <= SHOWN:
-            say(f"{violation.result}: {violation.database} job {violation.job_id}: {violation.text}")
-    with contextlib.suppress(ValueError):
-        job_ids = {violation.job_id for violation in result.violations if violation.job_id}
-        for line in result.log_lines(job_ids)[:200]:
-            say(f"  {line}")
-    for text in result.world.ended:
-        say(f"a server ended: {text[:300]}")
-    for error in Counter(faults.errors + [error for load in workloads for error in load.errors]).items():
-        say(f"the suite itself: {error[1]} × {error[0]}")
-    say(f"seed {args.seed}: {'violations' if result.violations else 'no violation'}")
 
 
 if __name__ == '__main__':

@@ -7,7 +7,9 @@ import re
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
-from .workload import ACCOUNT, CHANNELS
+from .kinds import ACCOUNT, CHANNELS
+from .log import find_errors
+from .runs import find_runs, possible_deaths, read_events
 
 TOKEN = re.compile(r'"((?:%s)-\d+(?:/more)?)"')
 RESULTS = {
@@ -22,13 +24,6 @@ RESULTS = {
     'database': "Effects in a wrong database",
     'log': "Unexpected errors in the log",
 }
-# What faults explain. The end of a job says its id; those that may fail are left out by `_log`.
-NOISE = (
-    r'psycopg2\.(OperationalError|InterfaceError): ',
-    r'psycopg2\.errors\.(\w+Shutdown|CannotConnectNow|\w+Timeout|LockNotAvailable|QueryCanceled|SerializationFailure|DeadlockDetected): ',
-    r'odoo\.sql_db: (bad query|Connection to the database failed|Couldn.t|Programming error)',
-    r'(?i)(terminating connection|server closed|connection .*(closed|lost|refused)|could not connect|shutting down|starting up|recovery)',
-)
 
 
 class Violation(NamedTuple):
@@ -36,18 +31,6 @@ class Violation(NamedTuple):
     database: str
     job_id: int | None
     text: str
-
-
-class Run(NamedTuple):
-    """An interval in which a method was executed in a process."""
-
-    db: str
-    job_id: int
-    token: str
-    pid: int
-    begin: float
-    end: float
-    is_certain: bool  # the claim may have been lost before the method ended
 
 
 class Audit:
@@ -73,61 +56,14 @@ class Audit:
         self.violations.append(Violation(result, database, job_id, text))
 
     def run(self):
-        self.runs = self._runs()
-        self.deaths = self._possible_deaths()
+        events = read_events(self.world)
+        self.runs = find_runs(self.world, events)
+        self.deaths, self.uncertain_deaths = possible_deaths(self.world, self.runs)
         for workload in self.workloads:
             self._database(workload)
-        self._log()
+        for (level, text), count in find_errors(self.world, self.may_fail, self.is_quiet).items():
+            self.add('log', '', None, f"{count} × {level} {text}")
         return self.violations
-
-    # ------------------------------------------------------------
-    # What was executed, when
-    # ------------------------------------------------------------
-
-    def _runs(self):
-        cuts = defaultdict(list)
-        for cut in self.world.cuts:
-            cuts[cut.pid].append(cut)
-        events, open_runs, runs = [], {}, []
-        if self.world.trace.exists():
-            events = [json.loads(line) for line in self.world.trace.read_text(encoding='utf-8').splitlines()]
-
-        def close(event, end):
-            last_seen = self.world.lifetimes.seen.get(event['pid'], event['time'])
-            end = max(event['time'], last_seen) if end is None else end
-            hit = [cut.time for cut in cuts[event['pid']] if event['time'] <= cut.time <= end]
-            runs.append(
-                Run(event['db'], event['job'], event['token'], event['pid'], event['time'], min([end, *hit]), not hit)
-            )
-
-        for event in events:
-            if event['event'] == 'begin':
-                if previous := open_runs.pop(event['pid'], None):
-                    close(previous, event['time'])
-                open_runs[event['pid']] = event
-            elif event['pid'] in open_runs:
-                close(open_runs.pop(event['pid']), event['time'])
-        for event in open_runs.values():
-            close(event, None)
-        return sorted(runs, key=lambda run: run.begin)
-
-    def _possible_deaths(self):
-        """Return how many deaths each job may be charged with, and how many charges are for nobody certain.
-
-        A kill is charged to the job whose method was running. When none was, a job may just have begun or ended.
-        """
-        by_pid = defaultdict(list)
-        for run in self.runs:
-            by_pid[run.pid].append(run)
-        certain, self.uncertain_deaths = Counter(), 0
-        for cut in self.world.cuts:
-            if cut.what == 'kill':
-                begun = [run for run in by_pid[cut.pid] if run.begin <= cut.time]
-                if begun:
-                    certain[begun[-1].db, begun[-1].job_id] += 1
-                if not begun or begun[-1].end < cut.time:
-                    self.uncertain_deaths += 1
-        return certain
 
     # ------------------------------------------------------------
     # A database
@@ -326,7 +262,7 @@ class Audit:
                 for job_id in call.job_ids
             )
         ]
-        total = database.value(f"SELECT sum(value) FROM {ACCOUNT.replace('.', '_')}")
+        total = database.value(f"SELECT coalesce(sum(value), 0) FROM {ACCOUNT.replace('.', '_')}")
         if total != len(done):
             self.add(
                 'lost' if total < len(done) else 'doubled',
@@ -334,35 +270,6 @@ class Audit:
                 None,
                 f"{len(done)} jobs added 1, the sum is {total}",
             )
-
-    # ------------------------------------------------------------
-    # The log
-    # ------------------------------------------------------------
-
-    def _log(self):
-        levels = '(WARNING|ERROR|CRITICAL)' if self.is_quiet else '(ERROR|CRITICAL)'
-        found = Counter()
-        # With the lines of its traceback, a record says what caused it.
-        for record in re.split(r'\n(?=\d{4}-\d\d-\d\d \S+ \d+ )', self.world.log_text()):
-            match = re.match(rf'\S+ \S+ \d+ {levels} (\S+) (.*)', record)
-            if not match or (not self.is_quiet and any(re.search(noise, record) for noise in NOISE)):
-                continue
-            text = match[3]
-            job_ids = {int(number) for number in re.findall(r'\b[Jj]obs? (\d+)', text)}
-            if any((name, job_id) in self.may_fail for name in self.world.names for job_id in job_ids):
-                continue
-            if re.search(r'\((fail_times|raise_odd)\b|\.(fail_times|raise_odd)\b', text):
-                continue
-            found[match[1], re.sub(r'\d+', 'N', text)[:180]] += 1
-        for (level, text), count in found.items():
-            self.add('log', '', None, f"{count} × {level} {text}")
-
-    def log_lines(self, job_ids):
-        """Return the lines of the servers' logs that name one of these jobs."""
-        wanted = {str(job_id) for job_id in job_ids}
-        return [
-            line for line in self.world.log_text().splitlines() if wanted & set(re.findall(r'\b[Jj]ob (\d+)', line))
-        ]
 
 
 def _error(job):

@@ -77,6 +77,7 @@ class World:
         self.cuts = []
         self.logs = []  # of all servers, those that were replaced, too
         self.ended = []  # exit code and last lines of servers that ended by themselves
+        self.memory = {}  # of the workers, by when it was measured
         self.lifetimes = Lifetimes(self)
         self.trace_offset, self._pids = 0, set()
         self._stack = contextlib.ExitStack()
@@ -178,6 +179,13 @@ class World:
 
     def workers(self):
         return [worker for server in self.servers if server for worker in server.workers()]
+
+    def measure(self, when):
+        """Remember how much memory the workers have of their own."""
+        self.memory[when] = []
+        for worker in self.workers():
+            with contextlib.suppress(psutil.Error):
+                self.memory[when].append(worker.memory_full_info().pss / (1 << 20))
 
     def note(self, what, pid):
         self.cuts.append(Cut(what, pid, time.monotonic()))

@@ -1,0 +1,17 @@
+"""All faults."""
+
+from .harm.connections import Connections
+from .harm.locks import Locks
+from .harm.postgres import Postgres
+from .harm.processes import Processes
+from .harm.upkeep import Upkeep
+from .injector import Injector
+
+GROUPS = (Processes, Connections, Postgres, Locks, Upkeep)
+
+
+class Faults(*GROUPS, Injector):
+    """Each fault is a method; its docstring is what the report says."""
+
+    # A fault that takes a restart is rarer: it hides the others.
+    WEIGHTS = {name: weight for group in GROUPS for name, weight in group.WEIGHTS.items()}

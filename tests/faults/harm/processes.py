@@ -1,0 +1,68 @@
+"""Faults of workers and servers."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from harness import TIMEOUT
+
+from ..injector import LONG
+
+
+class Processes:
+    WEIGHTS = {
+        'kill_worker': 4, 'stop_worker': 2, 'freeze_worker': 3, 'hang_up_worker': 1,
+        'kill_server': 0.7, 'restart_server': 0.7, 'hang_up_server': 0.5,
+    }  # fmt: skip
+
+    def kill_worker(self):
+        """kill -9 of a worker"""
+        if worker := self._worker():
+            self.world.kill_worker(worker)
+
+    def stop_worker(self):
+        """SIGTERM to a worker"""
+        if worker := self._worker():
+            worker.terminate()
+
+    def hang_up_worker(self):
+        """SIGHUP to a worker"""
+        if worker := self._worker():
+            worker.send_signal(signal.SIGHUP)
+
+    def freeze_worker(self):
+        """SIGSTOP of a worker, SIGCONT after up to 30 s"""
+
+        def freeze(worker, seconds):
+            worker.suspend()
+            time.sleep(seconds)
+            worker.resume()
+
+        if worker := self._worker():
+            self._meanwhile(freeze, worker, self.rng.uniform(0.3, LONG))
+
+    def kill_server(self):
+        """kill -9 of a server with its workers, restart"""
+        index = self.rng.randrange(len(self.world.servers))
+        self.world.kill_server(index)
+        self.world.start_server(index)
+
+    def restart_server(self):
+        """SIGTERM of a server, restart"""
+        index = self.rng.randrange(len(self.world.servers))
+        server = self.world.servers[index]
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.process.wait(TIMEOUT)
+            server.wait_until_gone()
+        finally:
+            server.kill()
+            self.world.start_server(index)
+
+    def hang_up_server(self):
+        """SIGHUP to a server"""
+        server = self.rng.choice(self.world.servers)
+        # While it starts, it has no handler for it yet, and would end.
+        if server.listening():
+            server.send_signal(signal.SIGHUP)

@@ -1,0 +1,187 @@
+"""The kinds of jobs: how they are enqueued, and how they must end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+LEDGER, ACCOUNT = 'ir.async.ledger', 'ir.async.ledger.account'
+CHANNELS = {'ledger': 2, 'ledger/one': 2, 'single': 1}
+ACCOUNTS = 12
+KEYS = 4
+
+
+@dataclass
+class Call:
+    """A call of a job's method.
+
+    ``expected`` are the states in which its jobs may end, ``fate`` what became of the transaction that made it:
+    ``committed``, ``rolled back``, or ``unknown`` when the connection broke during the commit.
+    """
+
+    token: str
+    kind: str
+    expected: tuple
+    channel: str | None = None
+    key: str | None = None
+    attempts: int = 1
+    parents: list = field(default_factory=list)
+    fate: str = 'unknown'
+    job_ids: list = field(default_factory=list)
+    time: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
+    retried: bool = False
+
+
+class Kinds:
+    """Each method enqueues jobs of one kind and returns their calls, as in a transaction of a user's."""
+
+    WEIGHTS = {
+        'noop': 3, 'write': 6, 'sleep': 4, 'sleep_in_sql': 2, 'commit': 2, 'rollback': 2, 'fail_then_end_well': 2,
+        'fail': 1, 'odd': 1, 'overtime': 0.3, 'postpone': 1, 'chain': 2, 'keyed': 3, 'channel': 4, 'delay': 2, 'more': 2,
+        'progress': 1, 'cancel_me': 0.5, 'chunks': 1, 'bulk': 1, 'count': 1,
+    }  # fmt: skip
+
+    def __init__(self, dbname, rng):
+        self.dbname = dbname
+        self.rng = rng
+        self.number = 0
+
+    def pick(self):
+        return self.rng.choices(list(self.WEIGHTS), self.WEIGHTS.values())[0]
+
+    def _call(self, env, kind, method, *args, expected=('done',), model=LEDGER, records=None, call=None, **options):
+        self.number += 1
+        entry = Call(
+            f'{self.dbname}-{self.number}', kind, expected, options.get('channel'), options.get('key'), **call or {}
+        )
+        target = getattr(env[model] if records is None else records, method)
+        jobs = env['ir.async'].with_options(**options)
+        if self.rng.random() < 0.2:
+            made = jobs.call_notify(f"Job {entry.token}", target, entry.token, *args)
+        else:
+            made = jobs.call(target, entry.token, *args)
+        entry.job_ids = list(made.ids)
+        return entry
+
+    def noop(self, env):
+        return [self._call(env, 'noop', 'noop')]
+
+    def write(self, env):
+        return [self._call(env, 'write', 'write_effect', priority=self.rng.choice([5, 10, 10, 20]))]
+
+    def sleep(self, env):
+        return [self._call(env, 'sleep', 'sleep', self.rng.uniform(0.05, 0.6), expected=('succeeded',))]
+
+    def sleep_in_sql(self, env):
+        return [self._call(env, 'sleep_in_sql', 'sleep_in_sql', self.rng.uniform(0.05, 0.4))]
+
+    def commit(self, env):
+        return [self._call(env, 'commit', 'commit_inside', self.rng.uniform(0, 0.2))]
+
+    def rollback(self, env):
+        return [self._call(env, 'rollback', 'rollback_inside')]
+
+    def fail_then_end_well(self, env):
+        times = self.rng.choice([1, 2])
+        return [
+            self._call(
+                env,
+                'fail_then_end_well',
+                'fail_times',
+                times,
+                max_attempts=3,
+                retry_delay=0.5,
+                call={'attempts': times + 1},
+            )
+        ]
+
+    def fail(self, env):
+        times = self.rng.choice([1, 2])
+        return [
+            self._call(
+                env,
+                'fail',
+                'fail_times',
+                99,
+                max_attempts=times,
+                retry_delay=0.3,
+                expected=('failed',),
+                call={'attempts': times},
+            )
+        ]
+
+    def odd(self, env):
+        kind = self.rng.choice(
+            [
+                'no_text',
+                'system_exit',
+                'generator_exit',
+                'keyboard_interrupt',
+                'stop_iteration',
+                'base_exception',
+                'recursion',
+                'unicode',
+            ]
+        )
+        return [self._call(env, 'odd', 'raise_odd', kind, expected=('failed',))]
+
+    def overtime(self, env):
+        return [self._call(env, 'overtime', 'sleep', 30, timeout=1, expected=('failed',))]
+
+    def postpone(self, env):
+        return [self._call(env, 'postpone', 'postpone')]
+
+    def chain(self, env):
+        parents = [self._call(env, 'write', 'write_effect') for _ in range(self.rng.choice([1, 2, 3]))]
+        jobs = env['ir.async'].browse([job_id for parent in parents for job_id in parent.job_ids])
+        tokens = [parent.token for parent in parents]
+        child = self._call(env, 'child', 'child', tokens, after=jobs, call={'parents': tokens})
+        grandchild = self._call(
+            env,
+            'child',
+            'child',
+            [child.token],
+            after=env['ir.async'].browse(child.job_ids),
+            call={'parents': [child.token]},
+        )
+        return [*parents, child, grandchild]
+
+    def keyed(self, env):
+        return [
+            self._call(
+                env,
+                'keyed',
+                'sleep',
+                self.rng.uniform(0, 0.3),
+                expected=('succeeded',),
+                key=f'key-{self.rng.randrange(KEYS)}',
+            )
+        ]
+
+    def channel(self, env):
+        channel = self.rng.choice(list(CHANNELS))
+        return [
+            self._call(env, 'channel', 'sleep', self.rng.uniform(0.02, 0.2), expected=('succeeded',), channel=channel)
+        ]
+
+    def delay(self, env):
+        return [self._call(env, 'delay', 'write_effect', delay=self.rng.uniform(0.2, 4))]
+
+    def more(self, env):
+        return [self._call(env, 'more', 'enqueue_more')]
+
+    def progress(self, env):
+        return [self._call(env, 'progress', 'progress', self.rng.uniform(0.2, 1))]
+
+    def cancel_me(self, env):
+        return [self._call(env, 'cancel_me', 'sleep', 10, expected=('succeeded',))]
+
+    def chunks(self, env):
+        return [self._call(env, 'chunks', 'touch', records=env[ACCOUNT].search([], order='id'), chunk_size=5)]
+
+    def bulk(self, env):
+        return [self._call(env, 'write', 'write_effect') for _ in range(self.rng.randint(5, 30))]
+
+    def count(self, env):
+        return [self._call(env, 'count', 'add', records=env[ACCOUNT].search([], order='id', limit=1))]

@@ -1,0 +1,55 @@
+"""What a run found, in Markdown."""
+
+import contextlib
+import sys
+from collections import Counter
+
+from .audit import RESULTS
+from .faults import Faults
+from .log import lines_of
+
+SHOWN = 20  # violations of one kind
+
+
+def say(text=''):
+    sys.stdout.write(f'{text}\n')
+    sys.stdout.flush()
+
+
+def report(args, faults, result, workloads, seconds, drain):
+    calls = [call for load in workloads for call in load.calls]
+    fates = Counter(call.fate for call in calls)
+    say()
+    say("| jobs | |\n|---|---|")
+    say(f"| jobs in the queue | {result.counts['jobs']} in {seconds:.0f} s |")
+    say(f"| calls | {', '.join(f'{count} {fate}' for fate, count in fates.items())} |")
+    say(f"| by state | {', '.join(f'{count} {state}' for state, count in sorted(result.states.items()))} |")
+    say(f"| methods begun | {len(result.runs)} |")
+    say(f"| drained | {'no' if drain is None else f'after {drain:.0f} s'} |")
+    say(f"| transactions of callers that a fault broke | {result.counts['transactions broken']} |")
+    say(f"| servers that ended by themselves and were started again | {len(result.world.ended)} |")
+    for when, megabytes in result.world.memory.items():
+        say(f"| memory of each worker {when}, MB (PSS) | {', '.join(f'{size:.0f}' for size in megabytes)} |")
+    say()
+    say("| fault | times |\n|---|---|")
+    for name, count in sorted(faults.counts.items()):
+        say(f"| {name}: {getattr(Faults, name).__doc__} | {count} |")
+    say()
+    say("| result | |\n|---|---|")
+    found = Counter(violation.result for violation in result.violations)
+    for name, text in RESULTS.items():
+        say(f"| {text} ({name}) | {found[name]} |")
+    shown = Counter()
+    for violation in result.violations:
+        shown[violation.result] += 1
+        if shown[violation.result] <= SHOWN:
+            say(f"{violation.result}: {violation.database} job {violation.job_id}: {violation.text}")
+    with contextlib.suppress(ValueError):
+        job_ids = {violation.job_id for violation in result.violations if violation.job_id}
+        for line in lines_of(result.world, job_ids)[:200]:
+            say(f"  {line}")
+    for text in result.world.ended:
+        say(f"a server ended: {text[:300]}")
+    for error in Counter(faults.errors + [error for load in workloads for error in load.errors]).items():
+        say(f"the suite itself: {error[1]} × {error[0]}")
+    say(f"seed {args.seed}: {'violations' if result.violations else 'no violation'}")
