@@ -17,6 +17,8 @@ from harness import STATE, TIMEOUT, Cluster, Database, Server, wait_until
 from odoo import sql_db
 from odoo.tools import config as odoo_config
 
+from .proxy import Proxy
+
 HERE = Path(__file__).parent
 
 
@@ -94,6 +96,9 @@ class World:
             stack.callback(sql_db.close_all)
             self.cluster.create()
             self.cluster.odoo('-d', Cluster.TEMPLATE, '-i', 'ir_async_ledger')
+            self.proxy = Proxy(self)
+            self.proxy.start()
+            stack.callback(self.proxy.stop)
             self.databases = [Database(self.cluster, name) for name in self.names]
             stack.callback(self._kill_servers)
             for index in range(len(self.servers)):
@@ -134,7 +139,7 @@ class World:
         self.servers[index] = server = Server(
             self.cluster,
             folder,
-            [*Server.PREFORK, '-d', ','.join(self.names)],
+            [*Server.PREFORK, '-d', ','.join(self.names), f'--db_host={self.proxy.folder}'],
             workers=self.workers_count,
             settings={'stop_timeout': 3},
         )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
+from ..injector import LONG
+
 
 class Connections:
-    WEIGHTS = {'cut_connection': 4, 'cut_all_connections': 1}
+    WEIGHTS = {'cut_connection': 4, 'cut_all_connections': 1, 'cut_at_message': 6, 'black_hole': 1}
 
     def cut_connection(self):
         """pg_terminate_backend of one connection: listening, control, job or another one"""
@@ -22,3 +26,30 @@ class Connections:
             victim = self.rng.choice(backends)[1]
             backends = [(row, pid) for row, pid in backends if pid == victim]
         self._cut(backends)
+
+    def cut_at_message(self):
+        """a connection cut at one of its next 12 messages: before it, before its answer, or unnoticed by PostgreSQL for up to 30 s"""
+        pids = {worker.pid for worker in self.world.workers()}
+        fuse = (
+            self.rng.randint(1, 12),
+            self.rng.choice(['before', 'before', 'after', 'after', 'vanish']),
+            self.rng.uniform(1, LONG),
+        )
+        if links := self.world.proxy.busy_links(pids)[:6]:
+            self.rng.choice(links).fuse = fuse
+
+    def black_hole(self):
+        """no message of a worker or a server gets through for up to 30 s; half of the time, PostgreSQL gives them up meanwhile"""
+        pids = {process.pid for process in self.rng.choice(self.world.servers).processes()}
+        if self.rng.random() < 0.5 and (worker := self._worker()):
+            pids = {worker.pid}
+        is_cut = self.rng.random() < 0.5
+
+        def hole(seconds):
+            with self.world.proxy.black_hole(pids):
+                time.sleep(seconds / 2)
+                if is_cut:
+                    self._cut([(row, pid) for row, pid in self._backends() if pid in pids])
+                time.sleep(seconds / 2)
+
+        self._meanwhile(hole, self.rng.uniform(1, LONG))
