@@ -1,5 +1,6 @@
 """All faults."""
 
+from .harm.conflicts import Conflicts
 from .harm.connections import Connections
 from .harm.locks import Locks
 from .harm.postgres import Postgres
@@ -7,7 +8,7 @@ from .harm.processes import Processes
 from .harm.upkeep import Upkeep
 from .injector import Injector
 
-GROUPS = (Processes, Connections, Postgres, Locks, Upkeep)
+GROUPS = (Processes, Connections, Postgres, Conflicts, Locks, Upkeep)
 
 
 class Faults(*GROUPS, Injector):

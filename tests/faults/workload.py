@@ -13,6 +13,7 @@ from odoo import SUPERUSER_ID, api
 from odoo.exceptions import UserError
 from odoo.modules.registry import Registry
 
+from .harm import conflicts
 from .kinds import ACCOUNT, ACCOUNTS, CHANNELS, Kinds
 
 
@@ -40,7 +41,8 @@ class Workload(threading.Thread):
         self.stopped = threading.Event()
 
     def prepare(self):
-        """Make the records that jobs write and the channels with limits."""
+        """Make the records that jobs write, the channels with limits, and the triggers of faults."""
+        conflicts.prepare(self.database)
         with self.database.env() as env:
             env[ACCOUNT].create([{} for _ in range(ACCOUNTS)])
             env['ir.async.channel'].create(
