@@ -21,6 +21,7 @@ RESULTS = {
     'failed': "Jobs that ended in a wrong state",
     'order': "Children that ran before their parents",
     'capacity': "More jobs at once than the channel or key allows",
+    'leaked': "What a job found from an earlier one",
     'database': "Effects in a wrong database",
     'log': "Unexpected errors in the log",
 }
@@ -58,6 +59,9 @@ class Audit:
     def run(self):
         events = read_events(self.world)
         self.runs = find_runs(self.world, events)
+        for event in events:
+            if event['event'] == 'leaked':
+                self.add('leaked', event['db'], event['job'], ', '.join(event['left']))
         self.deaths, self.uncertain_deaths = possible_deaths(self.world, self.runs)
         for workload in self.workloads:
             self._database(workload)

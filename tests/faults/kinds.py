@@ -40,6 +40,7 @@ class Kinds:
         'noop': 3, 'write': 6, 'sleep': 4, 'sleep_in_sql': 2, 'commit': 2, 'rollback': 2, 'fail_then_end_well': 2,
         'fail': 1, 'odd': 1, 'overtime': 0.3, 'postpone': 1, 'chain': 2, 'keyed': 3, 'channel': 4, 'delay': 2, 'more': 2,
         'progress': 1, 'cancel_me': 0.5, 'chunks': 1, 'bulk': 1, 'count': 1,
+        'blob': 0.4, 'setting': 2, 'process': 1, 'leave_cursor': 0.5, 'close_cursor': 0.5, 'fork': 0.5, 'thread': 0.5, 'hook': 1,
     }  # fmt: skip
 
     def __init__(self, dbname, rng):
@@ -122,6 +123,8 @@ class Kinds:
                 'base_exception',
                 'recursion',
                 'unicode',
+                'operational',
+                'interface',
             ]
         )
         return [self._call(env, 'odd', 'raise_odd', kind, expected=('failed',))]
@@ -185,3 +188,45 @@ class Kinds:
 
     def count(self, env):
         return [self._call(env, 'count', 'add', records=env[ACCOUNT].search([], order='id', limit=1))]
+
+    def blob(self, env):
+        argument, result = self.rng.choice([(1, 10), (10, 1), (1, 1)])
+        return [self._call(env, 'blob', 'blob', 'x' * (argument << 20), result << 20, expected=('succeeded',))]
+
+    def setting(self, env):
+        name = self.rng.choice(
+            [
+                'search_path',
+                'work_mem',
+                'isolation',
+                'read_only',
+                'custom',
+                'table',
+                'prepared',
+                'cursor',
+                'lock',
+                'listen',
+            ]
+        )
+        return [self._call(env, 'setting', 'leave_setting', name)]
+
+    def process(self, env):
+        return [self._call(env, 'process', 'leave_process')]
+
+    def leave_cursor(self, env):
+        return [self._call(env, 'leave_cursor', 'leave_cursor')]
+
+    def close_cursor(self, env):
+        return [self._call(env, 'close_cursor', 'close_cursor', expected=('failed',))]
+
+    def fork(self, env):
+        return [self._call(env, 'fork', 'fork')]
+
+    def thread(self, env):
+        return [self._call(env, 'thread', 'thread', self.rng.choice([0, 0.05, 5]))]
+
+    def hook(self, env):
+        """A hook that fails before the commit fails the job; after it, the job has ended well."""
+        when = self.rng.choice(['precommit', 'postcommit'])
+        expected = 'failed' if when == 'precommit' else 'done'
+        return [self._call(env, 'hook', 'failing_hook', when, expected=(expected,))]

@@ -32,7 +32,7 @@ def find_errors(world, may_fail, is_quiet):
         job_ids = {int(number) for number in re.findall(r'\b[Jj]obs? (\d+)', text)}
         if any((name, job_id) in may_fail for name in world.names for job_id in job_ids):
             continue
-        if re.search(r'\((fail_times|raise_odd)\b|\.(fail_times|raise_odd)\b', text):
+        if re.search(r'\((fail_times|raise_odd|failing_hook)\b|\.(fail_times|raise_odd|failing_hook)\b|left threads behind', text):
             continue
         found[match[1], re.sub(r'\d+', 'N', text)[:180]] += 1
     return found

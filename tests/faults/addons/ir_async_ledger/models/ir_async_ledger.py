@@ -8,6 +8,7 @@ import psycopg2
 
 from odoo import api, fields, models
 
+from .fresh import find_left
 from odoo.addons.ir_async.exceptions import RetryJob
 
 
@@ -28,6 +29,7 @@ ODD = {
     'base_exception': BaseException,
     'recursion': RecursionError,
     'unicode': lambda: UnicodeDecodeError('utf-8', b'\xff', 0, 1, "\x00 \udc80"),
+    'operational': lambda: psycopg2.OperationalError("raised by the method"),
     'interface': lambda: psycopg2.InterfaceError("raised by the method"),
 }
 
@@ -49,7 +51,7 @@ class IrAsyncLedger(models.Model):
     pid = fields.Integer(required=True)
     value = fields.Integer()
 
-    def _trace(self, event, token, job_id):
+    def _trace(self, event, token, job_id, **more):
         folder = Path(os.environ['IR_ASYNC_TEST_TRACE'])
         line = (
             json.dumps(
@@ -60,6 +62,7 @@ class IrAsyncLedger(models.Model):
                     'pid': os.getpid(),
                     'db': self.env.cr.dbname,
                     'time': time.monotonic(),
+                    **more,
                 }
             )
             + '\n'
@@ -72,6 +75,8 @@ class IrAsyncLedger(models.Model):
     def _run(self, token):
         job_id = self.env['ir.async'].current().id
         self._trace('begin', token, job_id)
+        if left := find_left(self.env.cr):
+            self._trace('leaked', token, job_id, left=left)
         try:
             yield
         finally:
