@@ -3,12 +3,13 @@
 from .harm.conflicts import Conflicts
 from .harm.connections import Connections
 from .harm.locks import Locks
+from .harm.modules import Modules
 from .harm.postgres import Postgres
 from .harm.processes import Processes
 from .harm.upkeep import Upkeep
 from .injector import Injector
 
-GROUPS = (Processes, Connections, Postgres, Conflicts, Locks, Upkeep)
+GROUPS = (Processes, Connections, Postgres, Conflicts, Locks, Upkeep, Modules)
 
 
 class Faults(*GROUPS, Injector):
