@@ -2,6 +2,7 @@
 
 from .harm.conflicts import Conflicts
 from .harm.connections import Connections
+from .harm.disk import Disk
 from .harm.locks import Locks
 from .harm.modules import Modules
 from .harm.postgres import Postgres
@@ -9,7 +10,7 @@ from .harm.processes import Processes
 from .harm.upkeep import Upkeep
 from .injector import Injector
 
-GROUPS = (Processes, Connections, Postgres, Conflicts, Locks, Upkeep, Modules)
+GROUPS = (Processes, Connections, Postgres, Conflicts, Locks, Upkeep, Modules, Disk)
 
 
 class Faults(*GROUPS, Injector):

@@ -6,7 +6,7 @@ from collections import Counter
 # What faults explain. The end of a job says its id; those that may fail are left out by `_log`.
 NOISE = (
     r'psycopg2\.(OperationalError|InterfaceError): ',
-    r'psycopg2\.errors\.(\w+Shutdown|CannotConnectNow|\w+Timeout|LockNotAvailable|QueryCanceled|SerializationFailure|DeadlockDetected): ',
+    r'psycopg2\.errors\.(\w+Shutdown|CannotConnectNow|\w+Timeout|LockNotAvailable|QueryCanceled|SerializationFailure|DeadlockDetected|DiskFull|OutOfMemory): ',
     r'odoo\.sql_db: (bad query|Connection to the database failed|Couldn.t|Programming error)',
     r'(?i)(terminating connection|server closed|connection .*(closed|lost|refused)|could not connect|shutting down|starting up|recovery)',
 )
@@ -32,7 +32,9 @@ def find_errors(world, may_fail, is_quiet):
         job_ids = {int(number) for number in re.findall(r'\b[Jj]obs? (\d+)', text)}
         if any((name, job_id) in may_fail for name in world.names for job_id in job_ids):
             continue
-        if re.search(r'\((fail_times|raise_odd|failing_hook)\b|\.(fail_times|raise_odd|failing_hook)\b|left threads behind', text):
+        if re.search(
+            r'\((fail_times|raise_odd|failing_hook)\b|\.(fail_times|raise_odd|failing_hook)\b|left threads behind', text
+        ):
             continue
         found[match[1], re.sub(r'\d+', 'N', text)[:180]] += 1
     return found

@@ -17,6 +17,7 @@ from harness import STATE, TIMEOUT, Cluster, Database, Server, wait_until
 from odoo import sql_db
 from odoo.tools import config as odoo_config
 
+from .harm import disk
 from .proxy import Proxy
 
 HERE = Path(__file__).parent
@@ -91,6 +92,7 @@ class World:
             self.folder.chmod(0o755)
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self._configure()
+            self.disk = stack.enter_context(disk.mounted(self.folder / 'disk'))
             self.cluster = Cluster(self.folder)
             stack.callback(self.cluster.stop, signal.SIGINT)
             stack.callback(sql_db.close_all)
@@ -100,6 +102,7 @@ class World:
             self.proxy.start()
             stack.callback(self.proxy.stop)
             self.databases = [Database(self.cluster, name) for name in self.names]
+            disk.prepare(self)
             stack.callback(self._kill_servers)
             for index in range(len(self.servers)):
                 self.start_server(index)
