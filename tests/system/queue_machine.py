@@ -361,10 +361,13 @@ class QueueMachine(RuleBasedStateMachine):
             self._terminate(run.worker.runner._pool._connection)
         event = run.say(ending)
         if ending in ('commit', *ENDED_WELL) and job and job.changed > run.began:
-            assert event == 'begun', f"job {run.job.id} has lost a race: {event}"
-            run.starts += 1
-            run.began = self.model.now
-            event = run.say(ending)
+            if job.stop:  # the next try sees the request
+                ending = 'stopped'
+            else:
+                assert event == 'begun', f"job {run.job.id} has lost a race: {event}"
+                run.starts += 1
+                run.began = self.model.now
+                event = run.say(ending)
         if ending == 'commit' and job:
             assert event == 'committed', f"job {run.job.id}: {event}"
             job.effects.append(job.tag)
