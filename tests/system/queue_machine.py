@@ -35,7 +35,7 @@ OPTIONS = {
     'priority': [None, 5, 15],
     'channel': [None, 'one', 'one/x'],
     'max_attempts': [None, 2],
-    'key': [None, None, 'a', 'b'],
+    'key': [None, None, 'a'],
     'at': [None, None, None, 'past', 'future'],
 }
 LIMITS = [  # name, capacity, whether it has an interval, whether it is paused
@@ -147,10 +147,13 @@ class QueueMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------
 
     @precondition(lambda self: len(self.callers) < CALLERS)
-    @rule()
-    def begin(self):
+    @rule(data=st.data())
+    def begin(self, data):
+        """Begin transactions that call at once, as far as there may be more."""
         self.step()
-        self.callers.append(Caller(self.database, self.model))
+        self.callers += [Caller(self.database, self.model) for _i in range(CALLERS - len(self.callers))]
+        for caller in self.callers:
+            self._call(caller, data)
 
     @precondition(lambda self: self.callers)
     @rule(data=st.data())
@@ -158,8 +161,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.step()
         self._call(data.draw(st.sampled_from(self.callers)), data)
 
-    @initialize(data=st.data())
-    def first(self, data):
+    @initialize(data=st.data(), limits=st.sampled_from(LIMITS))
+    def first(self, data, limits):
+        self.set_channel(limits)
         for _i in range(2):
             self.enqueue(data, 3)
 
