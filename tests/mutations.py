@@ -308,9 +308,9 @@ FAULTS = [
     *_faults(
         'service/stop.py',
         ('stopped job is not fenced off', 'job = fence_off(batch.session, execution.job, reason if is_outcome else None, debug)', 'job = execution.job',
-         'system/stop_job_test.py::test_cancel'),
-        ('shutdown charges its job', 'else:\n            batch.unmark()', 'else:\n            pass',
-         'system/charge_test.py::test_stop_of_a_locked_job_is_no_death'),
+         'system/stop_job_test.py::test_a_stopped_job_commits_nothing'),
+        ('lost connection charges its job', 'else:\n            batch.unmark()', 'else:\n            pass',
+         'system/charge_test.py::test_lost_connections_are_no_deaths[control]'),
         ('programs of a stopped job go on', '                process.kill()', '                pass',
          'system/charge_test.py::test_children_and_files[cancel]'),
     ),

@@ -156,6 +156,7 @@ class TestDatabases(BaseCase):
 
     def test_back_off(self):
         """It starts small, for PostgreSQL may be back at once, and doubles up to a limit."""
+        self.visit('a')
         database = self.databases.get('a')
         delays = []
         for _i in range(8):

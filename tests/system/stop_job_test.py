@@ -154,6 +154,16 @@ def test_finally_blocks_run(database, server, tmp_path):
         wait_until(lambda: path.exists() and path.read_text(), "the method cleaned up")
 
 
+def test_a_stopped_job_commits_nothing(database, server):
+    """Not even in a `finally` block."""
+    with server(database, expected=['taken away']):
+        job_id = database.enqueue('hang_then_commit', 'job')
+        database.wait_for_run('job')
+        cancel(database, job_id)
+        assert database.wait_for(job_id).state == 'cancelled'
+    assert not database.effects()
+
+
 def test_others_are_unharmed(database, server, tmp_path):
     """Whoever runs beside the cancelled job, or was claimed with it, runs once."""
     gate = tmp_path / 'gate'

@@ -90,6 +90,16 @@ class TestAsyncEffect(models.Model):
             with open(path, 'w', encoding='utf-8') as file:
                 file.write("cleaned up")
 
+    @api.model
+    def hang_then_commit(self, name):
+        """Save its work when it is stopped."""
+        self._write_effect(name)
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            self.env.cr.commit()
+
     # ------------------------------------------------------------
     # Failures
     # ------------------------------------------------------------
