@@ -311,8 +311,6 @@ FAULTS = [
          'system/stop_job_test.py::test_a_stopped_job_commits_nothing'),
         ('lost connection charges its job', 'else:\n            batch.unmark()', 'else:\n            pass',
          'system/charge_test.py::test_lost_connections_are_no_deaths[control]'),
-        ('programs of a stopped job go on', '                process.kill()', '                pass',
-         'system/charge_test.py::test_children_and_files[cancel]'),
     ),
     *_faults(
         'service/hosting.py',
@@ -331,8 +329,6 @@ FAULTS = [
     ),
     *_faults(
         'service/runner.py',
-        ('work is committed before its outcome', "env['ir.async']._finish(job, outcome, execution.starts)",
-         "env.cr.commit()\n        env['ir.async']._finish(job, outcome, execution.starts)", 'system/stuck_test.py::test_others_write_the_row[update]'),
         ('old caches', 'Registry(self.session.dbname).check_signaling(cr)', 'Registry(self.session.dbname)',
          'system/databases_test.py::test_caches_are_cleared_in_time'),
         ('registry of a replaced database', 'Registry.delete(self.session.dbname)', 'pass', 'system/databases_test.py::test_replaced_under_the_same_name'),

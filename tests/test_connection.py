@@ -138,9 +138,8 @@ class TestForget(ConnectionCase):
         self.assertEqual(self.value("SELECT txid_current()"), transaction)
 
     def test_what_a_hook_after_the_rollback_left_open_is_rolled_back(self):
-        with self.cursor._cnx.cursor() as low:
-            self.cursor.postrollback.add(lambda: low.execute("CREATE TABLE ir_async_left_over (a int)"))
-            self.cursor.rollback()
+        low = self.cursor._cnx.cursor()
+        self.cursor.postrollback.add(lambda: low.execute("CREATE TABLE ir_async_left_over (a int)"))
         self.next()
         self.assertIsNone(self.value("SELECT to_regclass('ir_async_left_over')"))
 

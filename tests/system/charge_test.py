@@ -427,8 +427,7 @@ def test_children_and_files(database, server, tmp_path, how):
     report = tmp_path / 'report'
     options = {'timeout': 0.5} if how == 'timeout' else {}
     with server(database, workers=1, settings={'stop_timeout': 0.5}, expected=ANYTHING) as odoo:
-        leaves_group = how in ('cancel', 'timeout')  # only the process itself finds such a program
-        job_id = database.enqueue('leave_child', 'job', str(report), how != 'end', leaves_group, options=options)
+        job_id = database.enqueue('leave_child', 'job', str(report), how != 'end', options=options)
         [run] = database.wait_for_run('job')
         children, files = json.loads(report.read_text())
         report.unlink()
