@@ -1,4 +1,5 @@
 from datetime import datetime, timedelta, timezone
+from enum import Enum
 
 from .method_case import MethodCase
 
@@ -64,6 +65,18 @@ class TestOptions(MethodCase):
         for options in ({'at': now, 'delay': 1}, {'key': 'a', 'chunk_size': 1}):
             with self.subTest(options=options), self.assertRaisesRegex(TypeError, "exclude each other"):
                 self.ir_async.with_options(**options)
+
+    def test_texts_of_an_enumeration(self):
+        """What counts is the text itself, not how its class shows it."""
+
+        class Text(str, Enum):
+            KEY = 'sync'
+            START = 'start'
+            REPLACE = 'replace'
+
+        job = self.call(1, key=Text.KEY, key_until=Text.START, channel=Text.KEY)
+        self.assertEqual(self.call(2, key='sync', key_until='start', on_duplicate=Text.REPLACE), job)
+        self.assertRecordValues(job.sudo(), [{'key': 'sync', 'key_until': 'start', 'channel': 'sync', 'args': '[2]'}])
 
     def test_combination(self):
         """Options add up, and go no further than the calls that are made with them."""

@@ -106,17 +106,25 @@ def _positive_seconds(value: float | timedelta) -> float:
     return to_seconds(value)
 
 
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return str.__str__(value)  # noqa: PLC2801 -- not that of a subclass, such as an enumeration
+
+
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not is_text(value) or not 0 < len(value.encode()) <= MAX_BYTES:
+    text = _string(value)
+    if not is_text(text) or not 0 < len(text.encode()) <= MAX_BYTES:
         raise ValueError
-    return str(value)
+    return text
 
 
 def _one_of(*choices: str) -> _Check:
     def check(value: Any) -> str:
-        if not isinstance(value, str) or value not in choices:
+        text = _string(value)
+        if text not in choices:
             raise ValueError
-        return str(value)
+        return text
 
     return _Check(check, " or ".join(map(repr, choices)))
 
