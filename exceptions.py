@@ -21,6 +21,8 @@ class RetryJob(Exception):
     :raises TypeError: when the delay is no duration; the job then fails with this error
     """
 
+    delay: float | None = None  # also of a subclass that does not call `__init__`
+
     def __init__(self, reason: str, delay: float | timedelta | None = None) -> None:
         super().__init__(reason)
         try:

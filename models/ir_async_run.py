@@ -18,6 +18,7 @@ from ..engine.job import Outcome
 from ..exceptions import RetryJob, WorkerDied
 from ..service.execution import Execution
 from ..tools.encoding import decode, encode_result
+from ..tools.error_text import minimal_payload
 from ..tools.options import clean_text
 from ..tools.target import format_stack
 from .ir_async import BUS_PAYLOAD_MAX_SIZE, _progress
@@ -129,14 +130,17 @@ class IrAsync(models.Model):
 
         :rtype: str
         """
-        data = serialize_exception(exc)
-        data['debug'] = debug or data['debug']
-        error = {'code': 0, 'message': "Odoo Server Error", 'data': data}
         try:
-            text = json.dumps({'error': error}, default=json_default, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):
-            data.update(arguments=[str(arg) for arg in exc.args], context={})
-            text = json.dumps({'error': error})
+            data = serialize_exception(exc)
+            data['debug'] = debug or data['debug']
+            error = {'code': 0, 'message': "Odoo Server Error", 'data': data}
+            try:
+                text = json.dumps({'error': error}, default=json_default, allow_nan=False)
+            except (TypeError, ValueError, RecursionError):
+                data.update(arguments=[str(arg) for arg in exc.args], context={})
+                text = json.dumps({'error': error})
+        except BaseException:  # noqa: BLE001 -- the code of a method may raise anything
+            return minimal_payload(exc)
         return clean_text(text)
 
     def _format_chain(self) -> str:

@@ -7,6 +7,7 @@ from odoo.tests import Like, mute_logger
 from odoo.tools import lazy
 
 from .method_case import RUNNER, MethodCase
+from odoo.addons.ir_async.exceptions import RetryJob
 
 
 class TestResult(MethodCase):
@@ -227,6 +228,37 @@ class TestError(MethodCase):
             self.run_jobs()
         self.assertEqual(job.state, 'failed')
         self.assertEqual(len(job.payload['error']['data']['arguments']), 3)
+
+    @mute_logger(RUNNER)
+    def test_errors_that_cannot_be_read(self):
+        """They are errors like all others: the attempts go on, and the hook is called in the end."""
+
+        class Broken(Exception):
+            def __str__(self):
+                raise ZeroDivisionError
+
+            __repr__ = __str__
+
+        class Later(RetryJob):
+            def __init__(self):
+                pass
+
+        @self.add_method
+        def async_bar(self, kind):
+            raise {'argument': ValueError(Broken()), 'key': ValueError({Broken(): 1}), 'later': Later()}[kind]
+
+        failed = []
+        self.patch(self.registry['ir.async'], '_on_failed', lambda job: failed.append(job.id))
+        for kind in ('argument', 'key'):
+            with self.subTest(kind=kind):
+                job = self.ir_async.with_options(max_attempts=3).call(self.partner.async_bar, kind)
+                self.run_jobs()
+                self.assertRecordValues(job, [{'state': 'failed', 'attempts': 3, 'starts': 3}])
+                self.assertEqual(failed.count(job.id), 1)
+                self.assertIn('ValueError', job.payload['error']['data']['debug'])
+        job = self.ir_async.with_options(retry_delay=600).call(self.partner.async_bar, 'later')
+        self.run_jobs()
+        self.assertRecordValues(job, [{'state': 'created', 'attempts': 0, 'starts': 1}])
 
     def test_sql_error(self):
         """As over RPC, an error of the database is told in words."""
