@@ -1,11 +1,13 @@
 import functools
 import json
+from collections import OrderedDict
 from contextlib import closing
 from unittest.mock import ANY
 
 from odoo import api
 from odoo.exceptions import UserError
 from odoo.tests import mute_logger
+from odoo.tools import frozendict
 
 from .method_case import MethodCase
 from odoo.addons.ir_async.models.ir_async_call import OPTIONS, PROCESS_CONTEXT
@@ -226,6 +228,8 @@ class TestCall(MethodCase):
             ('anything', (), {'kwargs': {'b': 3}}, [[], {'b': 3}]),
             ('anything', (), {'args': None, 'kwargs': None}, [[], {}]),
             ('anything', (), {'args': [], 'kwargs': {}}, [[], {}]),
+            ('anything', (), {'kwargs': OrderedDict(b=3)}, [[], {'b': 3}]),
+            ('anything', (), {'args': [1], 'kwargs': frozendict(b=3)}, [[1], {'b': 3}]),
             ('anything', (), {'args': [[1]], 'kwargs': {'args': [2]}}, [[[1]], {'args': [2]}]),
             # partial-like in every other case: there are positional arguments, other keywords, other types, such parameters
             ('anything', (0,), {'args': [1]}, [[0], {'args': [1]}]),

@@ -93,7 +93,7 @@ def _unpack_thread_style(
         and (args_list is None or isinstance(args_list, (list, tuple)))
         and (kwargs_dict is None or isinstance(kwargs_dict, dict))
     ):
-        return tuple(args_list or ()), kwargs_dict or {}
+        return tuple(args_list or ()), dict(kwargs_dict or {})
     return (), kwargs
 
 
