@@ -208,6 +208,27 @@ class TestCall(MethodCase):
         self.run_jobs()
         self.assertEqual(self.partner.name, '1 2 3 4')
 
+    def test_signature_of_a_wrapper(self):
+        """A wrapper may take fewer arguments than the function that it wraps."""
+
+        def with_default(function):
+            @functools.wraps(function)
+            def wrapper(self, *, factor=2):
+                return function(self, 1, factor=factor)
+
+            return wrapper
+
+        @self.add_method
+        @with_default
+        def async_bar(self, number=0, *, factor=1, unit=None):
+            return number * factor
+
+        self.assertRefused(TypeError, r"async_bar\(\): too many positional arguments", self.partner.async_bar, 5)
+        self.assertRefused(TypeError, r"async_bar\(\): got an unexpected .*'unit'", self.partner.async_bar, unit="m")
+        job = self.ir_async.call(self.partner.async_bar, factor=3)
+        self.run_jobs()
+        self.assertEqual(job.payload, {'result': 3})
+
     def test_thread_style(self):
         @self.add_method
         def anything(self, *args, **kwargs):

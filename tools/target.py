@@ -50,11 +50,12 @@ def check_target(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
             f"Pass a method of the model: not one of super(), no lambda and no wrapper"
         )
         raise TypeError(msg)
-    signature = _signature(function)
+    *wrapping, signature = _signatures(function)
     if not args and kwargs:
         args, kwargs = _unpack_thread_style(signature, kwargs)
     try:
-        signature.bind(records, *args, **kwargs)
+        for each in (*wrapping, signature):
+            each.bind(records, *args, **kwargs)
     except TypeError as exc:
         msg = f"{records._name}.{name}(): {exc}"
         raise TypeError(msg) from None
@@ -72,8 +73,10 @@ def _find_name(model_class: type, function: Callable[..., Any]) -> str | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(function)
+def _signatures(function: Callable[..., Any]) -> list[inspect.Signature]:
+    """Return the signature of a function; if it is a wrapper, then also that of the function it wraps. A call meets both."""
+    signatures = [inspect.signature(function, follow_wrapped=False)]
+    return [*signatures, inspect.signature(function)] if hasattr(function, '__wrapped__') else signatures
 
 
 def _unpack_thread_style(
