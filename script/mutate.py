@@ -69,6 +69,7 @@ def try_out(copy, fault):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the tests are ended, too
     parser = argparse.ArgumentParser(prog='script/mutate')
     parser.add_argument('copy', type=Path, help=argparse.SUPPRESS)
     parser.add_argument('names', nargs='*')
