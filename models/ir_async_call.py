@@ -184,6 +184,9 @@ class IrAsync(models.Model):
         model = self if self.env.cr is env.cr else env[self._name].with_context(**{OPTIONS: self._options()})
         options = model._options()
         options.check_partners()
+        if options.after and options.after.env.cr.dbname != env.cr.dbname:
+            msg = f"option after takes jobs of the database of the target, not {describe(options.after)} of another one"
+            raise TypeError(msg)
         running = Execution.get(env.cr)
         values = {
             'state': 'waiting' if options.after else 'created',
@@ -192,11 +195,11 @@ class IrAsync(models.Model):
             'res_model': records._name,
             'res_ids': None,
             'method': method,
-            'args': encode(list(args), 'args'),
-            'kwargs': encode(kwargs, 'kwargs'),
+            'args': encode(list(args), 'args', env.cr.dbname),
+            'kwargs': encode(kwargs, 'kwargs', env.cr.dbname),
             'user_id': env.uid,
             'su': env.su,
-            'context': _encode_context(env.context),
+            'context': _encode_context(env.context, env.cr.dbname),
             'parent_id': running and running.job.id,
             'stack': json.dumps(caller_stack(), separators=(',', ':')),
             'priority': options.priority,
@@ -213,7 +216,7 @@ class IrAsync(models.Model):
         return model._plain()._add_call(values, [json.dumps(chunk) for chunk in chunks], options)
 
 
-def _encode_context(context: Mapping[str, Any]) -> str:
+def _encode_context(context: Mapping[str, Any], dbname: str) -> str:
     """Return the context as JSON text, without the entries that only this process, request or transaction understands."""
     context = {
         key: value
@@ -221,12 +224,12 @@ def _encode_context(context: Mapping[str, Any]) -> str:
         if key not in PROCESS_CONTEXT and not str(key).startswith(PROCESS_CONTEXT_PREFIXES)
     }
     try:
-        return encode(context, 'context')
+        return encode(context, 'context', dbname)
     except TypeError:
         for key, value in list(context.items()):
             try:
-                encode({key: value}, 'context')
+                encode({key: value}, 'context', dbname)
             except TypeError as exc:
                 _logger.debug("An entry of the context is not passed on to the job: %s", exc)
                 del context[key]
-    return encode(context, 'context')
+    return encode(context, 'context', dbname)

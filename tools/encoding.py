@@ -43,16 +43,17 @@ EXACT = frozenset({int, float, Markup, Decimal, bytes, datetime, date})
 FROZEN = 'freezegun.api'  # the module of freezegun's dates in tests; these are encoded as plain dates
 
 
-def encode(value: Any, path: str) -> str:
+def encode(value: Any, path: str, dbname: str) -> str:
     """Return ``value`` as JSON text that :func:`decode` reads.
 
     :param value: a value made of the types that a job's arguments may have
     :param str path: the name of the value in errors, such as ``"args"``
+    :param str dbname: the database of the job
     :rtype: str
     :raises TypeError: when a part of the value cannot be stored; the message has the path of that part
     """
     try:
-        return json.dumps(_pack(value, path), separators=(',', ':'), allow_nan=False)
+        return json.dumps(_pack(value, path, dbname), separators=(',', ':'), allow_nan=False)
     except RecursionError:
         msg = f"{path} cannot be stored: it is nested too deeply, or contains itself"
         raise TypeError(msg) from None
@@ -69,7 +70,7 @@ def decode(text: str, env: Environment) -> Any:
     return json.loads(text, object_hook=lambda obj: _unpack(obj, env))
 
 
-def _pack(value: Any, path: str) -> Any:
+def _pack(value: Any, path: str, dbname: str) -> Any:
     # bool comes first, since it is a subclass of int. The other cases match exact types: see EXACT.
     is_exact = type(value) in EXACT or type(value).__module__ == FROZEN
     match value:
@@ -87,17 +88,17 @@ def _pack(value: Any, path: str) -> Any:
         case str() if type(value) is str:
             return value
         case list() if type(value) is list:
-            return [_pack(item, f'{path}[{i}]') for i, item in enumerate(value)]
+            return [_pack(item, f'{path}[{i}]', dbname) for i, item in enumerate(value)]
         case tuple() if type(value) is tuple:
-            return {'$tuple': [_pack(item, f'{path}[{i}]') for i, item in enumerate(value)]}
+            return {'$tuple': [_pack(item, f'{path}[{i}]', dbname) for i, item in enumerate(value)]}
         case set() if type(value) is set:
-            return {'$set': [_pack(item, f'an item of {path}') for item in value]}
+            return {'$set': [_pack(item, f'an item of {path}', dbname) for item in value]}
         case dict() if type(value) is dict:
             for key in value:
                 if type(key) is not str:
                     msg = f"{path}[{describe(key)}] cannot be stored: the keys of a dict must be strings"
                     raise TypeError(msg)
-            packed = {key: _pack(item, f'{path}[{key!r}]') for key, item in value.items()}
+            packed = {key: _pack(item, f'{path}[{key!r}]', dbname) for key, item in value.items()}
             looks_tagged = len(packed) == 1 and next(iter(packed)).startswith('$')
             return {'$dict': list(packed.items())} if looks_tagged else packed
         case datetime() if is_exact:
@@ -120,6 +121,9 @@ def _pack(value: Any, path: str) -> Any:
         case bytes() if is_exact:
             return {'$bytes': base64.b64encode(value).decode()}
         case BaseModel():
+            if value.env.cr.dbname != dbname:
+                msg = f"{path} cannot be stored: {describe(value)} is of another database"
+                raise TypeError(msg)
             if all(type(id_) is int for id_ in value._ids):
                 return {'$records': [value._name, value._ids]}
             msg = f"{path} cannot be stored: {describe(value)} has unsaved records; save them first"

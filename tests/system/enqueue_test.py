@@ -4,6 +4,7 @@ import contextlib
 import statistics
 import time
 
+import pytest
 from harness import wait_until
 
 
@@ -134,3 +135,18 @@ def test_signal_of_the_registry(database):
             registry.ready = True
         assert signals(database, env, 'orm_signaling_registry') == (before[0] + 1, before[1] + 1)
         assert registry.check_signaling() is registry
+
+
+def test_records_of_another_database(make_database):
+    """Their ids would mean other records here."""
+    database, other = make_database(), make_database()
+    with database.env() as env, other.env() as other_env:
+        target = env['test.async.effect'].nothing
+        job = other_env['ir.async'].call(other_env['test.async.effect'].nothing)
+        partner = other_env['res.partner'].browse(1)
+        with pytest.raises(TypeError, match=r"args\[0\]\['of'\]\[0\] cannot be stored: .* of another database"):
+            env['ir.async'].call(env['test.async.effect'].effect, {'of': [partner]})
+        with pytest.raises(TypeError, match="option after takes jobs of the database of the target"):
+            env['ir.async'].with_options(after=job).call(target)
+        job_id = env['ir.async'].call(target.__self__.with_context(kept=1, partner=partner).nothing).id
+    assert [tuple(row) for row in database.sql("SELECT id, context FROM ir_async")] == [(job_id, '{"kept":1}')]
