@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import functools
 import gc
 import locale
@@ -18,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from psycopg2.extensions import get_wait_callback, set_wait_callback
 
 try:
     import resource
@@ -80,6 +83,7 @@ class ProcessState(ThreadState):
 
     def restore(self) -> list[str]:
         failed = super().restore()
+        faulthandler.cancel_dump_traceback_later()  # it may end the process
         if _touched or os.environ is not ENVIRON:
             self._restore_environ()
         values = _read_parts()
@@ -187,6 +191,7 @@ PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     'time-out of sockets': (socket.getdefaulttimeout, socket.setdefaulttimeout),
     'garbage collection': (gc.isenabled, lambda value: gc.enable() if value else gc.disable()),
     'temporary folder': (lambda: tempfile.tempdir, lambda value: setattr(tempfile, 'tempdir', value)),
+    'wait callback of psycopg2': (get_wait_callback, set_wait_callback),
     'trace function': (sys.gettrace, sys.settrace),
     'profile function': (sys.getprofile, sys.setprofile),
     'priority': (lambda: os.getpriority(os.PRIO_PROCESS, 0), lambda value: os.setpriority(os.PRIO_PROCESS, 0, value)),

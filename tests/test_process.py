@@ -1,5 +1,6 @@
 """What a worker process leaves to its next job, and to its parent."""
 
+import faulthandler
 import gc
 import locale
 import os
@@ -13,6 +14,9 @@ import tempfile
 import threading
 from pathlib import Path
 from unittest.mock import patch
+
+import psycopg2.extras
+from psycopg2.extensions import get_wait_callback, set_wait_callback
 
 from odoo.tests import BaseCase
 
@@ -146,6 +150,12 @@ class TestProcessState(BaseCase):
             ),
             ('recursion limit', lambda: sys.setrecursionlimit(limit + 1), sys.getrecursionlimit, limit),
             ('time-out of sockets', lambda: socket.setdefaulttimeout(3), socket.getdefaulttimeout, None),
+            (
+                'wait callback of psycopg2',
+                lambda: set_wait_callback(psycopg2.extras.wait_select),
+                get_wait_callback,
+                None,
+            ),
             ('garbage collection', gc.disable, gc.isenabled, True),
             ('temporary folder', lambda: setattr(tempfile, 'tempdir', '/'), tempfile.gettempdir, str(self.folder)),
             (
@@ -169,6 +179,19 @@ class TestProcessState(BaseCase):
                 self.assertNotEqual(read(), expected)
                 self.assertIn(part, ''.join(self.restore()))
                 self.assertEqual(read(), expected)
+
+    def test_a_delayed_end(self):
+        """A watchdog that a job left running does not end the process during the next job."""
+        pid = os.fork()
+        if not pid:
+            self.folder = job_folder(self.folder.parent)
+            state = ProcessState(self.folder)
+            faulthandler.dump_traceback_later(0.1, exit=True)
+            state.restore()
+            threading.Event().wait(0.3)
+            os._exit(0)
+        _pid, status = os.waitpid(pid, 0)
+        self.assertEqual(status, 0)
 
     def test_attributes_of_the_thread(self):
         thread = threading.current_thread()
