@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # All ends of jobs go to one logger, since tests of other addons mute it by this name.
 _logger = logging.getLogger(f'{__package__}.runner')
 
-# Setbacks, over more than half an hour, after which trouble of the server counts as an error of the method.
+# Setbacks, over more than half an hour, after which trouble of the server, or lost connections, count as an error of the method.
 MAX_SETBACKS = 50
 MAX_DELAY = 60  # maximum seconds until a job runs again after lost races or trouble of the server
 
@@ -121,8 +121,8 @@ def _kind(session: Session, execution: Execution, exc: BaseException) -> Kind:
             # Odoo's pool could not connect to our server, or the method uses another server.
             kind = Kind.SERVER if _comes_from_pool(exc) else Kind.METHOD
     elif kind is Kind.METHOD and execution.was_lost and not isinstance(exc, RetryJob):
-        return Kind.LOST  # the method raised because its statement could not be executed any more
-    if kind is Kind.SERVER and _setbacks(execution) >= MAX_SETBACKS:
+        kind = Kind.LOST  # the method raised because its statement could not be executed any more
+    if kind in (Kind.SERVER, Kind.LOST) and _setbacks(execution) >= MAX_SETBACKS:
         return Kind.METHOD  # the trouble does not pass
     return kind
 

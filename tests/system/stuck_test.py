@@ -116,6 +116,17 @@ def test_error_swallowed_when_a_failure_is_recorded(database, server):
     assert len(database.runs('job')) == 1
 
 
+def test_a_method_that_ends_its_session_each_time(database, server):
+    """It does not run for ever: after fifty setbacks, it fails."""
+    with server(database, workers=1, expected=ANYTHING):
+        job_id = database.enqueue('end_its_session', 'job', options={'delay': 3600})
+        database.sql("UPDATE ir_async SET starts = 49, date_scheduled = NULL WHERE id = %s", [job_id])
+        database.enqueue('nothing')
+        job = database.wait_for(job_id)
+    assert (job.state, job.starts, job.attempts, job.deaths) == ('failed', 50, 1, 0)
+    assert len(database.runs()) == 1
+
+
 def test_retry_with_a_timedelta(database, server):
     """`RetryJob` takes what `with_options` takes."""
     with server(database, workers=1):

@@ -218,6 +218,12 @@ class TestAsyncEffect(models.Model):
         self._trace(name)
         raise ValueError(name)
 
+    @api.model
+    def end_its_session(self, name):
+        """Have PostgreSQL end the session of the job, as each time that the method runs."""
+        self._trace(name)
+        self.env.cr.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
 
 class IrAsync(models.Model):
     _inherit = 'ir.async'
