@@ -42,6 +42,7 @@ DEATHS = 'test_deaths.py::TestDeaths::'
 SETBACK = 'test_failure.py::TestSetback::'
 BATCH = 'test_batch.py::TestBatch::'
 WATCHDOG = 'test_batch.py::TestWatchdog::'
+RETENTION = 'test_retention.py::TestRetention::'
 LISTENER = 'test_listener.py::TestListener::'
 ORDERS = 'system/interleaving_test.py::test_all_orders'
 
@@ -370,7 +371,7 @@ FAULTS = [
     *_faults(
         'models/ir_async_retention.py',
         ('parent is deleted before its children end', 'WHERE rel.after_id = job.id AND child.state IN %(live)s)', 'WHERE false)',
-         'test_retention.py::TestRetention::test_parents'),
+         f'{RETENTION}test_parents_of_a_child_that_waits_for_another_one'),
         ('clean-up locks no rows', 'FOR UPDATE OF job SKIP LOCKED', '', f'{ORDERS}[RetryPrune]'),
     ),
     *_faults(
