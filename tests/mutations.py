@@ -311,7 +311,7 @@ FAULTS = [
         ('stopped job is not fenced off', 'job = fence_off(batch.session, execution.job, reason if is_outcome else None, debug)', 'job = execution.job',
          'system/stop_job_test.py::test_a_stopped_job_commits_nothing'),
         ('lost connection charges its job', 'else:\n            batch.unmark()', 'else:\n            pass',
-         'system/charge_test.py::test_lost_connections_are_no_deaths[control]'),
+         'system/charge_test.py::test_stopped_workers_are_no_deaths'),
     ),
     *_faults(
         'service/hosting.py',

@@ -62,6 +62,7 @@ def run(args):
         is_drained = drained(place, args.drain)
         drain = time.monotonic() - stopped
         place.measure('at the end')
+        place.kill_servers()  # if the queue did not drain, the audit would else see jobs begin
         result = audit.Audit(place, workloads, faults.cleaned, is_quiet)
         result.run()
         result.violations += faults.violations

@@ -34,7 +34,7 @@ def find_runs(world, events):
     open_runs, runs = {}, []
 
     def close(event, end):
-        last_seen = world.lifetimes.seen.get(event['pid'], event['time'])
+        last_seen = world.lifetimes.seen.get(_process(event), event['time'])
         end = max(event['time'], last_seen) if end is None else end
         hit = [cut.time for cut in cuts[event['pid']] if event['time'] <= cut.time <= end]
         runs.append(
@@ -43,14 +43,18 @@ def find_runs(world, events):
 
     for event in events:
         if event['event'] == 'begin':
-            if previous := open_runs.pop(event['pid'], None):
+            if previous := open_runs.pop(_process(event), None):
                 close(previous, event['time'])
-            open_runs[event['pid']] = event
-        elif event['event'] == 'end' and event['pid'] in open_runs:
-            close(open_runs.pop(event['pid']), event['time'])
+            open_runs[_process(event)] = event
+        elif event['event'] == 'end' and _process(event) in open_runs:
+            close(open_runs.pop(_process(event)), event['time'])
     for event in open_runs.values():
         close(event, None)
     return sorted(runs, key=lambda run: run.begin)
+
+
+def _process(event):
+    return event['pid'], event['start']
 
 
 def possible_deaths(world, runs):

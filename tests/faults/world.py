@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -21,6 +22,7 @@ from .harm import disk
 from .proxy import Proxy
 
 HERE = Path(__file__).parent
+PROCESS = re.compile(rb'"pid": (\d+), "start": (\d+)')
 
 
 class Cut(NamedTuple):
@@ -53,16 +55,16 @@ class Lifetimes:
             now = time.monotonic()
             if now >= next_look:
                 next_look = now + 1
-                alive |= set(self._world.started_pids())
-            for pid in list(alive):
+                alive |= self._world.started_processes()
+            for pid, start in list(alive):
                 try:
-                    state = Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rpartition(')')[2].split()[0]
+                    state = Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rpartition(')')[2].split()
                 except OSError:
                     state = 'X'
-                if state in 'XZ':
-                    alive.discard(pid)
+                if state[0] in 'XZ' or int(state[19]) != start:
+                    alive.discard((pid, start))
                 else:
-                    self.seen[pid] = now
+                    self.seen[pid, start] = now
 
 
 class World:
@@ -82,7 +84,7 @@ class World:
         self.ended = []  # exit code and last lines of servers that ended by themselves
         self.memory = {}  # of the workers, by when it was measured
         self.lifetimes = Lifetimes(self)
-        self.trace_offset, self._pids = 0, set()
+        self._trace_offset = 0
         self._stack = contextlib.ExitStack()
 
     def __enter__(self):
@@ -103,7 +105,7 @@ class World:
             stack.callback(self.proxy.stop)
             self.databases = [Database(self.cluster, name) for name in self.names]
             disk.prepare(self)
-            stack.callback(self._kill_servers)
+            stack.callback(self.kill_servers)
             for index in range(len(self.servers)):
                 self.start_server(index)
             self.wait_until_ready()
@@ -166,7 +168,8 @@ class World:
 
         wait_until(ready, "the workers listen", 2 * TIMEOUT)
 
-    def _kill_servers(self):
+    def kill_servers(self):
+        """End all servers at once."""
         for server in self.servers:
             if server:
                 server.kill()
@@ -175,15 +178,15 @@ class World:
     def trace(self):
         return self.folder / 'trace' / 'ledger'
 
-    def started_pids(self):
-        """Return the processes that ran a method so far."""
-        if self.trace.exists():
-            with self.trace.open('rb') as trace:
-                trace.seek(self.trace_offset)
-                lines = trace.read()
-            self.trace_offset += len(lines)
-            self._pids |= {int(part.split(b',')[0]) for part in lines.split(b'"pid": ')[1:]}
-        return self._pids
+    def started_processes(self):
+        """Return the processes that ran a method since the last call, each with its start in ticks since the boot."""
+        if not self.trace.exists():
+            return set()
+        with self.trace.open('rb') as trace:
+            trace.seek(self._trace_offset)
+            lines = trace.read()
+        self._trace_offset += len(lines)
+        return {tuple(map(int, process)) for process in PROCESS.findall(lines)}
 
     def workers(self):
         return [worker for server in self.servers if server for worker in server.workers()]

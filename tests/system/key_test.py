@@ -156,26 +156,31 @@ def test_lock_timeout_is_as_before(database, begin):
     assert transaction.cr.fetchone() == ('7s',)
 
 
-def test_opposite_orders(database, begin):
+def test_opposite_orders(cluster, database, begin):
     """Transactions that call the same keys in opposite orders do not wait for each other in a circle."""
-    barrier = threading.Barrier(2)
+    holder = begin()
+    holder.call('b')
+    holder.env.cr.flush()  # whoever calls this key waits for the end of this transaction
+    deadlocks = cluster.log.read_text().count('deadlock detected')
 
     def run(transaction, keys):
-        tries = []
-
-        def request():
-            ids = {key: transaction.call(key).id for key in keys}
-            if not tries:
-                barrier.wait(60)
-            tries.append(1)
-            return ids
-
-        return retrying(request, transaction.env)
+        return retrying(lambda: {key: transaction.call(key).id for key in keys}, transaction.env)
 
     results = [in_thread(lambda keys=keys, transaction=begin(): run(transaction, keys)) for keys in ('abc', 'cba')]
+    wait_until(
+        lambda: (
+            database.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            == 2
+        ),
+        "both wait for a key",
+    )
+    holder.cr.rollback()
     first, second = (result() for result in results)
     assert first == second
     assert database.value("SELECT count(*) FROM ir_async") == 3
+    assert cluster.log.read_text().count('deadlock detected') == deadlocks
 
 
 def test_until_start_sees_what_was_written(database, begin):

@@ -3,8 +3,11 @@
 import os
 import signal
 import sys
+from functools import cache
+from pathlib import Path
 
 _first = {}  # by process: the state at the begin of its first job
+_current = {}  # by process: the job that it began last
 
 LEFT_ON_SESSION = """
     SELECT 'role ' || current_user WHERE current_user != 'odoo' OR session_user != 'odoo'
@@ -33,10 +36,20 @@ def _state():
     }
 
 
-def find_left(cr):
+@cache
+def process_start(pid):
+    """Return when a process was started, in ticks since the boot. Its number alone may be used again."""
+    return int(Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rpartition(')')[2].split()[19])
+
+
+def find_left(cr, job_id):
     """Return the names of what earlier jobs left on the connection and in the process."""
     cr.execute(LEFT_ON_SESSION)
     left = [name for [name] in cr.fetchall()]
+    job, pid = (cr.dbname, job_id), os.getpid()
+    if _current.get(pid) == job:
+        return left  # its own earlier try, in place
+    _current[pid] = job
     state = _state()
-    first = _first.setdefault(os.getpid(), state)
+    first = _first.setdefault(pid, state)
     return left + [name for name in state if state[name] != first[name]]

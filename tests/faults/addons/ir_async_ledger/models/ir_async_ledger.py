@@ -8,7 +8,7 @@ import psycopg2
 
 from odoo import api, fields, models
 
-from .fresh import find_left
+from .fresh import find_left, process_start
 from odoo.addons.ir_async.exceptions import RetryJob
 
 
@@ -60,6 +60,7 @@ class IrAsyncLedger(models.Model):
                     'token': token,
                     'job': job_id,
                     'pid': os.getpid(),
+                    'start': process_start(os.getpid()),
                     'db': self.env.cr.dbname,
                     'time': time.monotonic(),
                     **more,
@@ -75,7 +76,7 @@ class IrAsyncLedger(models.Model):
     def _run(self, token):
         job_id = self.env['ir.async'].current().id
         self._trace('begin', token, job_id)
-        if left := find_left(self.env.cr):
+        if left := find_left(self.env.cr, job_id):
             self._trace('leaked', token, job_id, left=left)
         try:
             yield
