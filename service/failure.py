@@ -118,7 +118,7 @@ def _kind(session: Session, execution: Execution, exc: BaseException) -> Kind:
     if kind is Kind.LOST and not (cast('psycopg2.Error', exc).pgcode or '').startswith('57P'):
         session.execute("SELECT")
         if not execution.was_lost:
-            # Odoo's pool could not connect to our server, or the method uses another server.
+            # A connection of Odoo's pool could not be opened or was lost, or the method uses another server.
             kind = Kind.SERVER if _comes_from_pool(exc) else Kind.METHOD
     elif kind is Kind.METHOD and execution.was_lost and not isinstance(exc, RetryJob):
         kind = Kind.LOST  # the method raised because its statement could not be executed any more
@@ -128,10 +128,10 @@ def _kind(session: Session, execution: Execution, exc: BaseException) -> Kind:
 
 
 def _comes_from_pool(exc: BaseException) -> bool:
-    """Return whether Odoo's pool raised an error when it opened a connection. psycopg2 gives such an error no code."""
+    """Return whether a connection of Odoo's pool failed. Its wrong use, such as of a closed cursor, is another class of errors."""
     frames = list(traceback.walk_tb(exc.__traceback__))
-    return any(
-        frame.f_code.co_name == 'borrow' and frame.f_code.co_filename == sql_db.__file__ for frame, _line in frames[-4:]
+    return issubclass(type(exc), psycopg2.OperationalError) and any(
+        frame.f_code.co_filename == sql_db.__file__ for frame, _line in frames[-4:]
     )
 
 

@@ -127,6 +127,14 @@ def test_a_method_that_ends_its_session_each_time(database, server):
     assert len(database.runs()) == 1
 
 
+def test_second_connection_lost(database, server):
+    """A connection of Odoo's pool that breaks, while that of the job holds, is trouble that passes."""
+    with server(database, workers=1, expected=ANYTHING):
+        job = database.wait_for(database.enqueue('lose_second_cursor', 'job'))
+    assert (job.state, job.starts, job.attempts) == ('done', 2, 1)
+    assert database.effects() == {'job': 1}
+
+
 def test_retry_with_a_timedelta(database, server):
     """`RetryJob` takes what `with_options` takes."""
     with server(database, workers=1):

@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import tempfile
@@ -223,6 +224,17 @@ class TestAsyncEffect(models.Model):
         """Have PostgreSQL end the session of the job, as each time that the method runs."""
         self._trace(name)
         self.env.cr.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    @api.model
+    def lose_second_cursor(self, name):
+        """Use a cursor of Odoo's pool, whose connection breaks the first time."""
+        self._trace(name)
+        self.create({'name': name})
+        with self.env.registry.cursor() as cr:
+            if len(self._read_trace(name)) == 1:
+                with socket.socket(fileno=os.dup(cr._cnx.fileno())) as connection:
+                    connection.shutdown(socket.SHUT_RDWR)
+            cr.execute("SELECT 1", log_exceptions=False)
 
 
 class IrAsync(models.Model):
