@@ -405,14 +405,22 @@ class TestRetry(QueueCase):
             with self.assertRaises(ClaimLost):
                 late()
 
-    def test_a_session_that_left_no_trace(self):
-        """PostgreSQL empties the table of workers when it crashes: nobody is charged, and the jobs are found."""
+    def claim_between_looks(self):
+        """Have a new session claim a job, long before the next look at all jobs that are processing.
+
+        :return: the job and the session
+        """
         self.call()
         self.claim()
-        self.rescue()  # a look at all jobs that are processing: the next one is later
+        self.rescue()
         job = self.call()
         session = self.open_session()
         self.claim(session=session)
+        return job, session
+
+    def test_a_session_that_left_no_trace(self):
+        """PostgreSQL empties the table of workers when it crashes: nobody is charged, and the jobs are found."""
+        job, session = self.claim_between_looks()
         self.cut(session)
         session.execute("DELETE FROM ir_async_worker")
         self.rescue()
@@ -423,12 +431,7 @@ class TestRetry(QueueCase):
 
     def test_a_session_that_closes_before_its_job_has_ended(self):
         """Its row stays, so that others find the job."""
-        self.call()
-        self.claim()
-        self.rescue()  # a look at all jobs that are processing: the next one is later
-        job = self.call()
-        session = self.open_session()
-        self.claim(session=session)
+        job, session = self.claim_between_looks()
         session.execute(CLOSE, {'worker_id': session.worker_id})
         self.cut(session)
         self.rescue()
