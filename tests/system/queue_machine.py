@@ -35,7 +35,7 @@ OPTIONS = {
     'priority': [None, 5, 15],
     'channel': [None, 'one', 'one/x'],
     'max_attempts': [None, 2],
-    'key': [None, None, 'a'],
+    'key': [None, None, 'a', 'a', 'b'],
     'at': [None, None, None, 'past', 'future'],
 }
 LIMITS = [  # name, capacity, whether it has an interval, whether it is paused
