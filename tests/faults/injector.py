@@ -75,6 +75,11 @@ class Injector:
         self._threads.append(thread)
         thread.start()
 
+    def _freeze(self, process, seconds):
+        process.suspend()
+        time.sleep(seconds)
+        process.resume()
+
     def _repeat(self, function, *args):
         """Call a function until no other fault breaks it."""
 

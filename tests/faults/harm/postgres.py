@@ -91,12 +91,6 @@ class Postgres:
 
     def freeze_backend(self):
         """SIGSTOP of the backend of a worker's connection, SIGCONT after 5 to 30 s"""
-
-        def freeze(backend, seconds):
-            backend.suspend()
-            time.sleep(seconds)
-            backend.resume()
-
         if backends := self._backends():
             backend = psutil.Process(self.rng.choice(backends)[0].pid)
-            self._meanwhile(freeze, backend, self.rng.uniform(5, LONG))
+            self._meanwhile(self._freeze, backend, self.rng.uniform(5, LONG))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 from harness import TIMEOUT
 
@@ -33,14 +32,8 @@ class Processes:
 
     def freeze_worker(self):
         """SIGSTOP of a worker, SIGCONT after up to 30 s"""
-
-        def freeze(worker, seconds):
-            worker.suspend()
-            time.sleep(seconds)
-            worker.resume()
-
         if worker := self._worker():
-            self._meanwhile(freeze, worker, self.rng.uniform(0.3, LONG))
+            self._meanwhile(self._freeze, worker, self.rng.uniform(0.3, LONG))
 
     def kill_server(self):
         """kill -9 of a server with its workers, restart"""
