@@ -46,7 +46,9 @@ class Batch:
         self.begin = time.monotonic()
         self.count = 0  # jobs that have run
         self.running: MarkedExecution | None = None
-        self.is_stopping = False  # the process is ending, and the main thread writes the outcome
+        # The process is ending, and the main thread writes the outcome. Only that thread changes the alarm now, so that the process
+        # ends whatever the interrupted job has left locked in it.
+        self.is_stopping = False
         self.lock = threading.Lock()  # held while a job is taken out of the batch, or stopped
         self._mark = mark
         self._prefetched = deque(MarkedExecution(job, self) for job in jobs)
@@ -73,7 +75,8 @@ class Batch:
         with self.lock:
             self.running = None
             self._mark.clear()
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            if not self.is_stopping:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def release_prefetched(self) -> None:
         """Put prefetched jobs back into the queue. Jobs that somebody has locked stay in the batch."""
@@ -151,5 +154,7 @@ class MarkedExecution(Execution):
         self._batch.unmark()
 
     def on_end(self) -> None:
-        self._batch.unmark()
-        self.limit(settings().limit_time_real)  # the job's own time-out only limits its method
+        with self._batch.lock:
+            self._batch.unmark()
+            if not self._batch.is_stopping:
+                self.limit(settings().limit_time_real)  # the job's own time-out only limits its method

@@ -138,7 +138,12 @@ def _leave(batch: Batch, thread: Thread, interrupt: bool = True) -> NoReturn:
 
 
 def end_process() -> NoReturn:
-    """End this process and all its descendants at once. Its threads may hold locks, so it does nothing more."""
+    """End this process and all its descendants at once. Its threads may hold locks, so it does nothing more.
+
+    An exception that was raised in another thread may have left a lock taken for ever, such as that of the log. Then the kernel
+    ends the process.
+    """
+    signal.setitimer(signal.ITIMER_REAL, INTERRUPT_TIME)
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):

@@ -44,6 +44,17 @@ class TestBatch(BatchCase):
         batch.end()
         self.assertFalse(self.alarm())
 
+    def test_alarm_of_a_process_that_ends(self):
+        """The job that is stopped does not turn it off or put it off when it ends meanwhile."""
+        batch, _job = self.batch(timeout=1000)
+        execution = batch.next(True)
+        batch.is_stopping = True
+        signal.setitimer(signal.ITIMER_REAL, 100)
+        for leave in (execution.on_end, batch.end):
+            leave()
+            self.assertTrue(self.alarm())
+            self.assertLessEqual(signal.getitimer(signal.ITIMER_REAL)[0], 100)
+
     def test_mark(self):
         """Only while the method runs, its job is to blame for the end of the process."""
         batch, job = self.batch()

@@ -135,6 +135,17 @@ def test_second_connection_lost(database, server):
     assert database.effects() == {'job': 1}
 
 
+def test_the_log_stays_locked(database, server):
+    """A worker that has to end does so, whatever the interrupted job has left locked in its process."""
+    with server(database, workers=1, expected=ANYTHING):
+        job = database.wait_for(database.enqueue('lock_log', 'job'), timeout=SOON)
+        assert (job.state, job.attempts, job.deaths) == ('done', 1, 0)
+        first, second = database.runs('job')
+        assert first.pid != second.pid
+        assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
+    assert database.effects() == {'job': 1, 'next': 1}
+
+
 def test_retry_with_a_timedelta(database, server):
     """`RetryJob` takes what `with_options` takes."""
     with server(database, workers=1):

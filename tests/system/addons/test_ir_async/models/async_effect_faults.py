@@ -1,5 +1,6 @@
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -72,6 +73,24 @@ class TestAsyncEffect(models.Model):
         self.create({'name': name})
         self.env.cr.flush()
         time.sleep(600 if len(self._read_trace(name)) == 1 else 0.5)
+
+    @api.model
+    def lock_log(self, name):
+        """Lose the connections of this process, once. When interrupted, leave the log locked, as an exception inside of it can."""
+        self._write_effect(name)
+        if len(self._read_trace(name)) > 1:
+            return
+        with self._connect() as connection, connection.cursor() as cr:
+            cr.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s AND datname = %s",
+                [f'odoo-{os.getpid()}', self.env.cr.dbname],
+            )
+        try:
+            while True:
+                time.sleep(0.01)
+        except BaseException:
+            logging.getLogger().handlers[0].acquire()
+            raise
 
     @api.model
     def poll_sql(self, name, gate):
