@@ -30,6 +30,7 @@ from .hosting import is_prefork, is_stopping
 from .publisher import publish
 from .runner import finish_stopped
 from .stop import end_process, raise_in
+from .thread_state import unlock_log
 
 if TYPE_CHECKING:
     from .execution import Execution
@@ -79,6 +80,7 @@ class Standby:
                     break
                 except JobInterrupted:
                     continue
+        unlock_log()
         if self._execution.fenced:
             self._finish_or_release()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 
 class ThreadState:
-    """The attributes of the current thread."""
+    """The attributes of the current thread, and the locks of the log that it holds."""
 
     owns_process = False  # whether jobs run in a process of their own
 
@@ -19,6 +20,7 @@ class ThreadState:
         :return: the names of the parts that could not be restored; if there are any, the process must end
         :rtype: list[str]
         """
+        unlock_log()
         attributes = vars(threading.current_thread())
         for name in attributes.keys() - self._attributes.keys():
             del attributes[name]
@@ -27,3 +29,15 @@ class ThreadState:
             {name: value for name, value in self._attributes.items() if name == '_name' or not name.startswith('_')}
         )
         return []
+
+
+def unlock_log() -> None:
+    """Release the locks of the log that the current thread holds.
+
+    Up to Python 3.12, an exception from another thread can arrive just after logging has taken a lock. It stays taken then, and every
+    other thread waits for it as soon as it logs.
+    """
+    handlers = filter(None, [reference() for reference in logging._handlerList])  # type: ignore[attr-defined]
+    for lock in (logging._lock, *(handler.lock for handler in handlers)):  # type: ignore[attr-defined]
+        while lock and lock._is_owned():
+            lock.release()

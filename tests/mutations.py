@@ -265,6 +265,10 @@ FAULTS = [
          'test_process.py::TestMark::test_past_the_deadline_it_is_a_timeout'),
     ),
     *_faults(
+        'service/thread_state.py',
+        ('log stays locked', '        unlock_log()\n', '', 'test_process.py::TestProcessState::test_locks_of_the_log'),
+    ),
+    *_faults(
         'service/batch.py',
         ('time-out is not armed', 'self.deadline = limit and time.monotonic() + limit', 'self.deadline = None', f'{BATCH}test_time_limit'),
         ('alarm is not armed', 'signal.setitimer(signal.ITIMER_REAL, limit and limit + INTERRUPT_TIME)', 'pass', f'{BATCH}test_time_limit'),

@@ -2,7 +2,9 @@
 
 import faulthandler
 import gc
+import io
 import locale
+import logging
 import os
 import resource
 import signal
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 
@@ -201,6 +204,19 @@ class TestProcessState(BaseCase):
         self.assertEqual(self.state.restore(), [])
         self.assertFalse(hasattr(thread, 'ir_async_left'))
         self.assertEqual(thread.name, name)
+
+    def test_locks_of_the_log(self):
+        """An exception can arrive inside of logging, and leave its locks taken."""
+        handler = logging.StreamHandler(io.StringIO())
+        self.addCleanup(handler.close)
+        locks = [logging._lock, handler.lock]
+        for lock in locks * 2:
+            lock.acquire()
+        self.assertEqual(self.state.restore(), [])
+        with ThreadPoolExecutor(1) as executor:
+            for lock in locks:
+                self.assertTrue(executor.submit(lock.acquire, blocking=False).result())
+                executor.submit(lock.release).result()
 
     def test_temporary_files(self):
         """Files, folders and links of a job are gone; what they point to is not."""
