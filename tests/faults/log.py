@@ -36,7 +36,8 @@ def find_errors(world, may_fail, is_quiet):
             r'\((fail_times|raise_odd|failing_hook)\b|\.(fail_times|raise_odd|failing_hook)\b|left threads behind', text
         ):
             continue
-        found[match[1], re.sub(r'\d+', 'N', text)[:180]] += 1
+        cause = record.splitlines()[-1] if '\nTraceback' in record else ''
+        found[match[1], re.sub(r'\d+', 'N', f'{text[:180]} {cause[:180]}'.rstrip())] += 1
     return found
 
 
