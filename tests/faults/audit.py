@@ -227,7 +227,7 @@ class Audit:
             if run.db == name and (call := calls.get(run.token)):
                 if call.channel:
                     groups[f'channel {call.channel}', CHANNELS[call.channel]].append(run)
-                if call.key and run.job_id in jobs and not jobs[run.job_id].notify:
+                if call.key and call.kind != 'restart' and run.job_id in jobs and not jobs[run.job_id].notify:
                     groups[f'key {call.key}', 1].append(run)
                 groups[f'job {run.job_id}', 1].append(run)
         for (what, capacity), runs in groups.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 
 LEDGER, ACCOUNT = 'ir.async.ledger', 'ir.async.ledger.account'
 CHANNELS = {'ledger': 2, 'ledger/one': 2, 'single': 1}
@@ -39,7 +40,7 @@ class Kinds:
     WEIGHTS = {
         'noop': 3, 'write': 6, 'sleep': 4, 'sleep_in_sql': 2, 'commit': 2, 'rollback': 2, 'fail_then_end_well': 2,
         'fail': 1, 'odd': 1, 'overtime': 0.3, 'postpone': 1, 'chain': 2, 'keyed': 3, 'channel': 4, 'delay': 2, 'more': 2,
-        'progress': 1, 'cancel_me': 0.5, 'chunks': 1, 'bulk': 1, 'count': 1,
+        'date': 1, 'restart': 1, 'debounce': 2, 'progress': 1, 'cancel_me': 0.5, 'chunks': 1, 'bulk': 1, 'count': 1,
         'blob': 0.4, 'setting': 2, 'process': 1, 'leave_cursor': 0.5, 'close_cursor': 0.5, 'fork': 0.5, 'thread': 0.5, 'hook': 1,
     }  # fmt: skip
 
@@ -162,6 +163,24 @@ class Kinds:
             )
         ]
 
+    def restart(self, env):
+        """The key is free again when the job begins, so the next one may run beside it."""
+        key = f'restart-{self.rng.randrange(KEYS)}'
+        return [
+            self._call(
+                env, 'restart', 'sleep', self.rng.uniform(0, 0.3), expected=('succeeded',), key=key, key_until='start'
+            )
+        ]
+
+    def debounce(self, env):
+        """The job that is queued has the arguments and the date of the last call."""
+        options = {
+            'key': f'debounce-{self.rng.randrange(KEYS)}',
+            'on_duplicate': 'replace',
+            'delay': self.rng.uniform(0, 2),
+        }
+        return [self._call(env, 'debounce', 'write_effect', **options)]
+
     def channel(self, env):
         channel = self.rng.choice(list(CHANNELS))
         return [
@@ -170,6 +189,10 @@ class Kinds:
 
     def delay(self, env):
         return [self._call(env, 'delay', 'write_effect', delay=self.rng.uniform(0.2, 4))]
+
+    def date(self, env):
+        at = datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(seconds=self.rng.uniform(-1, 4))
+        return [self._call(env, 'date', 'write_effect', at=at)]
 
     def more(self, env):
         return [self._call(env, 'more', 'enqueue_more')]
