@@ -19,6 +19,7 @@ from odoo.addons.ir_async.engine.connection import LOCK_CLASS
 from odoo.addons.ir_async.engine.errors import Kind, kind_of
 from odoo.addons.ir_async.engine.fence import fence_off
 from odoo.addons.ir_async.engine.job import Outcome
+from odoo.addons.ir_async.engine.registration import note_running
 from odoo.addons.ir_async.engine.release import release
 from odoo.addons.ir_async.engine.rescue import RESCUE, take_over
 from odoo.addons.ir_async.engine.session import Session
@@ -100,6 +101,10 @@ class Worker(Participant):
     def unblock(self):
         self.session.execute("BEGIN")
         self.session.unblock([self.claimed[0].id])
+
+    def sweep(self):
+        self.session.execute("BEGIN")
+        self.session.unblock()
 
     def cut(self):
         """End the session as others see it."""
@@ -348,6 +353,44 @@ class ReleaseRescue(Scenario):
         assert (job.state, job.worker_id) == expected
 
 
+class ReleaseRelease(Scenario):
+    """Jobs that two put back at once are back once, whoever is first. Neither waits for the other."""
+
+    def prepare(self):
+        self.database.enqueue('noop')
+        lost, _job = claimed_job(self.database)
+        lost.claim()
+        lost.commit()
+        note_running(lost.session, lost.claimed[0])
+        lost.cut()
+        lost.steps = (lost.release, lost.commit)
+        return [lost, self._rescuer()]
+
+    def _rescuer(self):
+        worker = Worker(self.database)
+        worker.steps = (worker.rescue, worker.commit)
+        return worker
+
+    def check(self):
+        assert not any(participant.future for participant in self.participants)
+
+    def check_end(self):
+        assert [(job.state, job.worker_id, job.revision) for job in self.jobs()] == [('created', None, 3)] * 2
+
+
+class RescueRescue(ReleaseRelease):
+    """The same with two that rescue them. The start of the method is counted once."""
+
+    def prepare(self):
+        lost, rescuer = super().prepare()
+        self.helpers.append(lost)
+        return [rescuer, self._rescuer()]
+
+    def check_end(self):
+        super().check_end()
+        assert [job.starts for job in self.jobs()] == [1, 0]
+
+
 class FinishRescue(Scenario):
     """A job whose session was lost has its effect once, by the old run or by the next one."""
 
@@ -443,13 +486,13 @@ class UnblockUnblock(Scenario):
         assert (child.state, child.revision) == ('created', 2)
 
 
-class UnblockCancel(Scenario):
-    """A child that is cancelled when its parent ends stays cancelled."""
+class UnblockSweep(Scenario):
+    """A child that its parent's worker and a sweep unblock at once begins once. Neither waits for the other."""
 
     def prepare(self):
         with self.database.env() as env:
             call, noop = env['ir.async'].call, env['test.async.effect'].noop
-            child_id = env['ir.async'].with_options(after=call(noop)).call(noop).id
+            self.child_id = env['ir.async'].with_options(after=call(noop)).call(noop).id
         worker = Worker(self.database)
         worker.claim()
         worker.commit()
@@ -458,7 +501,31 @@ class UnblockCancel(Scenario):
         for step in run.steps:
             step()
         worker.steps = (worker.unblock, worker.commit)
-        return [worker, Request(self.database, lambda env: env['ir.async'].browse(child_id).cancel())]
+        return [worker, self._other()]
+
+    def _other(self):
+        worker = Worker(self.database)
+        worker.steps = (worker.sweep, worker.commit)
+        return worker
+
+    def check(self):
+        assert not any(participant.future for participant in self.participants)
+
+    def check_end(self):
+        self.participants[1].sweep()
+        self.participants[1].commit()
+        _parent, child = self.jobs()
+        assert (child.state, child.revision) == ('created', 2)
+
+
+class UnblockCancel(UnblockSweep):
+    """A child that is cancelled when its parent ends stays cancelled."""
+
+    def _other(self):
+        return Request(self.database, lambda env: env['ir.async'].browse(self.child_id).cancel())
+
+    def check(self):
+        assert not self.participants[0].future
 
     def check_end(self):
         _parent, child = self.jobs()
@@ -542,7 +609,8 @@ class RetryPrune(Scenario):
         assert states == ([] if self.participants[0].refusal else ['created'])
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (*Scenario.__subclasses__(), LimitedClaimCancel)}
+DERIVED = (LimitedClaimCancel, RescueRescue, UnblockCancel)
+SCENARIOS = {scenario.__name__: scenario for scenario in (*Scenario.__subclasses__(), *DERIVED)}
 
 
 def play_all(database, name):
