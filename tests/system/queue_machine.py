@@ -95,6 +95,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.clock = Clock()
         for module in (claim, dependencies, maintenance, rescue):
             self.stack.enter_context(patch.object(module, 'time', self.clock))
+        self.stack.enter_context(patch.dict(rescue._seen, clear=True))  # the worker ids begin anew, and so does the clock
         self.admin = self.stack.enter_context(contextlib.closing(self.database.cluster.connect(self.database.name)))
         self.sql(CLEAN)
         with self.database.env() as env:
@@ -526,10 +527,13 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def interval_passes(self):
         self.step()
-        self.sql("UPDATE ir_async SET date_start = date_start - interval '2 days' WHERE date_start IS NOT NULL")
-        for job in self.jobs.values():
-            if job.is_recent:
-                self.model.write(job, is_recent=False)
+        recent = [job for job in self.jobs.values() if job.is_recent]
+        self.sql(
+            "UPDATE ir_async SET date_start = date_start - interval '2 days' WHERE id = ANY(%s)",
+            [[job.id for job in recent]],
+        )
+        for job in recent:
+            self.model.write(job, is_recent=False)
 
     @rule(limits=st.sampled_from(LIMITS))
     def set_channel(self, limits):
