@@ -112,6 +112,8 @@ def _finish_or_release(batch: Batch, job: Job, reason: str, execution: MarkedExe
 
 def _interrupt(batch: Batch, thread: Thread) -> bool:
     """Raise an exception in the method, and cancel its statement. Return whether the thread has ended."""
+    # The alarm comes after the wait below: until then this process can still end the programs that the job started.
+    signal.setitimer(signal.ITIMER_REAL, 2 * INTERRUPT_TIME)
     raise_in(thread, JobInterrupted)
     batch.runner.interrupt()
     thread.join(INTERRUPT_TIME)
@@ -132,7 +134,6 @@ def raise_in(thread: Thread, exception: type[BaseException] | None) -> None:
 def _leave(batch: Batch, thread: Thread, interrupt: bool = True) -> NoReturn:
     """End the process, with all that the job started."""
     if interrupt:
-        signal.setitimer(signal.ITIMER_REAL, INTERRUPT_TIME * 2)
         _interrupt(batch, thread)
     end_process()
 

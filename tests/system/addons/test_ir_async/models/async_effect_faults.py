@@ -112,9 +112,11 @@ class TestAsyncEffect(models.Model):
             self._trace(f'{name} goes on')
 
     @api.model
-    def leave_child(self, name, path, hangs=True):
-        """Start programs, make temporary files, write down which, and hang."""
+    def leave_child(self, name, path, hangs=True, detaches=False):
+        """Start programs, perhaps one in a session of its own, make temporary files, write down which, and hang."""
         children = [subprocess.Popen(['sleep', '600']), subprocess.Popen(['sh', '-c', 'trap "" TERM; sleep 600; true'])]  # noqa: S607
+        if detaches:
+            children.append(subprocess.Popen(['sleep', '600'], start_new_session=True))  # noqa: S607
         handle, file = tempfile.mkstemp()
         os.close(handle)
         with tempfile.NamedTemporaryFile(delete=False) as named:
