@@ -44,3 +44,11 @@ def test_serialization_failure(database, server, tmp_path):
     assert (job.state, job.claim_number, job.starts, job.attempts) == ('done', claim_number, 2, 1)
     assert len(database.runs('add')) == 2
     assert database.value("SELECT value FROM test_async_effect") == 111
+
+
+def test_work_and_outcome_in_one_transaction(database, server):
+    """What the method wrote and the end of its job become visible at once."""
+    with server(database):
+        assert database.wait_for(database.enqueue('effect', 'job')).state == 'done'
+    [[of_job, of_effect]] = database.sql("SELECT job.xmin AS of_job, effect.xmin AS of_effect FROM ir_async job, test_async_effect effect")
+    assert of_effect == of_job
