@@ -33,9 +33,8 @@ class Job:
     born: int = 0  # the step that committed it
     changed: int = 0  # the step that wrote its row last
 
-    @property
-    def order(self):
-        return self.priority, self.id
+    def __lt__(self, other):
+        return (self.priority, self.id) < (other.priority, other.id)
 
     @property
     def takes_key(self):
@@ -48,9 +47,8 @@ class Transaction:
     def __init__(self, model):
         self.model, self.began = model, model.now
         self.holders = {job.key: copy(job) for job in model.jobs.values() if job.takes_key}
-        self.new = []
-        self.held = {}  # queued jobs that must not begin before the commit, with what replaces them
-        self.is_flushed = True
+        # held: the queued jobs that must not begin before the commit, with what replaces them
+        self.new, self.held, self.is_flushed = [], {}, True
 
     def call(self, job, replaces):
         """Add a job. Return the job that has its key, if there is one."""
@@ -59,12 +57,10 @@ class Transaction:
         self.is_flushed = False
         if not found:
             self.new.append(job)
-        elif replaces and found.state == 'created' and own:
+        elif own and replaces and own.state == 'created':
             own.tag, own.priority, own.date = job.tag, job.priority, job.date
-        elif replaces and found.state == 'created':
-            self.held[found.id] = job
-        elif job.key_until == 'start' and found.state == 'created' and not own:
-            self.held.setdefault(found.id, None)
+        elif not own and found.state == 'created' and (replaces or job.key_until == 'start'):
+            self.held[found.id] = job if replaces else self.held.get(found.id)
         return found
 
     def is_lost(self, locked):
@@ -81,12 +77,8 @@ class Transaction:
     def commit(self):
         for job in self.new:
             self.model.jobs[job.id] = job
-            self.model.write(
-                job,
-                born=self.model.now,
-                parents=job.parents & self.model.jobs.keys(),
-                unmet=job.unmet & self.model.jobs.keys(),
-            )
+            job.parents, job.unmet = (ids & self.model.jobs.keys() for ids in (job.parents, job.unmet))
+            self.model.write(job, born=self.model.now)
         for id_, new in self.held.items():
             if new:
                 self.model.write(self.model.jobs[id_], tag=new.tag, priority=new.priority, date=new.date)
@@ -94,11 +86,8 @@ class Transaction:
 
 class Model:
     def __init__(self):
-        self.jobs, self.channels, self.now = (
-            {},
-            {},
-            0,
-        )  # channels: capacity, whether it has an interval, whether it is paused
+        # channels: capacity, whether it has an interval, whether it is paused
+        self.jobs, self.channels, self.now = {}, {}, 0
 
     def write(self, job, **values):
         vars(job).update(values, changed=self.now)
@@ -106,25 +95,17 @@ class Model:
     def is_claimable(self, job, locked):
         siblings = [other for other in self.jobs.values() if other.channel == job.channel]
         capacity, has_interval, is_paused = self.channels.get(job.channel.split('/')[0], (0, False, False))
-        return (
-            job.state == 'created'
-            and not job.date
-            and job.id not in locked
-            and not is_paused
-            and not self.channels.get('*', (0, False, False))[2]
-            and not (capacity and sum(other.state == 'processing' for other in siblings) >= capacity)
-            and not (has_interval and any(other.is_recent and other.limited for other in siblings))
-        )
+        is_full = capacity and sum(other.state == 'processing' for other in siblings) >= capacity
+        is_early = has_interval and any(other.is_recent and other.limited for other in siblings)
+        is_paused = is_paused or self.channels.get('*', (0, False, False))[2]
+        is_ready = job.state == 'created' and not job.date and job.id not in locked
+        return is_ready and not (is_full or is_early or is_paused)
 
     def claim(self, ids, limit, worker_id, locked, is_complete):
         """Check a claim. A worker that has looked after everything before must get the first job, if there is any."""
         jobs = [self.jobs[id_] for id_ in ids]
-        claimable = sorted(
-            (job for job in self.jobs.values() if self.is_claimable(job, locked)), key=lambda job: job.order
-        )
-        assert len(jobs) <= limit and jobs == sorted(jobs, key=lambda job: job.order), (
-            f"{ids} are too many, or in a wrong order"
-        )
+        claimable = sorted(job for job in self.jobs.values() if self.is_claimable(job, locked))
+        assert len(jobs) <= limit and jobs == sorted(jobs), f"{ids} are too many, or in a wrong order"
         assert not is_complete or jobs[:1] == claimable[:1], f"{ids} were claimed, but first comes {claimable[:1]}"
         for job in jobs:
             assert self.is_claimable(job, locked), f"{job} must not be claimed"
@@ -138,26 +119,15 @@ class Model:
         attempts = job.attempts + (ending not in ('cancelled', 'retry', 'lost'))
         is_again = ending in ('retry', 'lost') or (ending == 'failed' and attempts < job.max_attempts)
         state = 'created' if is_again else 'failed' if ending == 'died' else ending
-        self.write(
-            job,
-            state=state,
-            worker_id=None,
-            attempts=attempts,
-            starts=job.starts + starts,
-            date='future' if is_again else None,
-            **values,
-        )
+        job.date = 'future' if is_again else None
+        self.write(job, state=state, worker_id=None, attempts=attempts, starts=job.starts + starts, **values)
 
     def charge(self, job, worker_id, claim_number):
         """Charge a job with the death of a worker."""
         if job.state in ('created', 'processing'):
-            is_held = (job.worker_id, job.claim_number) == (worker_id, claim_number)
-            self.write(
-                job,
-                deaths=job.deaths + (not job.stop),
-                starts=job.starts + 1,
-                **{'state': 'created', 'worker_id': None} if is_held else {},
-            )
+            if (job.worker_id, job.claim_number) == (worker_id, claim_number):
+                job.state, job.worker_id = 'created', None
+            self.write(job, deaths=job.deaths + (not job.stop), starts=job.starts + 1)
 
     def maintain(self, dead, locked):
         """Do what a worker does that looks after everything."""
@@ -186,18 +156,14 @@ class Model:
 
     def act(self, job, action):
         """Do what a user wants. Return False if it is refused."""
-        states = {id_: self.jobs[id_].state for id_ in job.parents}
+        states = {self.jobs[id_].state for id_ in job.parents}
+        is_free = not any(other.takes_key and other.key == job.key for other in self.jobs.values())
         if action == 'cancel' and job.state == 'processing':
             job.stop = 'cancel'
         elif action == 'cancel' and job.state not in ENDED:
             self.write(job, state='cancelled')
-        elif (
-            action == 'retry'
-            and job.state in ('failed', 'cancelled')
-            and 'cancelled' not in states.values()
-            and not any(other.takes_key and other.key == job.key for other in self.jobs.values())
-        ):
-            is_waiting = bool(job.late) or any(states[id_] not in ENDED_WELL for id_ in job.unmet)
+        elif action == 'retry' and is_free and job.state in ('failed', 'cancelled') and 'cancelled' not in states:
+            is_waiting = bool(job.late) or any(self.jobs[id_].state not in ENDED_WELL for id_ in job.unmet)
             self.write(job, state='waiting' if is_waiting else 'created', attempts=0, deaths=0, date=None, stop=None)
         elif action == 'complete' and job.state in ENDED_WELL:
             self.write(job, state='done')
@@ -211,8 +177,7 @@ class Model:
         parents = {id_ for job in self.jobs.values() for id_ in job.parents}
         assert deleted <= {id_ for id_ in old if self.jobs[id_].state in ENDED} - needed - locked
         assert deleted >= {id_ for id_ in old if self.jobs[id_].state in ENDED} - parents - locked
-        for id_ in deleted:
-            del self.jobs[id_]
+        self.jobs = {id_: job for id_, job in self.jobs.items() if id_ not in deleted}
         for job in self.jobs.values():
             job.parents -= deleted
             job.unmet -= deleted
