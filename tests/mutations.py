@@ -56,7 +56,9 @@ FAULTS = [
         ('commit in a job does not lock its row', '{HELD} FOR NO KEY UPDATE"', '{HELD}"', f'{ORDERS}[CommitRescue]'),
         ('outcome leaves the worker id', 'worker_id = NULL,', '', f'{FENCE}test_the_end'),
         ('outcome leaves the revision', 'revision = revision + 1,', '', f'{FENCE}test_the_end'),
-        ('outcome without fence', 'END\n     WHERE {HELD}\n RETURNING', 'END\n     WHERE job.id = %(id)s\n RETURNING', f'{ORDERS}[FinishStop]'),
+        ('outcome without fence', 'END\n     WHERE {HELD}\n RETURNING', 'END\n     WHERE job.id = %(id)s\n RETURNING',
+         f'{FENCE}test_the_end_of_a_job_that_is_lost'),
+        ('fencing off keeps the claim number', 'SET claim_number = claim_number + 1 WHERE', 'SET claim_number = claim_number WHERE', f'{ORDERS}[FinishStop]'),
         ('fencing off is not durable', 'session.execute(DURABLE + RAISE', 'session.execute(RAISE',
          f'{RETRY}test_what_a_crash_of_postgresql_must_not_undo'),
     ),
@@ -119,7 +121,7 @@ FAULTS = [
          f'{AFTER}test_children_of_a_failed_parent_wait_until_it_is_retried_well'),
         ('unblocking waits for locked dependencies', "IN ('succeeded', 'done')\n    FOR NO KEY UPDATE SKIP LOCKED", "IN ('succeeded', 'done')\n    FOR NO KEY UPDATE",
          f'{ORDERS}[UnblockSweep]'),
-        ('sweep meets no dependency', "child.state = 'waiting' AND child.{HERE}", "child.state = 'waiting' AND false", f'{ORDERS}[UnblockUnblock]'),
+        ('sweep unblocks nothing', '''+ UNBLOCK.format(children="state = 'waiting'")''', "+ UNBLOCK.format(children='false')", f'{ORDERS}[UnblockUnblock]'),
         ('unblocking locks no rows', 'AND {HAS_NO_UNMET}\n    FOR NO KEY UPDATE SKIP LOCKED', 'AND {HAS_NO_UNMET}',
          f'{ORDERS}[UnblockCancel]'),
         ('unblocking a child that does not wait', 'children=f"{CHILDREN} AND {WAITS}")\nHAS', 'children=CHILDREN)\nHAS',
@@ -353,6 +355,7 @@ FAULTS = [
     ),
     *_faults(
         'models/ir_async.py',
+        ('queued job leaves its key free', "state IN ('waiting', 'created', 'processing')\"", "state IN ('waiting', 'processing')\"", f'{ORDERS}[KeyKey]'),
         ('actions lock no rows', ' ORDER BY id FOR NO KEY UPDATE"', '"', f'{ORDERS}[FinishCancel]'),
     ),
     *_faults(
@@ -364,7 +367,6 @@ FAULTS = [
     ),
     *_faults(
         'models/ir_async_key.py',
-        ('taken key is no conflict', 'if taken := [call.values', 'if False and [call.values', f'{ORDERS}[KeyKey]'),
         ('keys are inserted in any order', 'sorted(calls, key=lambda call: key_identity(call.values))', 'list(calls)',
          'system/key_test.py::test_opposite_orders'),
         ('copied job stands for a new one', '= %s AND %s AND origin = %s\n                """', '= %s AND %s AND origin = coalesce(origin, %s)\n                """',

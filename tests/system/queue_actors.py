@@ -40,7 +40,7 @@ class Run:
     def __init__(self, worker, job):
         self.job, self.worker = job, worker
         self.starts = 1
-        self.began = None  # the step of its snapshot
+        self.began = None  # the step of its snapshot; None: its transaction begins with the next line
         self.fenced = None  # the job with its new claim number, and the reason
         self.script = Script(job.id)
         self.thread = threading.Thread(target=self._run)

@@ -95,7 +95,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.clock = Clock()
         for module in (claim, dependencies, maintenance, rescue):
             self.stack.enter_context(patch.object(module, 'time', self.clock))
-        self.stack.enter_context(patch.dict(rescue._seen, clear=True))  # the worker ids begin anew, and so does the clock
+        # The worker ids begin anew, and so does the clock.
+        self.stack.enter_context(patch.dict(rescue._seen, clear=True))
         self.admin = self.stack.enter_context(contextlib.closing(self.database.cluster.connect(self.database.name)))
         self.sql(CLEAN)
         with self.database.env() as env:
@@ -355,17 +356,21 @@ class QueueMachine(RuleBasedStateMachine):
         return job if job and (job.worker_id, job.claim_number) == (token.worker_id, token.claim_number) else None
 
     @precondition(lambda self: self.runs)
-    @rule(data=st.data(), ending=st.sampled_from(['commit', 'done', 'succeeded', 'failed', 'retry', 'lost']))
+    @rule(
+        data=st.data(),
+        ending=st.sampled_from(['commit', 'rest', 'rest', 'done', 'done', 'succeeded', 'failed', 'retry', 'lost']),
+    )
     def go_on(self, data, ending):
         self.step()
         self._go_on(data.draw(st.sampled_from(self.runs)), ending)
 
     def _go_on(self, run, ending):
         worker, job = run.worker, self._held(run.job)
+        run.began = run.began or self.model.now
         if ending == 'lost':
             self._terminate(run.worker.runner._pool._connection)
         event = run.say(ending)
-        if ending in ('commit', *ENDED_WELL) and job and job.changed > run.began:
+        if ending in ('commit', 'rest', *ENDED_WELL) and job and job.changed > run.began:
             if job.stop:  # the next try sees the request
                 ending = 'stopped'
             else:
@@ -373,10 +378,10 @@ class QueueMachine(RuleBasedStateMachine):
                 run.starts += 1
                 run.began = self.model.now
                 event = run.say(ending)
-        if ending == 'commit' and job:
+        if ending in ('commit', 'rest') and job:
             assert event == 'committed', f"job {run.job.id}: {event}"
             job.effects.append(job.tag)
-            run.began = self.model.now
+            run.began = self.model.now if ending == 'commit' else None
             return
         assert event == 'ended', f"job {run.job.id}: {event}"
         worker.run = None

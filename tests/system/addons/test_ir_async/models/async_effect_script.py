@@ -17,24 +17,32 @@ class Script:
         self.events = Queue()
         self.by_job[job_id] = self
 
+    def next_line(self, event):
+        """Tell what the method has done, and wait for its next line."""
+        self.events.put(event)
+        return self.lines.get()
+
 
 class TestAsyncEffect(models.Model):
     _inherit = 'test.async.effect'
 
     def follow(self, tag):
-        """Write one row, then do line by line what the script of the job says."""
+        """Write one row, then do line by line what the script of the job says.
+
+        After ``rest``, unlike ``commit``, the next transaction begins with the next line.
+        """
         job = self.env['ir.async'].current()
         script = Script.by_job[job.id]
-        event = 'begun'
+        event, line = 'begun', None
         while True:
             self.create({'name': tag, 'value': job.id})
             self.env.cr.flush()
-            script.events.put(event)
-            line = script.lines.get()
-            if line != 'commit':
+            line = line or script.next_line(event)
+            if line not in ('commit', 'rest'):
                 break
             self.env.cr.commit()
             event = 'committed'
+            line = script.next_line(event) if line == 'rest' else None
         if line == 'failed':
             raise ValueError(tag)
         if line == 'retry':
