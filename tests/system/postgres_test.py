@@ -50,5 +50,7 @@ def test_work_and_outcome_in_one_transaction(database, server):
     """What the method wrote and the end of its job become visible at once."""
     with server(database):
         assert database.wait_for(database.enqueue('effect', 'job')).state == 'done'
-    [[of_job, of_effect]] = database.sql("SELECT job.xmin AS of_job, effect.xmin AS of_effect FROM ir_async job, test_async_effect effect")
+    [[of_job, of_effect]] = database.sql(
+        "SELECT job.xmin AS of_job, effect.xmin AS of_effect FROM ir_async job, test_async_effect effect"
+    )
     assert of_effect == of_job

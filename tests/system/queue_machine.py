@@ -408,7 +408,26 @@ class QueueMachine(RuleBasedStateMachine):
     def fence(self, data, reason):
         """Do as the watchdog: fence a running job off."""
         self.step()
-        run = data.draw(st.sampled_from([run for run in self.runs if run.worker in self.workers and not run.fenced]))
+        self._fence(self._unfenced(data), reason)
+
+    @precondition(lambda self: any(run.worker in self.workers and not run.fenced for run in self.runs))
+    @rule(data=st.data(), ending=st.sampled_from(ENDED_WELL))
+    def end_late(self, data, ending):
+        """Fence off a job that has committed, and end it well in a transaction that begins afterwards."""
+        self.step()
+        run = self._unfenced(data)
+        self._go_on(run, 'rest')
+        if run.worker.run is run:
+            self.step()
+            self._fence(run, 'timeout')
+            self.step()
+            self._go_on(run, ending)
+
+    def _unfenced(self, data):
+        return data.draw(st.sampled_from([run for run in self.runs if run.worker in self.workers and not run.fenced]))
+
+    def _fence(self, run, reason):
+        """Fence a running job off, unless it is not held any more."""
         job = self._held(run.job)
         if not job or (reason == 'cancel' and job.stop != 'cancel'):
             return
