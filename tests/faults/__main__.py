@@ -19,6 +19,7 @@ def arguments():
     parser.add_argument('--seed', help="repeat the choices of a run")
     parser.add_argument('--only', default='', help="these faults alone, comma separated; none: no fault at all")
     parser.add_argument('--workers', type=int, default=2, help="job workers of each of the two servers (2)")
+    parser.add_argument('--server', choices=world.SERVERS, help="the kind of the second server (by chance)")
     parser.add_argument('--rate', type=float, default=20, help="jobs a second (20)")
     parser.add_argument('--drain', type=float, default=180, help="seconds that the queue may take to drain (180)")
     parser.add_argument(
@@ -29,14 +30,15 @@ def arguments():
     if unknown := set(args.only) - {*Faults.WEIGHTS, 'none'}:
         parser.error(f"unknown faults: {', '.join(sorted(unknown))}; there are {', '.join(Faults.WEIGHTS)}")
     args.seed = args.seed or str(random.randrange(10**6))
+    args.server = args.server or random.Random(f'{args.seed} servers').choice(list(world.SERVERS))
     return args
 
 
 def run(args):
-    with world.World(args.workers) as place:
+    with world.World(args.workers, ['prefork', args.server]) as place:
         version = place.cluster.sql("SHOW server_version")[0][0]
         say(
-            f"seed {args.seed}, PostgreSQL {version}, {len(place.servers)} servers × {args.workers} workers, "
+            f"seed {args.seed}, PostgreSQL {version}, servers {' and '.join(place.kinds)} × {args.workers} workers, "
             f"{len(place.databases)} databases, {args.minutes:g} minutes"
         )
         workloads = [

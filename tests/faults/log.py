@@ -33,7 +33,7 @@ def find_errors(world, may_fail, is_quiet):
         if any((name, job_id) in may_fail for name in world.names for job_id in job_ids):
             continue
         if re.search(
-            r'\((fail_times|raise_odd|failing_hook)\b|\.(fail_times|raise_odd|failing_hook)\b|left threads behind', text
+            r'\((fail_times|raise_odd|failing_hook)\b|\.(fail_times|raise_odd|failing_hook)\b|left threads behind|changed its process', text
         ):
             continue
         cause = record.splitlines()[-1] if '\nTraceback' in record else ''

@@ -32,7 +32,7 @@ def run(seed, minutes):
     :raises Exception: when a step differs from the model, with the steps as its notes; to reduce these may take a minute more
     """
     end = time.monotonic() + minutes * 60
-    with world.World(0, servers=0, names=('model',)) as place:
+    with world.World(0, [], names=('model',)) as place:
         machine = import_module('queue_machine').QueueMachine
         machine.database = place.databases[0]
         for number in itertools.count():

@@ -22,6 +22,14 @@ from .harm import disk
 from .proxy import Proxy
 
 HERE = Path(__file__).parent
+NAMES = ('alpha', 'beta')
+# All but `named` serve whatever databases there are.
+SERVERS = {
+    'prefork': Server.PREFORK,
+    'named': (*Server.PREFORK, '-d', ','.join(NAMES)),
+    'threaded': ('--workers=0', '--no-http', '--max-cron-threads=0'),
+    'fleet': ('ir_async',),
+}
 PROCESS = re.compile(rb'"pid": (\d+), "start": (\d+)')
 
 
@@ -71,14 +79,15 @@ class World:
     """Everything that a run needs, to be used in a ``with`` block.
 
     :param int workers: job workers of each server
-    :param int servers: how many servers there are
+    :param list kinds: the kind of each server, a key of ``SERVERS``
     :param list names: the databases
     """
 
-    def __init__(self, workers, servers=2, names=('alpha', 'beta')):
+    def __init__(self, workers, kinds, names=NAMES):
         self.workers_count = workers
+        self.kinds = kinds
         self.names = names
-        self.servers = [None] * servers
+        self.servers = [None] * len(kinds)
         self.cuts = []
         self.logs = []  # of all servers, those that were replaced, too
         self.ended = []  # exit code and last lines of servers that ended by themselves
@@ -100,6 +109,7 @@ class World:
             stack.callback(sql_db.close_all)
             self.cluster.create()
             self.cluster.odoo('-d', Cluster.TEMPLATE, '-i', 'ir_async_ledger')
+            self.cluster.sql(f"ALTER DATABASE {Cluster.TEMPLATE} IS_TEMPLATE true")  # no server serves it
             self.proxy = Proxy(self)
             self.proxy.start()
             stack.callback(self.proxy.stop)
@@ -138,13 +148,13 @@ class World:
         logging.getLogger('odoo').setLevel(logging.CRITICAL)  # faults hit the transactions of this process, too
 
     def start_server(self, index):
-        """Start a server for all databases. From the main thread: they end with the thread that started them."""
+        """Start a server of its kind. From the main thread: they end with the thread that started them."""
         folder = self.folder / f'server-{len(self.logs)}'
         folder.mkdir()
         self.servers[index] = server = Server(
             self.cluster,
             folder,
-            [*Server.PREFORK, '-d', ','.join(self.names), f'--db_host={self.proxy.folder}'],
+            [*SERVERS[self.kinds[index]], f'--db_host={self.proxy.folder}'],
             workers=self.workers_count,
             settings={'stop_timeout': 3},
         )
