@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
+from .archived import find_runs_of_archived, may_have_failed
 from .kinds import ACCOUNT, CHANNELS
 from .log import find_errors
 from .runs import find_runs, possible_deaths, read_events
@@ -40,13 +41,15 @@ class Audit:
     :param World world: after its queue has drained
     :param list workloads: of all databases
     :param set cleaned: pairs of database and job that the clean-up may have deleted
+    :param list archived: intervals in which a user was
     :param bool is_quiet: without any fault
     """
 
-    def __init__(self, world, workloads, cleaned=(), is_quiet=False):
+    def __init__(self, world, workloads, cleaned=(), archived=(), is_quiet=False):
         self.world = world
         self.workloads = workloads
         self.cleaned = cleaned
+        self.archived = archived
         self.is_quiet = is_quiet
         self.violations = []
         self.counts = Counter()
@@ -62,6 +65,8 @@ class Audit:
         for event in events:
             if event['event'] == 'leaked':
                 self.add('leaked', event['db'], event['job'], ', '.join(event['left']))
+        for event in find_runs_of_archived(self.archived, events):
+            self.add('unwanted', event['db'], event['job'], f"{event['token']} ran though its user was archived")
         self.deaths, self.uncertain_deaths = possible_deaths(self.world, self.runs)
         for workload in self.workloads:
             self._database(workload)
@@ -180,7 +185,8 @@ class Audit:
         if job.state not in expected and not (job.state == 'done' and 'succeeded' in expected):
             is_killed = job.state == 'failed' and job.deaths >= 3 and job.deaths <= allowed
             may_cancel = job.state == 'cancelled' and (cancelled or 'cancelled' in parents.values())
-            if not (is_killed or may_cancel):
+            is_archived = call and call.kind == 'of_user' and may_have_failed(self.archived, name, job)
+            if not (is_killed or may_cancel or is_archived):
                 self.add(
                     'failed', name, job.id, f"{label} is {job.state} instead of {' or '.join(expected)}: {_error(job)}"
                 )

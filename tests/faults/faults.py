@@ -8,9 +8,10 @@ from .harm.modules import Modules
 from .harm.postgres import Postgres
 from .harm.processes import Processes
 from .harm.upkeep import Upkeep
+from .harm.users import Users
 from .injector import Injector
 
-GROUPS = (Processes, Connections, Postgres, Conflicts, Locks, Upkeep, Modules, Disk)
+GROUPS = (Processes, Connections, Postgres, Conflicts, Locks, Upkeep, Modules, Disk, Users)
 
 
 class Faults(*GROUPS, Injector):

@@ -35,6 +35,8 @@ class Injector:
         self.history = []
         self.violations = []  # what a fault found itself
         self.cleaned = set()  # (database, job) that the clean-up may have deleted
+        self.archived = []  # intervals in which a user was
+        self.archiving = set()  # databases where a user is
         self._threads = []
 
     def run(self, seconds):

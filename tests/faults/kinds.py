@@ -10,6 +10,7 @@ LEDGER, ACCOUNT = 'ir.async.ledger', 'ir.async.ledger.account'
 CHANNELS = {'ledger': 2, 'ledger/one': 2, 'single': 1}
 ACCOUNTS = 12
 KEYS = 4
+LEAVER = 'leaver'  # the login of a user who is archived and restored
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Kinds:
         'fail': 1, 'odd': 1, 'overtime': 0.3, 'postpone': 1, 'chain': 2, 'keyed': 3, 'channel': 4, 'delay': 2, 'more': 2,
         'date': 1, 'restart': 1, 'debounce': 2, 'progress': 1, 'cancel_me': 0.5, 'chunks': 1, 'bulk': 1, 'count': 1,
         'blob': 0.4, 'setting': 2, 'process': 1, 'leave_cursor': 0.5, 'close_cursor': 0.5, 'fork': 0.5, 'thread': 0.5, 'hook': 1,
+        'of_user': 3,
     }  # fmt: skip
 
     def __init__(self, dbname, rng):
@@ -71,6 +73,10 @@ class Kinds:
 
     def write(self, env):
         return [self._call(env, 'write', 'write_effect', priority=self.rng.choice([5, 10, 10, 20]))]
+
+    def of_user(self, env):
+        user = env['res.users'].with_context(active_test=False).search([('login', '=', LEAVER)])
+        return [self._call(env, 'of_user', 'write_as_user', records=env[LEDGER].with_user(user))]
 
     def sleep(self, env):
         return [self._call(env, 'sleep', 'sleep', self.rng.uniform(0.05, 0.6), expected=('succeeded',))]

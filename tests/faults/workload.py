@@ -9,12 +9,12 @@ import time
 
 import psycopg2
 
-from odoo import SUPERUSER_ID, api
+from odoo import SUPERUSER_ID, Command, api
 from odoo.exceptions import UserError
 from odoo.modules.registry import Registry
 
 from .harm import conflicts
-from .kinds import ACCOUNT, ACCOUNTS, CHANNELS, Kinds
+from .kinds import ACCOUNT, ACCOUNTS, CHANNELS, LEAVER, Kinds
 
 
 class Rollback(Exception):
@@ -41,9 +41,12 @@ class Workload(threading.Thread):
         self.stopped = threading.Event()
 
     def prepare(self):
-        """Make the records that jobs write, the channels with limits, and the triggers of faults."""
+        """Make the records that jobs write, a user, the channels with limits, and the triggers of faults."""
         conflicts.prepare(self.database)
         with self.database.env() as env:
+            env['res.users'].create(
+                {'name': LEAVER, 'login': LEAVER, 'group_ids': [Command.set(env.ref('base.group_user').ids)]}
+            )
             env[ACCOUNT].create([{} for _ in range(ACCOUNTS)])
             env['ir.async.channel'].create(
                 [{'name': name, 'capacity': capacity} for name, capacity in CHANNELS.items() if '/' not in name]

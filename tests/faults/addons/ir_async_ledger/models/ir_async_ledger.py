@@ -113,6 +113,14 @@ class IrAsyncLedger(models.Model):
             self._book(token)
 
     @api.model
+    def write_as_user(self, token):
+        """Note since when the transaction sees what it sees."""
+        self.env.cr.execute("SELECT extract(epoch FROM transaction_timestamp())::float")
+        [[since]] = self.env.cr.fetchall()
+        self._trace('transaction', token, self.env['ir.async'].current().id, since=since)
+        self.write_effect(token)
+
+    @api.model
     def sleep(self, token, seconds):
         """Write at first, then hold the transaction open."""
         with self._run(token):
