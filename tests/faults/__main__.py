@@ -65,7 +65,7 @@ def run(args):
         drain = time.monotonic() - stopped
         place.measure('at the end')
         place.kill_servers()  # if the queue did not drain, the audit would else see jobs begin
-        result = audit.Audit(place, workloads, faults.cleaned, faults.archived, is_quiet)
+        result = audit.Audit(place, workloads, faults, is_quiet)
         result.run()
         result.violations += faults.violations
         report(args, faults, result, workloads, stopped - begin, drain if is_drained else None)

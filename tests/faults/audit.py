@@ -5,34 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from typing import NamedTuple
 
-from .archived import find_runs_of_archived, may_have_failed
+from .copies import find_changed, scope_of
+from .intervals import find_runs_of_archived, find_stale_runs, may_have_failed
 from .kinds import ACCOUNT, CHANNELS
 from .log import find_errors
 from .runs import find_runs, possible_deaths, read_events
+from .violations import Violation
 
 TOKEN = re.compile(r'"((?:%s)-\d+(?:/more)?)"')
-RESULTS = {
-    'lost': "Committed jobs without their outcome",
-    'doubled': "Effects more often than once",
-    'unwanted': "Effects of failed, cancelled or rolled-back jobs",
-    'stuck': "Jobs left over without reason",
-    'charged': "Attempts or deaths charged without reason",
-    'failed': "Jobs that ended in a wrong state",
-    'order': "Children that ran before their parents",
-    'capacity': "More jobs at once than the channel or key allows",
-    'leaked': "What a job found from an earlier one",
-    'database': "Effects in a wrong database",
-    'log': "Unexpected errors in the log",
-}
-
-
-class Violation(NamedTuple):
-    result: str
-    database: str
-    job_id: int | None
-    text: str
 
 
 class Audit:
@@ -40,16 +21,14 @@ class Audit:
 
     :param World world: after its queue has drained
     :param list workloads: of all databases
-    :param set cleaned: pairs of database and job that the clean-up may have deleted
-    :param list archived: intervals in which a user was
+    :param Faults faults: what was done meanwhile
     :param bool is_quiet: without any fault
     """
 
-    def __init__(self, world, workloads, cleaned=(), archived=(), is_quiet=False):
+    def __init__(self, world, workloads, faults, is_quiet=False):
         self.world = world
         self.workloads = workloads
-        self.cleaned = cleaned
-        self.archived = archived
+        self.faults = faults
         self.is_quiet = is_quiet
         self.violations = []
         self.counts = Counter()
@@ -61,18 +40,26 @@ class Audit:
 
     def run(self):
         events = read_events(self.world)
-        self.runs = find_runs(self.world, events)
+        self.run_databases(events)
         for event in events:
             if event['event'] == 'leaked':
                 self.add('leaked', event['db'], event['job'], ', '.join(event['left']))
-        for event in find_runs_of_archived(self.archived, events):
+        for event in find_runs_of_archived(self.faults.archived, events):
             self.add('unwanted', event['db'], event['job'], f"{event['token']} ran though its user was archived")
+        for event in find_stale_runs(self.faults.settled, events):
+            self.add('leaked', event['db'], event['job'], f"{event['token']} ran in an old registry")
+        for (level, text), count in find_errors(
+            self.world, self.may_fail | self.faults.may_fail, self.is_quiet
+        ).items():
+            self.add('log', '', None, f"{count} × {level} {text}")
+        return self.violations
+
+    def run_databases(self, events):
+        """Audit the databases of the workloads alone."""
+        self.runs = find_runs(self.world, events)
         self.deaths, self.uncertain_deaths = possible_deaths(self.world, self.runs)
         for workload in self.workloads:
             self._database(workload)
-        for (level, text), count in find_errors(self.world, self.may_fail, self.is_quiet).items():
-            self.add('log', '', None, f"{count} × {level} {text}")
-        return self.violations
 
     # ------------------------------------------------------------
     # A database
@@ -80,8 +67,11 @@ class Audit:
 
     def _database(self, workload):
         database, name = workload.database, workload.database.name
+        self.scope = scope = scope_of(workload)
         jobs = {job.id: job for job in database.sql("SELECT * FROM ir_async ORDER BY id")}
-        token_of = re.compile(TOKEN.pattern % '|'.join(self.world.names))
+        token_of = re.compile(
+            TOKEN.pattern % '|'.join(map(re.escape, {*self.world.names, *(prefix[:-1] for prefix in scope.prefixes)}))
+        )
         tokens = {job_id: match[1] if (match := token_of.search(job.args)) else None for job_id, job in jobs.items()}
         by_token = defaultdict(list)
         for job_id, token in tokens.items():
@@ -90,38 +80,41 @@ class Audit:
         steps = defaultdict(Counter)
         for effect in effects:
             steps[effect.job_id][effect.step] += 1
-            if effect.dbname != name or not effect.token.startswith(f'{name}-'):
+            if effect.dbname not in scope.homes or not effect.token.startswith(scope.prefixes):
                 self.add('database', name, effect.job_id, f"effect of {effect.token}, written in {effect.dbname}")
             elif effect.job_id in jobs and tokens[effect.job_id] != effect.token:
                 self.add(
                     'database', name, effect.job_id, f"effect of {effect.token}, but the job is {tokens[effect.job_id]}"
                 )
         for run in self.runs:
-            if run.db == name and not run.token.startswith(f'{name}-'):
+            if run.db == name and run.begin >= scope.since and not run.token.startswith(scope.running):
                 self.add('database', name, run.job_id, f"{run.token} was executed here")
+        if workload.copied:
+            for job_id, text in find_changed(workload.copied, jobs):
+                self.add('database', name, job_id, text)
         self.counts['transactions broken'] += workload.broken
         self.counts['jobs'] += len(jobs)
         self.states.update(job.state for job in jobs.values())
         self.may_fail |= {(name, job.id) for job in jobs.values() if job.state == 'failed'}
-        calls = {call.token: call for call in workload.calls}
-        self.cancelled = {job_id for call in workload.calls if call.cancelled for job_id in call.job_ids}
+        calls = {call.token: call for call in scope.known}
+        self.cancelled = {job_id for call in scope.known if call.cancelled for job_id in call.job_ids}
         self.parents = defaultdict(dict)  # the states of the jobs that each one waits for, by their ids
         for job_id, parent_id in database.sql("SELECT job_id, after_id FROM ir_async_after_rel"):
             if parent_id in jobs:
                 self.parents[job_id][parent_id] = jobs[parent_id].state
-        for call in workload.calls:
+        for call in scope.audited:
             self._call(database, call, calls, jobs, by_token, steps)
         for job_id, job in jobs.items():
-            if tokens[job_id] and (token := tokens[job_id]).endswith('/more'):
+            if (token := tokens[job_id] or '').endswith('/more') and token.startswith(scope.running):
                 parents = by_token.get(token.removesuffix('/more'), [])
                 self._job(database, None, job, steps[job_id], len(by_token[token]))
                 if parents and jobs[parents[0]].state not in ('succeeded', 'done'):
                     self.add(
                         'unwanted', name, job_id, f"was enqueued by {parents[0]}, which is {jobs[parents[0]].state}"
                     )
-        self._intervals(name, {call.token: call for call in workload.calls}, jobs, tokens)
-        self._children(name, workload, by_token, effects, jobs)
-        self._counter(database, workload, jobs, by_token)
+        self._intervals(name, calls, jobs)
+        self._children(name, effects)
+        self._counter(database, jobs)
 
     def _call(self, database, call, calls, jobs, by_token, steps):
         name = database.name
@@ -135,10 +128,10 @@ class Audit:
         if call.fate == 'committed':
             self.counts['calls'] += 1
             for job_id in call.job_ids:
-                if job_id not in jobs and (name, job_id) not in self.cleaned:
+                if job_id not in jobs and (name, job_id) not in self.faults.cleaned:
                     self.add('lost', name, job_id, f"{call.token} ({call.kind}) was committed, its job is not there")
         for job_id in call.job_ids:
-            if job_id not in jobs and (name, job_id) in self.cleaned:
+            if job_id not in jobs and (name, job_id) in self.faults.cleaned:
                 self._effects(name, call, job_id, 'done', steps[job_id], None)
                 if call.kind == 'more' and len(by_token.get(f'{call.token}/more', ())) > 1:
                     self.add('doubled', name, job_id, f"{call.token}/more: jobs {by_token[f'{call.token}/more']}")
@@ -157,7 +150,7 @@ class Audit:
 
     def _all_cleaned(self, name, call):
         # `…/more` may have been deleted as well: it is as old.
-        return any(database == name for database, _id in self.cleaned)
+        return any(database == name for database, _id in self.faults.cleaned)
 
     def _job(self, database, call, job, steps, siblings=1):
         name = database.name
@@ -166,7 +159,7 @@ class Audit:
         parents = self.parents[job.id]
         cancelled = call and not self.cancelled.isdisjoint({job.id, *parents})
         label = f"{call.token if call else job.method} ({call.kind if call else 'more'})"
-        allowed = self.deaths[name, job.id]
+        allowed = sum(self.deaths[home, job.id] for home in self.scope.homes)
         if job.deaths > allowed:
             excess = job.deaths - allowed
             if excess > self.uncertain_deaths:
@@ -185,7 +178,7 @@ class Audit:
         if job.state not in expected and not (job.state == 'done' and 'succeeded' in expected):
             is_killed = job.state == 'failed' and job.deaths >= 3 and job.deaths <= allowed
             may_cancel = job.state == 'cancelled' and (cancelled or 'cancelled' in parents.values())
-            is_archived = call and call.kind == 'of_user' and may_have_failed(self.archived, name, job)
+            is_archived = call and call.kind == 'of_user' and may_have_failed(self.faults.archived, name, job)
             if not (is_killed or may_cancel or is_archived):
                 self.add(
                     'failed', name, job.id, f"{label} is {job.state} instead of {' or '.join(expected)}: {_error(job)}"
@@ -194,7 +187,7 @@ class Audit:
             call
             and not call.retried
             and job.state in ('done', 'succeeded', 'failed')
-            and call.kind != 'overtime'
+            and call.kind not in ('overtime', 'hang')
             and job.attempts != call.attempts
             and job.deaths < 3
         ):
@@ -206,7 +199,7 @@ class Audit:
         label = f"{call.token if call else 'more'} ({kind}), {state}"
         steps = dict(steps)
         if kind == 'commit' and (before := steps.pop('before', 0)):
-            begins = sum(run.job_id == job_id and run.db == name for run in self.runs)
+            begins = sum(run.job_id == job_id and run.db in self.scope.homes for run in self.runs)
             if before > begins:
                 self.add('doubled', name, job_id, f"{label}: committed {before} times, begun {begins} times")
         if kind == 'noop' or state not in ('done', 'succeeded'):
@@ -226,11 +219,11 @@ class Audit:
     # Relations between jobs
     # ------------------------------------------------------------
 
-    def _intervals(self, name, calls, jobs, tokens):
+    def _intervals(self, name, calls, jobs):
         """No channel has more jobs than its capacity, no key more than one, no job more than one run at once."""
         groups = defaultdict(list)
         for run in self.runs:
-            if run.db == name and (call := calls.get(run.token)):
+            if run.db == name and run.begin >= self.scope.since and (call := calls.get(run.token)):
                 if call.channel:
                     groups[f'channel {call.channel}', CHANNELS[call.channel]].append(run)
                 if call.key and call.kind != 'restart' and run.job_id in jobs and not jobs[run.job_id].notify:
@@ -250,9 +243,9 @@ class Audit:
                         + ', '.join(f"{r.job_id} in {r.pid} {r.begin:.3f}–{r.end:.3f}" for r in at_once),
                     )
 
-    def _children(self, name, workload, by_token, effects, jobs):
+    def _children(self, name, effects):
         values = {effect.token: effect.value for effect in effects if effect.step == 'effect'}
-        for call in workload.calls:
+        for call in self.scope.audited:
             if call.parents and call.token in values and values[call.token] != len(call.parents):
                 self.add(
                     'order',
@@ -261,14 +254,14 @@ class Audit:
                     f"{values[call.token]} of {len(call.parents)} parents had ended well",
                 )
 
-    def _counter(self, database, workload, jobs, by_token):
+    def _counter(self, database, jobs):
         """The sum of what jobs added is the number of those that ended well."""
         done = [
             call
-            for call in workload.calls
+            for call in self.scope.known
             if call.kind == 'count'
             and any(
-                jobs[job_id].state == 'done' if job_id in jobs else (database.name, job_id) in self.cleaned
+                jobs[job_id].state == 'done' if job_id in jobs else (database.name, job_id) in self.faults.cleaned
                 for job_id in call.job_ids
             )
         ]

@@ -2,6 +2,7 @@
 
 from .harm.conflicts import Conflicts
 from .harm.connections import Connections
+from .harm.databases import Databases
 from .harm.disk import Disk
 from .harm.locks import Locks
 from .harm.modules import Modules
@@ -11,7 +12,7 @@ from .harm.upkeep import Upkeep
 from .harm.users import Users
 from .injector import Injector
 
-GROUPS = (Processes, Connections, Postgres, Conflicts, Locks, Upkeep, Modules, Disk, Users)
+GROUPS = (Processes, Connections, Postgres, Conflicts, Locks, Upkeep, Modules, Disk, Users, Databases)
 
 
 class Faults(*GROUPS, Injector):

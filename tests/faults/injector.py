@@ -28,6 +28,7 @@ class Injector:
 
     def __init__(self, world, seed, only=()):
         self.world = world
+        self.seed = seed
         self.rng = random.Random(f'{seed} faults')
         self.weights = {name: weight for name, weight in self.WEIGHTS.items() if not only or name in only}
         self.counts = Counter()
@@ -36,7 +37,10 @@ class Injector:
         self.violations = []  # what a fault found itself
         self.cleaned = set()  # (database, job) that the clean-up may have deleted
         self.archived = []  # intervals in which a user was
-        self.archiving = set()  # databases where a user is
+        self.settled = []  # intervals in which a module was installed, or was not
+        self.guests = Counter()  # states of jobs of databases that came and went
+        self.may_fail = set()  # jobs there whose errors are no surprise
+        self._busy = set()  # what `_meanwhile_once` does
         self._threads = []
 
     def run(self, seconds):
@@ -77,20 +81,36 @@ class Injector:
         self._threads.append(thread)
         thread.start()
 
+    def _meanwhile_once(self, where, function, *args):
+        """Do the same, unless it goes on there."""
+        key = function.__name__, where
+
+        def run():
+            try:
+                function(*args)
+            finally:
+                self._busy.discard(key)
+
+        if key not in self._busy:
+            self._busy.add(key)
+            run.__name__ = function.__name__
+            self._meanwhile(run)
+
     def _freeze(self, process, seconds):
         process.suspend()
         time.sleep(seconds)
         process.resume()
 
     def _repeat(self, function, *args):
-        """Call a function until no other fault breaks it."""
+        """Call a function until no other fault breaks it; return its value."""
 
         def succeeds():
             with contextlib.suppress(psycopg2.Error):
-                function(*args)
-                return True
+                return (function(*args),)
+            return None
 
-        wait_until(succeeds, function.__name__)
+        [value] = wait_until(succeeds, function.__name__)
+        return value
 
     def _database(self):
         return self.rng.choice(self.world.databases)

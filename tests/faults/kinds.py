@@ -10,7 +10,14 @@ LEDGER, ACCOUNT = 'ir.async.ledger', 'ir.async.ledger.account'
 CHANNELS = {'ledger': 2, 'ledger/one': 2, 'single': 1}
 ACCOUNTS = 12
 KEYS = 4
+ISOLATIONS = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE']
 LEAVER = 'leaver'  # the login of a user who is archived and restored
+
+# Of databases that may be gone before their jobs end: none of these fails, so that any error in the log is a surprise.
+GUEST_WEIGHTS = {
+    'write': 6, 'sleep': 4, 'commit': 2, 'rollback': 2, 'chain': 3, 'keyed': 3, 'channel': 4, 'delay': 5, 'more': 2,
+    'progress': 1, 'chunks': 1, 'bulk': 1, 'count': 1, 'of_user': 1,
+}  # fmt: skip
 
 
 @dataclass
@@ -43,21 +50,22 @@ class Kinds:
         'fail': 1, 'odd': 1, 'overtime': 0.3, 'postpone': 1, 'chain': 2, 'keyed': 3, 'channel': 4, 'delay': 2, 'more': 2,
         'date': 1, 'restart': 1, 'debounce': 2, 'progress': 1, 'cancel_me': 0.5, 'chunks': 1, 'bulk': 1, 'count': 1,
         'blob': 0.4, 'setting': 2, 'process': 1, 'leave_cursor': 0.5, 'close_cursor': 0.5, 'fork': 0.5, 'thread': 0.5, 'hook': 1,
-        'of_user': 3,
+        'of_user': 3, 'isolation': 1, 'hang': 0.5, 'huge': 0.02,
     }  # fmt: skip
 
-    def __init__(self, dbname, rng):
-        self.dbname = dbname
+    def __init__(self, prefix, rng, weights=None):
+        self.prefix = prefix
+        self.weights = weights or self.WEIGHTS
         self.rng = rng
         self.number = 0
 
     def pick(self):
-        return self.rng.choices(list(self.WEIGHTS), self.WEIGHTS.values())[0]
+        return self.rng.choices(list(self.weights), self.weights.values())[0]
 
     def _call(self, env, kind, method, *args, expected=('done',), model=LEDGER, records=None, call=None, **options):
         self.number += 1
         entry = Call(
-            f'{self.dbname}-{self.number}', kind, expected, options.get('channel'), options.get('key'), **call or {}
+            f'{self.prefix}-{self.number}', kind, expected, options.get('channel'), options.get('key'), **call or {}
         )
         target = getattr(env[model] if records is None else records, method)
         jobs = env['ir.async'].with_options(**options)
@@ -222,6 +230,13 @@ class Kinds:
         argument, result = self.rng.choice([(1, 10), (10, 1), (1, 1)])
         return [self._call(env, 'blob', 'blob', 'x' * (argument << 20), result << 20, expected=('succeeded',))]
 
+    def huge(self, env):
+        argument, result = self.rng.choice([(50, 1), (1, 50)])
+        return [self._call(env, 'huge', 'blob', 'x' * (argument << 20), result << 20, expected=('succeeded',))]
+
+    def isolation(self, env):
+        return [self._call(env, 'isolation', 'change_isolation', self.rng.choice(ISOLATIONS))]
+
     def setting(self, env):
         name = self.rng.choice(
             [
@@ -259,3 +274,9 @@ class Kinds:
         when = self.rng.choice(['precommit', 'postcommit'])
         expected = 'failed' if when == 'precommit' else 'done'
         return [self._call(env, 'hook', 'failing_hook', when, expected=(expected,))]
+
+    def hang(self, env):
+        """A hook that hangs before the commit is stopped by the time-out of its job; after it, the job has ended well."""
+        when = self.rng.choice(['precommit', 'postcommit'])
+        seconds, expected = (30, 'failed') if when == 'precommit' else (3, 'done')
+        return [self._call(env, 'hang', 'hanging_hook', when, seconds, timeout=1, expected=(expected,))]

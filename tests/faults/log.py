@@ -30,14 +30,16 @@ def find_errors(world, may_fail, is_quiet):
             continue
         text = match[3]
         job_ids = {int(number) for number in re.findall(r'\b[Jj]obs? (\d+)', text)}
-        if any((name, job_id) in may_fail for name in world.names for job_id in job_ids):
+        if any((name, job_id) in may_fail for name in {name for name, _id in may_fail} for job_id in job_ids):
             continue
         if re.search(
-            r'\((fail_times|raise_odd|failing_hook)\b|\.(fail_times|raise_odd|failing_hook)\b|left threads behind|changed its process', text
+            r'\((fail_times|raise_odd|failing_hook)\b|\.(fail_times|raise_odd|failing_hook)\b|left threads behind|changed its process',
+            text,
         ):
             continue
-        cause = record.splitlines()[-1] if '\nTraceback' in record else ''
-        found[match[1], re.sub(r'\d+', 'N', f'{text[:180]} {cause[:180]}'.rstrip())] += 1
+        if len(lines := record.strip().splitlines()) > 1:  # the error at the end of the traceback
+            text = f'{text[:180]} … {lines[-1]}'
+        found[match[1], re.sub(r'\d+', 'N', text)[:360]] += 1
     return found
 
 

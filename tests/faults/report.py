@@ -4,9 +4,9 @@ import contextlib
 import sys
 from collections import Counter
 
-from .audit import RESULTS
 from .faults import Faults
 from .log import lines_of
+from .violations import RESULTS
 
 SHOWN = 20  # violations of one kind
 
@@ -28,6 +28,9 @@ def report(args, faults, result, workloads, seconds, drain):
     say(f"| drained | {'no' if drain is None else f'after {drain:.0f} s'} |")
     say(f"| transactions of callers that a fault broke | {result.counts['transactions broken']} |")
     say(f"| servers that ended by themselves and were started again | {len(result.world.ended)} |")
+    if faults.guests:
+        states = ', '.join(f'{count} {state}' for state, count in sorted(faults.guests.items()))
+        say(f"| jobs of databases that came and went | {states} |")
     for when, megabytes in result.world.memory.items():
         say(f"| memory of each worker {when}, MB (PSS) | {', '.join(f'{size:.0f}' for size in megabytes)} |")
     say()

@@ -27,13 +27,18 @@ class Workload(threading.Thread):
     :param Database database: the database
     :param str seed: repeats the choices
     :param float rate: jobs a second
+    :param str prefix: of the tokens of its calls, by default the name of the database
+    :param dict weights: of the kinds of jobs
+    :param Copied copied: what the database has of another one
     """
 
-    def __init__(self, database, seed, rate):
+    def __init__(self, database, seed, rate, prefix=None, weights=None, copied=None):
         super().__init__(name=f'workload {database.name}', daemon=True)
         self.database = database
         self.rng = random.Random(f'{seed} {database.name}')
-        self.kinds = Kinds(database.name, self.rng)
+        self.prefix = prefix or database.name
+        self.kinds = Kinds(self.prefix, self.rng, weights)
+        self.copied = copied
         self.rate = rate
         self.calls = []
         self.broken = 0  # transactions that a fault hit

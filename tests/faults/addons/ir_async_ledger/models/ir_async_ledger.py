@@ -114,10 +114,17 @@ class IrAsyncLedger(models.Model):
 
     @api.model
     def write_as_user(self, token):
-        """Note since when the transaction sees what it sees."""
-        self.env.cr.execute("SELECT extract(epoch FROM transaction_timestamp())::float")
-        [[since]] = self.env.cr.fetchall()
-        self._trace('transaction', token, self.env['ir.async'].current().id, since=since)
+        """Note since when the transaction sees what it sees, and what the registry has."""
+        job = self.env['ir.async'].current()
+        self.env.cr.execute(
+            """
+            SELECT extract(epoch FROM transaction_timestamp())::float,
+                   (SELECT extract(epoch FROM date_start AT TIME ZONE 'UTC')::float FROM ir_async WHERE id = %s)
+            """,
+            [job.id],
+        )
+        [[since, claimed]] = self.env.cr.fetchall()
+        self._trace('transaction', token, job.id, since=since, claimed=claimed, is_installed='note' in self._fields)
         self.write_effect(token)
 
     @api.model

@@ -41,6 +41,13 @@ class IrAsyncLedger(models.Model):
             self.env.cr.execute(SETTINGS[name])  # pylint: disable=sql-injection
 
     @api.model
+    def change_isolation(self, token, level):
+        with self._run(token):
+            self.env.cr.commit()
+            self.env.cr.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+            self._book(token)
+
+    @api.model
     def leave_process(self, token):
         with self._run(token):
             self._book(token)
@@ -90,3 +97,9 @@ class IrAsyncLedger(models.Model):
                 raise ValueError(token)
 
             getattr(self.env.cr, when).add(fail)
+
+    @api.model
+    def hanging_hook(self, token, when, seconds):
+        with self._run(token):
+            self._book(token)
+            getattr(self.env.cr, when).add(lambda: self._sleep(seconds))

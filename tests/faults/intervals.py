@@ -1,4 +1,4 @@
-"""Jobs of a user who was archived for a while."""
+"""Jobs that ran while a user was archived, or while a module was installed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def may_have_failed(archived, name, job):
     if job.state != 'failed' or 'has been archived' not in str(job.payload):
         return False
     begin, end = (date.replace(tzinfo=timezone.utc).timestamp() for date in (job.date_start, job.date_done))
-    return any(
-        interval.database == name and begin <= interval.end and interval.begin <= end for interval in archived
-    )
+    return any(interval.database == name and begin <= interval.end and interval.begin <= end for interval in archived)
 
 
 def find_runs_of_archived(archived, events):
@@ -42,5 +40,30 @@ def find_runs_of_archived(archived, events):
         if event['event'] == 'transaction'
         and any(
             interval.since < event['since'] and event['time'] < interval.until for interval in intervals[event['db']]
+        )
+    ]
+
+
+class Settled(NamedTuple):
+    """An interval in which a module was certainly installed, or certainly not, from ``since`` (since 1970) to ``until`` (monotonic)."""
+
+    database: str
+    is_installed: bool
+    since: float
+    until: float
+
+
+def find_stale_runs(settled, events):
+    """Return the events of methods in a registry that was not up to date when their job was claimed."""
+    return [
+        event
+        for event in events
+        if event['event'] == 'transaction'
+        and any(
+            interval.database == event['db']
+            and interval.since < event['claimed']
+            and event['time'] < interval.until
+            and interval.is_installed != event['is_installed']
+            for interval in settled
         )
     ]

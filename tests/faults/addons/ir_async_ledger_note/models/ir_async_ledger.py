@@ -1,0 +1,7 @@
+from odoo import fields, models
+
+
+class IrAsyncLedger(models.Model):
+    _inherit = 'ir.async.ledger'
+
+    note = fields.Char(default="noted")
