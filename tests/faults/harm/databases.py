@@ -18,9 +18,10 @@ from ..violations import Violation
 from ..workload import Workload
 
 BOUND = 1.5 * LONG  # seconds that nobody but a frozen process may be in the way
+IDLE_TIME = 30  # seconds after which workers leave an idle database
 DRAIN = 180  # seconds
 RATE = 10  # jobs a second
-CONNECTED = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+DISCONNECT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
 
 
 class Databases:
@@ -28,8 +29,8 @@ class Databases:
     numbers = itertools.count()
 
     def drop_database(self):
-        """a new database gets jobs and is dropped, half of the time with jobs in it"""
-        self._meanwhile_once('guests', self._visit, self._drop_or_check, self.rng.random() < 0.5)
+        """a new database gets jobs and is dropped: with jobs in it, after their end, or once the workers have left it by themselves"""
+        self._meanwhile_once('guests', self._visit, self._end, self.rng.choice(['at once', 'at once', 'done', 'left']))
 
     def copy_database(self):
         """a new database is duplicated with jobs in it: the copy runs its own jobs, and the others if they are adopted"""
@@ -67,9 +68,11 @@ class Databases:
         self.errors += load.errors
         return load
 
-    def _drop_or_check(self, database, load, is_checked):
-        if is_checked:
+    def _end(self, database, load, when):
+        if when != 'at once':
             self._check(load)
+        if when == 'left':
+            self._alone(database.name, f'DROP DATABASE "{database.name}"', BOUND + IDLE_TIME, is_forced=False)
 
     def _copy(self, database, load, is_adopted):
         copy, copied = self._duplicate(database, load)
@@ -130,18 +133,19 @@ class Databases:
         database.leave()
         self._alone(database.name, f'DROP DATABASE IF EXISTS "{database.name}"')
 
-    def _alone(self, name, statement):
-        """Execute a statement that nobody may be connected for. End all connections before, as Odoo does."""
+    def _alone(self, name, statement, bound=BOUND, is_forced=True):
+        """Execute a statement that nobody may be connected for. End all connections before, as Odoo does, or wait."""
         refused = None
         while True:
             try:
-                self._cut([(row, pid) for row, pid in self._backends() if row.datname == name])
-                self.world.cluster.sql(CONNECTED, [name])
+                if is_forced:
+                    self._cut([(row, pid) for row, pid in self._backends() if row.datname == name])
+                    self.world.cluster.sql(DISCONNECT, [name])
                 self.world.cluster.sql(statement)
             except psycopg2.errors.ObjectInUse:
                 refused = refused or time.monotonic()
-                if time.monotonic() > refused + BOUND:
-                    self.violations.append(Violation('blocked', name, None, f"{statement}: for {BOUND:.0f} s"))
+                if time.monotonic() > refused + bound:
+                    self.violations.append(Violation('blocked', name, None, f"{statement}: for {bound:.0f} s"))
                     return
             except psycopg2.errors.DuplicateDatabase:  # its answer was lost
                 return
