@@ -34,6 +34,7 @@ from . import (
     ir_attachment,
     ir_cron,
     ir_http,
+    ir_module_module,
     ir_ui_menu,
     res_config_settings,
     res_users,

@@ -26,6 +26,7 @@ from . import (
     test_layers,
     test_listener,
     test_maintenance,
+    test_modules,
     test_mutations,
     test_options,
     test_origin,

@@ -398,6 +398,13 @@ FAULTS = [
          'system/enqueue_test.py::test_signal_in_the_same_transaction'),
     ),
     *_faults(
+        'models/ir_module_module.py',
+        ('registry is signaled long after the flux', 'if not jobs._modules_in_flux():', 'if False:',
+         'system/databases_test.py::test_uninstalled_before_the_signal'),
+        ('registry is signaled for each module', 'if not jobs._modules_in_flux():', 'if True:',
+         'test_modules.py::TestModules::test_signal_at_the_end'),
+    ),
+    *_faults(
         'models/ir_async_savepoint.py',
         ('jobs are lost with the settings', 'if pending.first and pending.first not in marks and', 'if False and',
          'system/savepoint_test.py::test_a_reset_of_all_settings'),

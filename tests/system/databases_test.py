@@ -1,5 +1,7 @@
 """Databases come, go, change, and share the workers."""
 
+import itertools
+import signal
 import subprocess
 
 import pytest
@@ -110,6 +112,27 @@ def test_registry_changes(cluster, database, server):
         assert database.wait_for(job_id).state == 'done'
         assert len(odoo.workers()) == 1
     assert database.value("SELECT note FROM test_async_effect") == 'note'
+
+
+def test_uninstalled_before_the_signal(cluster, database, server):
+    """Odoo commits the end of an uninstallation, loads the registry again, and signals it then: no job runs with the old one."""
+    cluster.odoo('-d', database.name, '-i', 'test_ir_async_later')
+    with server(database, workers=1):
+        assert database.wait_for(database.enqueue('effect', 'before')).state == 'done'
+        command = [*ODOO, 'module', 'uninstall', 'test_ir_async_later', '-d', database.name]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as odoo:
+            log = itertools.takewhile(lambda line: 'Reloading registry once more' not in line, odoo.stderr)
+            lines = ''.join(log)
+            odoo.send_signal(signal.SIGSTOP)
+            try:
+                assert database.value("SELECT state FROM ir_module_module WHERE name = 'test_ir_async_later'") == (
+                    'uninstalled'
+                ), lines
+                job = database.wait_for(database.enqueue('effect', 'after'))
+            finally:
+                odoo.send_signal(signal.SIGCONT)
+                odoo.communicate()
+        assert job.state == 'done', job.payload
 
 
 def test_not_ours(cluster, make_database, server):

@@ -4,7 +4,7 @@ from odoo import api, fields, models
 class TestAsyncEffect(models.Model):
     _inherit = 'test.async.effect'
 
-    note = fields.Char()
+    note = fields.Char(default="none")
 
     @api.model
     def effect_with_note(self, name, note):
