@@ -8,6 +8,7 @@ NOISE = (
     r'psycopg2\.(OperationalError|InterfaceError): ',
     r'psycopg2\.errors\.(\w+Shutdown|CannotConnectNow|\w+Timeout|LockNotAvailable|QueryCanceled|SerializationFailure|DeadlockDetected|DiskFull|OutOfMemory): ',
     r'odoo\.sql_db: (bad query|Connection to the database failed|Couldn.t|Programming error)',
+    r'odoo\.modules\.loading: Some modules have inconsistent states',  # a registry that is loaded in the middle of an installation
     r'(?i)(terminating connection|server closed|connection .*(closed|lost|refused)|could not connect|shutting down|starting up|recovery)',
 )
 
