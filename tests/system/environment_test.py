@@ -1,15 +1,14 @@
 """What is around the workers: a pooler, a fail-over, a memory limit."""
 
-import contextlib
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from harness import WITH_US, Cluster, Server, free_port, wait_until
+from harness import Cluster, Server, wait_until
+from network import other_host
+from pooler import Pooler
 
 COMMAND = ('ir_async',)
 
@@ -23,39 +22,16 @@ def folder():
         yield folder
 
 
-@contextlib.contextmanager
-def pgbouncer(cluster, folder, mode):
-    """Run a pooler in front of the cluster; give its port."""
-    port = free_port()
-    (folder / 'users.txt').write_text('"odoo" ""\n')
-    conf = folder / 'pgbouncer.ini'
-    conf.write_text(
-        f"[databases]\n* = host={cluster.folder} port=5432\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
-        f"unix_socket_dir =\nauth_type = trust\nauth_file = {folder / 'users.txt'}\npool_mode = {mode}\n"
-        "ignore_startup_parameters = extra_float_digits,options\n"
-    )
-    # It refuses to run as root.
-    user = {'user': 'postgres', 'group': 'postgres', 'extra_groups': []} if os.getuid() == 0 else {}
-    with (folder / 'pgbouncer.log').open('w') as log:
-        process = subprocess.Popen(
-            [*WITH_US, 'TERM', 'pgbouncer', conf], stdout=log, stderr=log, cwd='/', start_new_session=True, **user
-        )
-    try:
-        wait_until(lambda: 'process up' in (folder / 'pgbouncer.log').read_text(), "PgBouncer starts")
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
 @pytest.mark.skipif(not shutil.which('pgbouncer'), reason="there is no PgBouncer")
 @pytest.mark.parametrize(
     ('args', 'mode'), [(Server.PREFORK, 'transaction'), (COMMAND, 'session')], ids=['prefork', 'command']
 )
 def test_pooler(cluster, database, folder, args, mode):
     """Locks and LISTEN prove nothing behind a pooler: the workers say so, once, and run nothing, until they are let past it."""
-    with pgbouncer(cluster, folder, mode) as port:
-        args = [*args, '-d', database.name, '--db_host=127.0.0.1', f'--db_port={port}']
+    pooler = Pooler(folder / 'pooler', cluster.folder, mode)
+    pooler.start()
+    try:
+        args = [*args, '-d', database.name, f'--db_host={pooler.folder}']
         odoo = Server(cluster, folder, args, workers=1, expected=['ERROR .* connection pooler .* db_host and db_port'])
         try:
             odoo.wait_for_log("connection pooler")
@@ -73,6 +49,8 @@ def test_pooler(cluster, database, folder, args, mode):
             odoo.check()
         finally:
             odoo.kill()
+    finally:
+        pooler.stop()
 
 
 def test_failover(cluster, database, folder):
@@ -123,39 +101,19 @@ def test_settings_of_the_database(cluster, database, server, setting):
     assert database.effects() == {'café': 1, 'thé': 1}
 
 
-@contextlib.contextmanager
-def other_host():
-    """Make a host of our own kernel; give its name and the address by which it reaches us."""
-    name, network = f'ir{os.getpid()}', f'10.{os.getpid() >> 8 & 255}.{os.getpid() & 255}'
-    commands = (
-        f'netns add {name}',
-        f'link add {name}a type veth peer name {name}b netns {name}',
-        f'address add {network}.1/24 dev {name}a',
-        f'-n {name} address add {network}.2/24 dev {name}b',
-        f'link set {name}a up',
-        f'-n {name} link set {name}b up',
-    )
-    try:
-        for command in commands:
-            if subprocess.run(['ip', *command.split()], check=False).returncode:
-                pytest.skip("there are no network namespaces")
-        yield name, f'{network}.1'
-    finally:
-        subprocess.run(['ip', 'netns', 'delete', name], check=False)
-
-
-@pytest.mark.skipif(os.getuid() or not shutil.which('ip'), reason="only root can cut a host off")
 def test_host_that_vanishes(cluster, database, folder):
     """Another host runs its job. The worker that is cut off notices, though it reports progress, and serves again later."""
     gate = folder / 'gate'
     job_id = database.enqueue('report_until', 'job', str(gate))
     database.leave()
-    with other_host() as (host, address):
+    with other_host() as host:
+        if not host:
+            pytest.skip("only root can cut a host off, if there are network namespaces")
         ours = Cluster(folder)
         ours.copy(cluster)
-        ours.PARAMETERS = Cluster.PARAMETERS | {'listen_addresses': address}
+        ours.PARAMETERS = Cluster.PARAMETERS | {'listen_addresses': host.address}
         with (ours.data / 'pg_hba.conf').open('a') as file:
-            file.write(f"host all all {address}/24 trust\n")
+            file.write(host.trust)
         shutil.copy(cluster.folder / 'odoo.conf', folder)
         ours.start()
         ours.sql("SELECT pg_promote()")
@@ -165,10 +123,10 @@ def test_host_that_vanishes(cluster, database, folder):
             there = Server(
                 ours,
                 folder / 'there',
-                [*COMMAND, '-d', database.name, f'--db_host={address}'],
+                [*COMMAND, '-d', database.name, f'--db_host={host.address}'],
                 workers=1,
                 expected=["taken away", "lost the claim", "Listing databases failed"],
-                prefix=['ip', 'netns', 'exec', host],
+                prefix=host.prefix,
             )
             servers.append(there)
             there.wait_until_ready()
@@ -178,7 +136,7 @@ def test_host_that_vanishes(cluster, database, folder):
             servers.append(here)
             here.wait_until_ready()
 
-            subprocess.run(['ip', 'link', 'set', f'{host}a', 'down'], check=True)
+            host.set_link('down')
             runs = database.wait_for_run('job', 2)
             assert len({run.pid for run in runs}) == 2
             wait_until(
@@ -190,7 +148,7 @@ def test_host_that_vanishes(cluster, database, folder):
             )[0]
             assert (job.id, job.attempts, job.deaths) == (job_id, 1, 0)
 
-            subprocess.run(['ip', 'link', 'set', f'{host}a', 'up'], check=True)
+            host.set_link('up')
             there.wait_until_ready()
             [[count]] = ours.sql("SELECT count(*) FROM test_async_effect", dbname=database.name)
             assert count == 1
