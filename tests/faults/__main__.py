@@ -10,6 +10,9 @@ from .drain import drained
 from .faults import Faults
 from .report import report, say
 
+# The standby has no disk and no address of its own, and other databases would stay with the old primary.
+NOT_WITH_FAILOVER = {'disk_full', 'cut_host', 'drop_database', 'copy_database', 'replace_database'}
+
 
 def arguments():
     parser = argparse.ArgumentParser(
@@ -18,6 +21,9 @@ def arguments():
     parser.add_argument('--minutes', type=float, default=2, help="for how long faults happen (2)")
     parser.add_argument('--seed', help="repeat the choices of a run")
     parser.add_argument('--only', default='', help="these faults alone, comma separated; none: no fault at all")
+    parser.add_argument(
+        '--failover', action='store_true', help="with a standby, which takes over when the primary is lost"
+    )
     parser.add_argument('--workers', type=int, default=2, help="job workers of each of the two servers (2)")
     parser.add_argument('--server', choices=world.SERVERS, help="the kind of the second server (by chance)")
     parser.add_argument('--rate', type=float, default=20, help="jobs a second (20)")
@@ -29,13 +35,19 @@ def arguments():
     args.only = [name for name in args.only.split(',') if name]
     if unknown := set(args.only) - {*Faults.WEIGHTS, 'none'}:
         parser.error(f"unknown faults: {', '.join(sorted(unknown))}; there are {', '.join(Faults.WEIGHTS)}")
+    if args.failover or 'failover' in args.only:
+        if excluded := set(args.only) & NOT_WITH_FAILOVER:
+            parser.error(f"not together with failover: {', '.join(sorted(excluded))}")
+        args.faults = args.only or [name for name in Faults.WEIGHTS if name not in NOT_WITH_FAILOVER]
+    else:
+        args.faults = args.only or [name for name in Faults.WEIGHTS if name != 'failover']
     args.seed = args.seed or str(random.randrange(10**6))
     args.server = args.server or random.Random(f'{args.seed} servers').choice(list(world.SERVERS))
     return args
 
 
 def run(args):
-    with world.World(args.workers, ['prefork', args.server]) as place:
+    with world.World(args.workers, ['prefork', args.server], faults=args.faults) as place:
         version = place.cluster.sql("SHOW server_version")[0][0]
         say(
             f"seed {args.seed}, PostgreSQL {version}, servers {' and '.join(place.kinds)} × {args.workers} workers, "
@@ -44,7 +56,10 @@ def run(args):
         workloads = [
             workload.Workload(database, args.seed, args.rate / len(place.databases)) for database in place.databases
         ]
-        faults = Faults(place, args.seed, args.only)
+        faults = Faults(place, args.seed, args.faults)
+        if not faults.weights and args.only != ['none']:
+            say(f"skipped: {place.skipped}")
+            return 1
         for load in workloads:
             load.prepare()
         for load in workloads:
@@ -65,7 +80,7 @@ def run(args):
         drain = time.monotonic() - stopped
         place.measure('at the end')
         place.kill_servers()  # if the queue did not drain, the audit would else see jobs begin
-        result = audit.Audit(place, workloads, faults, is_quiet)
+        result = audit.Audit(place, workloads, faults, is_quiet, set(args.faults) <= {'none', 'step_clock'})
         result.run()
         result.violations += faults.violations
         report(args, faults, result, workloads, stopped - begin, drain if is_drained else None)

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 
 from .copies import find_changed, scope_of
+from .dates import LATEST, find_waits
 from .intervals import find_runs_of_archived, find_stale_runs, may_have_failed
 from .kinds import ACCOUNT, CHANNELS
 from .log import find_errors
@@ -23,16 +24,19 @@ class Audit:
     :param list workloads: of all databases
     :param Faults faults: what was done meanwhile
     :param bool is_quiet: without any fault
+    :param bool is_prompt: without any fault that keeps jobs waiting
     """
 
-    def __init__(self, world, workloads, faults, is_quiet=False):
+    def __init__(self, world, workloads, faults, is_quiet=False, is_prompt=False):
         self.world = world
         self.workloads = workloads
         self.faults = faults
         self.is_quiet = is_quiet
+        self.is_prompt = is_prompt
         self.violations = []
         self.counts = Counter()
         self.states = Counter()
+        self.waits = []  # seconds from the dates of jobs to their begins
         self.may_fail = set()  # names of methods in the log's lines
 
     def add(self, result, database, job_id, text):
@@ -113,6 +117,10 @@ class Audit:
                         'unwanted', name, job_id, f"was enqueued by {parents[0]}, which is {jobs[parents[0]].state}"
                     )
         self._intervals(name, calls, jobs)
+        for run, wait in find_waits([run for run in self.runs if run.db == name], calls):
+            self.waits.append(wait)
+            if wait < 0 or (self.is_prompt and wait > LATEST):
+                self.add('date', name, run.job_id, f"{run.token} began {wait:.3f} s after its date")
         self._children(name, effects)
         self._counter(database, jobs)
 

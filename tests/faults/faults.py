@@ -4,6 +4,7 @@ from .harm.conflicts import Conflicts
 from .harm.connections import Connections
 from .harm.databases import Databases
 from .harm.disk import Disk
+from .harm.hosts import Hosts
 from .harm.locks import Locks
 from .harm.modules import Modules
 from .harm.postgres import Postgres
@@ -12,7 +13,7 @@ from .harm.upkeep import Upkeep
 from .harm.users import Users
 from .injector import Injector
 
-GROUPS = (Processes, Connections, Postgres, Conflicts, Locks, Upkeep, Modules, Disk, Users, Databases)
+GROUPS = (Processes, Connections, Postgres, Conflicts, Locks, Upkeep, Modules, Disk, Users, Databases, Hosts)
 
 
 class Faults(*GROUPS, Injector):

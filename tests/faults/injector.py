@@ -30,7 +30,11 @@ class Injector:
         self.world = world
         self.seed = seed
         self.rng = random.Random(f'{seed} faults')
-        self.weights = {name: weight for name, weight in self.WEIGHTS.items() if not only or name in only}
+        self.weights = {
+            name: weight
+            for name, weight in self.WEIGHTS.items()
+            if (not only or name in only) and name not in world.skipped
+        }
         self.counts = Counter()
         self.errors = []
         self.history = []

@@ -38,6 +38,7 @@ class Call:
     fate: str = 'unknown'
     job_ids: list = field(default_factory=list)
     time: float = field(default_factory=time.monotonic)
+    delay: float = 0  # seconds from its time on before which its method may not begin
     cancelled: bool = False
     retried: bool = False
 
@@ -193,7 +194,7 @@ class Kinds:
             'on_duplicate': 'replace',
             'delay': self.rng.uniform(0, 2),
         }
-        return [self._call(env, 'debounce', 'write_effect', **options)]
+        return [self._call(env, 'debounce', 'write_effect', call={'delay': options['delay']}, **options)]
 
     def channel(self, env):
         channel = self.rng.choice(list(CHANNELS))
@@ -202,7 +203,8 @@ class Kinds:
         ]
 
     def delay(self, env):
-        return [self._call(env, 'delay', 'write_effect', delay=self.rng.uniform(0.2, 4))]
+        delay = self.rng.uniform(0.2, 4)
+        return [self._call(env, 'delay', 'write_effect', delay=delay, call={'delay': delay})]
 
     def date(self, env):
         at = datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(seconds=self.rng.uniform(-1, 4))

@@ -6,8 +6,10 @@ from collections import Counter
 # What faults explain. The end of a job says its id; those that may fail are left out by `_log`.
 NOISE = (
     r'psycopg2\.(OperationalError|InterfaceError): ',
-    r'psycopg2\.errors\.(\w+Shutdown|CannotConnectNow|\w+Timeout|LockNotAvailable|QueryCanceled|SerializationFailure|DeadlockDetected|DiskFull|OutOfMemory): ',
+    r'psycopg2\.errors\.(\w+Shutdown|CannotConnectNow|\w+Timeout|LockNotAvailable|QueryCanceled|SerializationFailure|DeadlockDetected|DiskFull|ReadOnlySqlTransaction|OutOfMemory): ',
     r'odoo\.sql_db: (bad query|Connection to the database failed|Couldn.t|Programming error)',
+    # Odoo logs this without the cause. If a fault was not the cause, jobs are left.
+    r'odoo\.registry: Failed to load registry',
     r'odoo\.modules\.loading: Some modules have inconsistent states',  # a registry that is loaded in the middle of an installation
     r'(?i)(terminating connection|server closed|connection .*(closed|lost|refused)|could not connect|shutting down|starting up|recovery)',
 )

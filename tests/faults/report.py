@@ -26,6 +26,7 @@ def report(args, faults, result, workloads, seconds, drain):
     say(f"| by state | {', '.join(f'{count} {state}' for state, count in sorted(result.states.items()))} |")
     say(f"| methods begun | {len(result.runs)} |")
     say(f"| drained | {'no' if drain is None else f'after {drain:.0f} s'} |")
+    say(f"| the latest begin of a dated job | {max(result.waits, default=0):.1f} s after its date |")
     say(f"| transactions of callers that a fault broke | {result.counts['transactions broken']} |")
     say(f"| servers that ended by themselves and were started again | {len(result.world.ended)} |")
     if faults.guests:
@@ -37,6 +38,8 @@ def report(args, faults, result, workloads, seconds, drain):
     say("| fault | times |\n|---|---|")
     for name, count in sorted(faults.counts.items()):
         say(f"| {name}: {getattr(Faults, name).__doc__} | {count} |")
+    for name, reason in sorted(result.world.skipped.items()):
+        say(f"| {name} | skipped: {reason} |")
     say()
     say("| result | |\n|---|---|")
     found = Counter(violation.result for violation in result.violations)

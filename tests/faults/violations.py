@@ -11,6 +11,7 @@ RESULTS = {
     'stuck': "Jobs left over without reason",
     'charged': "Attempts or deaths charged without reason",
     'failed': "Jobs that ended in a wrong state",
+    'date': "Dated jobs that began too early, or too late",
     'order': "Children that ran before their parents",
     'capacity': "More jobs at once than the channel or key allows",
     'leaked': "What a job found from an earlier one",

@@ -19,7 +19,9 @@ from odoo import sql_db
 from odoo.tools import config as odoo_config
 
 from .harm import disk
+from .parts import Clock, HostPart, PoolerPart
 from .proxy import Proxy
+from .standby import Standby
 
 HERE = Path(__file__).parent
 NAMES = ('alpha', 'beta')
@@ -30,6 +32,12 @@ SERVERS = {
     'threaded': ('--workers=0', '--no-http', '--max-cron-threads=0'),
     'fleet': ('ir_async',),
 }
+PARTS = {
+    'step_clock': Clock,
+    'restart_pooler': PoolerPart,
+    'cut_host': HostPart,
+    'failover': Standby,
+}  # by their faults
 PROCESS = re.compile(rb'"pid": (\d+), "start": (\d+)')
 
 
@@ -81,9 +89,10 @@ class World:
     :param int workers: job workers of each server
     :param list kinds: the kind of each server, a key of ``SERVERS``
     :param list names: the databases
+    :param list faults: the faults that will happen; some need things around the servers
     """
 
-    def __init__(self, workers, kinds, names=NAMES):
+    def __init__(self, workers, kinds, names=NAMES, faults=()):
         self.workers_count = workers
         self.kinds = kinds
         self.names = names
@@ -91,6 +100,11 @@ class World:
         self.cuts = []
         self.logs = []  # of all servers, those that were replaced, too
         self.ended = []  # exit code and last lines of servers that ended by themselves
+        self.skipped = {}  # faults that are impossible here, and why
+        self.faults = faults
+        self.parts = {}
+        self.disk = None
+        self.server_pids = []
         self.memory = {}  # of the workers, by when it was measured
         self.lifetimes = Lifetimes(self)
         self._trace_offset = 0
@@ -103,9 +117,13 @@ class World:
             self.folder.chmod(0o755)
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self._configure()
-            self.disk = stack.enter_context(disk.mounted(self.folder / 'disk'))
+            if 'disk_full' in self.faults:
+                self.disk = stack.enter_context(disk.mounted(self.folder / 'disk'))
+            if 'disk_full' in self.faults and not self.disk:
+                self.skipped['disk_full'] = "only root can mount a file system"
             self.cluster = Cluster(self.folder)
-            stack.callback(self.cluster.stop, signal.SIGINT)
+            self._make_parts(stack)
+            stack.callback(lambda: self.cluster.stop(signal.SIGINT))
             stack.callback(sql_db.close_all)
             self.cluster.create()
             self.cluster.odoo('-d', Cluster.TEMPLATE, '-i', 'ir_async_ledger')
@@ -115,6 +133,8 @@ class World:
             stack.callback(self.proxy.stop)
             self.databases = [Database(self.cluster, name) for name in self.names]
             disk.prepare(self)
+            for part in self.parts.values():
+                part.enter()
             stack.callback(self.kill_servers)
             for index in range(len(self.servers)):
                 self.start_server(index)
@@ -126,6 +146,15 @@ class World:
 
     def __exit__(self, *exc):
         return self._stack.__exit__(*exc)
+
+    def _make_parts(self, stack):
+        for name in PARTS.keys() & self.faults:
+            if missing := PARTS[name].missing():
+                self.skipped[name] = missing
+            else:
+                self.parts[name] = part = PARTS[name](self)
+                part.make()
+                stack.callback(part.leave)
 
     def _configure(self):
         core = os.environ['ODOO_ADDONS_PATH'].split(',')[0]
@@ -151,15 +180,24 @@ class World:
         """Start a server of its kind. From the main thread: they end with the thread that started them."""
         folder = self.folder / f'server-{len(self.logs)}'
         folder.mkdir()
+        arguments = [*SERVERS[self.kinds[index]], f'--db_host={self.proxy.folder}']
+        settings, prefix = {'stop_timeout': 3}, []
+        for part in self.parts.values():
+            if part.server == index:
+                arguments += part.arguments
+                settings |= part.settings
+                prefix += part.prefix
         self.servers[index] = server = Server(
-            self.cluster,
-            folder,
-            [*SERVERS[self.kinds[index]], f'--db_host={self.proxy.folder}'],
-            workers=self.workers_count,
-            settings={'stop_timeout': 3},
+            self.cluster, folder, arguments, workers=self.workers_count, settings=settings, prefix=prefix
         )
         self.logs.append(server.log_path)
+        self.server_pids.append(server.pid)
         return server
+
+    def use_cluster(self, cluster):
+        """Look at another cluster from now on."""
+        for user in (self, *self.databases, *self.servers):
+            user.cluster = cluster
 
     def supervise(self):
         """Start the servers again that ended by themselves, as a service manager does."""

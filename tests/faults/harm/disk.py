@@ -48,14 +48,13 @@ class Disk:
     def disk_full(self):
         """the disk of the tables of jobs is full for up to 6 s"""
         # No restart of PostgreSQL meanwhile: it could not recover.
-        if self.world.disk:
-            usage = os.statvfs(self.world.disk)
-            used = (usage.f_blocks - usage.f_bfree) * usage.f_frsize
-            try:
-                self._resize(used + ROOM)
-                time.sleep(self.rng.uniform(1, LONGEST))
-            finally:
-                self._resize(SIZE)
+        usage = os.statvfs(self.world.disk)
+        used = (usage.f_blocks - usage.f_bfree) * usage.f_frsize
+        try:
+            self._resize(used + ROOM)
+            time.sleep(self.rng.uniform(1, LONGEST))
+        finally:
+            self._resize(SIZE)
 
     def _resize(self, size):
         subprocess.run(['mount', '-o', f'remount,size={size}', self.world.disk], check=True)

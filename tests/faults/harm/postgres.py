@@ -11,7 +11,7 @@ import psycopg2
 
 from ..injector import LONG
 
-REJECT = 'local all odoo reject\n'
+REJECT = 'local all odoo reject\nhost all odoo all reject\n'
 
 
 class Postgres:

@@ -183,7 +183,7 @@ class IrAsyncLedger(models.Model):
     def enqueue_more(self, token):
         with self._run(token):
             self._book(token)
-            self.env['ir.async'].call(self.sleep, f'{token}/more', 0.05)
+            self.env['ir.async'].with_options(delay=0.3).call(self.sleep, f'{token}/more', 0.05)
             self._sleep(0.05)
 
     @api.model
