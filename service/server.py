@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -174,16 +175,20 @@ class AsyncServer(PreforkServer):
         self.reload = False
         self.stopping = False
 
-    def start(self) -> None:
-        super().start()
+    def sleep(self) -> None:
         if self.until_eof:
-            threading.Thread(target=self._wait_eof, name="ir_async.eof", daemon=True).start()
-
-    def _wait_eof(self) -> None:
-        while os.read(0, 1024):
-            pass
-        if not self.stopping:  # after a second signal, the server would not wait for its workers
-            os.kill(self.pid, signal.SIGTERM)
+            # No thread waits for the end of the input, since a process with threads must not fork.
+            pipes = [self.pipe[0], *(worker.watchdog_pipe[0] for worker in self.workers.values())]
+            ready, _, _ = select.select([0, *pipes], [], [], self.beat)
+            if 0 in ready and not os.read(0, 1024):
+                self.until_eof = False
+                if not self.stopping:  # after a second signal, the server would not wait for its workers
+                    os.kill(self.pid, signal.SIGTERM)
+            beat, self.beat = self.beat, 0
+            super().sleep()
+            self.beat = beat
+        else:
+            super().sleep()
 
     def process_spawn(self) -> None:
         spawn_workers(self, self.async_workers)
