@@ -142,6 +142,14 @@ class IrAsyncLedger(models.Model):
             self.env.cr.execute("SELECT pg_sleep(%s)", [seconds])
 
     @api.model
+    def use_pool(self, token, seconds):
+        """Use a connection of Odoo's pool beside the job's own."""
+        with self._run(token):
+            self._book(token)
+            with self.env.registry.cursor() as cr:
+                cr.execute("SELECT pg_sleep(%s)", [seconds])
+
+    @api.model
     def commit_inside(self, token, seconds):
         with self._run(token):
             self._book(token, 'before')
