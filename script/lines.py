@@ -59,6 +59,8 @@ COUNT = {'.py': count_python, '.js': count_javascript}
 
 def main():
     paths = [Path(arg).resolve() for arg in sys.argv[1:]] or ADDON
+    if missing := [str(path) for path in paths if not (ROOT / path).exists()]:
+        sys.exit(f"script/lines: there is no {', '.join(missing)}")
     files = subprocess.run(
         ['git', 'ls-files', '--cached', '--others', '--exclude-standard', '--', *paths],
         check=True,

@@ -78,6 +78,8 @@ def main():
     faults = [
         fault for fault in FAULTS if not args.names or any(name in (fault.path, fault.name) for name in args.names)
     ]
+    if unknown := set(args.names) - {name for fault in FAULTS for name in (fault.path, fault.name)}:
+        parser.error(f"no fault and no file with faults: {', '.join(sorted(unknown))}; see --list")
     if args.list:
         print(*(f'{fault.name}  {fault.path}' for fault in faults), sep='\n')
         return 0
@@ -94,7 +96,7 @@ def main():
         bad += not good
         print(f'{fault.name}: {result} ({time.monotonic() - begin:.0f} s)', flush=True)
     print(f'\n{len(faults) - bad} faults found, {bad} not')
-    return 1 if bad or not faults else 0
+    return 1 if bad else 0
 
 
 if __name__ == '__main__':

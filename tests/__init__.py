@@ -15,6 +15,7 @@ from . import (
     test_cookbook,
     test_databases,
     test_deaths,
+    test_documents,
     test_encoding,
     test_errors,
     test_export,

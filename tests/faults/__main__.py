@@ -2,6 +2,8 @@
 
 import argparse
 import random
+import signal
+import subprocess
 import sys
 import time
 
@@ -41,16 +43,33 @@ def arguments():
         args.faults = args.only or [name for name in Faults.WEIGHTS if name not in NOT_WITH_FAILOVER]
     else:
         args.faults = args.only or [name for name in Faults.WEIGHTS if name != 'failover']
+    for name, value in (
+        ('minutes', args.minutes),
+        ('workers', args.workers),
+        ('rate', args.rate),
+        ('drain', args.drain),
+    ):
+        if value <= 0:
+            parser.error(f"--{name} must be more than 0, not {value:g}")
+    if args.model and (args.only or args.failover or args.server):
+        parser.error("--model takes only --minutes and --seed")
     args.seed = args.seed or str(random.randrange(10**6))
     args.server = args.server or random.Random(f'{args.seed} servers').choice(list(world.SERVERS))
     return args
+
+
+def _commit():
+    command = ['git', 'describe', '--always', '--dirty']
+    return (
+        subprocess.run(command, check=False, cwd=world.HERE, capture_output=True, text=True).stdout.strip() or 'unknown'
+    )
 
 
 def run(args):
     with world.World(args.workers, ['prefork', args.server], faults=args.faults) as place:
         version = place.cluster.sql("SHOW server_version")[0][0]
         say(
-            f"seed {args.seed}, PostgreSQL {version}, servers {' and '.join(place.kinds)} × {args.workers} workers, "
+            f"commit {_commit()}, seed {args.seed}, Python {sys.version.split()[0]}, PostgreSQL {version}, servers {' and '.join(place.kinds)} × {args.workers} workers, "
             f"{len(place.databases)} databases, {args.minutes:g} minutes"
         )
         workloads = [
@@ -59,7 +78,7 @@ def run(args):
         faults = Faults(place, args.seed, args.faults)
         if not faults.weights and args.only != ['none']:
             say(f"skipped: {place.skipped}")
-            return 1
+            return 3
         for load in workloads:
             load.prepare()
         for load in workloads:
@@ -84,9 +103,10 @@ def run(args):
         result.run()
         result.violations += faults.violations
         report(args, faults, result, workloads, stopped - begin, drain if is_drained else None)
-        return 1 if result.violations or faults.errors or any(load.errors for load in workloads) else 0
+        return 1 if result.violations else 3 if faults.errors or any(load.errors for load in workloads) else 0
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers, mounts and namespaces are removed
     args = arguments()
     sys.exit(model.run(args.seed, args.minutes) if args.model else run(args))

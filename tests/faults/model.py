@@ -42,4 +42,5 @@ def run(seed, minutes):
             with patch.object(engine, 'MAX_SHRINKING_SECONDS', SHRINK_TIME):
                 run_state_machine_as_test(hypothesis.seed(round_seed)(machine), settings=SETTINGS)
             if time.monotonic() >= end:
+                sys.stdout.write(f"no difference in {number + 1} rounds of random steps\n")
                 return

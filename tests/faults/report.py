@@ -22,9 +22,13 @@ def report(args, faults, result, workloads, seconds, drain):
     say()
     say("| jobs | |\n|---|---|")
     say(f"| jobs in the queue | {result.counts['jobs']} in {seconds:.0f} s |")
-    say(f"| calls | {', '.join(f'{count} {fate}' for fate, count in fates.items())} |")
-    say(f"| by state | {', '.join(f'{count} {state}' for state, count in sorted(result.states.items()))} |")
-    say(f"| methods begun | {len(result.runs)} |")
+    say(
+        f"| calls | {', '.join(f'{count} {fate}' for fate, count in fates.items())} (unknown: the answer of the COMMIT was lost) |"
+    )
+    say(
+        f"| by state, as intended but for the results below | {', '.join(f'{count} {state}' for state, count in sorted(result.states.items()))} |"
+    )
+    say(f"| methods begun, with repetitions | {len(result.runs)} |")
     say(f"| drained | {'no' if drain is None else f'after {drain:.0f} s'} |")
     say(f"| the latest begin of a dated job | {max(result.waits, default=0):.1f} s after its date |")
     say(f"| transactions of callers that a fault broke | {result.counts['transactions broken']} |")
@@ -59,3 +63,5 @@ def report(args, faults, result, workloads, seconds, drain):
     for error in Counter(faults.errors + [error for load in workloads for error in load.errors]).items():
         say(f"the suite itself: {error[1]} × {error[0]}")
     say(f"seed {args.seed}: {'violations' if result.violations else 'no violation'}")
+    if faults.errors or any(load.errors for load in workloads):
+        say("The suite itself had errors, so this run proves less.")
