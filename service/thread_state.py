@@ -37,7 +37,9 @@ def unlock_log() -> None:
     Up to Python 3.12, an exception from another thread can arrive just after logging has taken a lock. It stays taken then, and every
     other thread waits for it as soon as it logs.
     """
-    handlers = filter(None, [reference() for reference in logging._handlerList])  # type: ignore[attr-defined]
-    for lock in (logging._lock, *(handler.lock for handler in handlers)):  # type: ignore[attr-defined]
-        while lock and lock._is_owned():
+    handlers = [reference() for reference in logging._handlerList]  # type: ignore[attr-defined]
+    for lock in (logging._lock, *(getattr(handler, 'lock', None) for handler in handlers)):  # type: ignore[attr-defined]
+        # A handler may have no lock, or one of another kind, such as one between processes.
+        is_owned = getattr(lock, '_is_owned', bool)
+        while is_owned():
             lock.release()

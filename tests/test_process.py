@@ -5,6 +5,7 @@ import gc
 import io
 import locale
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -217,6 +218,17 @@ class TestProcessState(BaseCase):
             for lock in locks:
                 self.assertTrue(executor.submit(lock.acquire, blocking=False).result())
                 executor.submit(lock.release).result()
+
+    def test_handler_with_a_lock_of_its_own(self):
+        """A handler of the log may have any lock, such as one between processes, or none."""
+
+        class Handler(logging.NullHandler):
+            def createLock(self):  # noqa: N802 -- the name of logging
+                self.lock = multiprocessing.RLock()
+
+        handlers = [Handler(), Handler()]
+        del handlers[0].lock
+        self.assertEqual(self.state.restore(), [])
 
     def test_temporary_files(self):
         """Files, folders and links of a job are gone; what they point to is not."""
