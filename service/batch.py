@@ -50,6 +50,9 @@ class Batch:
         # ends whatever the interrupted job has left locked in it.
         self.is_stopping = False
         self.lock = threading.Lock()  # held while a job is taken out of the batch, or stopped
+        # Held while the alarm or `is_stopping` is set. Unlike `lock`, never while a statement is executed: the hooks of a job that
+        # has ended must not wait for it, with the alarm of its method set.
+        self.alarm_lock = threading.Lock()
         self._mark = mark
         self._prefetched = deque(MarkedExecution(job, self) for job in jobs)
 
@@ -77,6 +80,15 @@ class Batch:
             self._mark.clear()
             if not self.is_stopping:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def begin_stop(self, seconds: float) -> None:
+        """Note that the process is ending. The kernel ends it if that takes longer.
+
+        :param float seconds: the time until then
+        """
+        with self.alarm_lock:
+            self.is_stopping = True
+            signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def release_prefetched(self) -> None:
         """Put prefetched jobs back into the queue. Jobs that somebody has locked stay in the batch."""
@@ -154,7 +166,7 @@ class MarkedExecution(Execution):
         self._batch.unmark()
 
     def on_end(self) -> None:
-        with self._batch.lock:
-            self._batch.unmark()
+        self._batch.unmark()
+        with self._batch.alarm_lock:
             if not self._batch.is_stopping:
                 self.limit(settings().limit_time_real)  # the job's own time-out only limits its method

@@ -52,18 +52,18 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
         if execution.ended:
             if reason == 'cancel':
                 return
+            batch.begin_stop(2 * INTERRUPT_TIME)  # a hook may hold the lock of the log
             _logger.warning(
                 "The hooks after the commit of job %s take too long. This worker is replaced", execution.job
             )
             _leave(batch, thread)
-        batch.is_stopping = True
+        # If this code hangs, for example on a lock that the job holds, the kernel ends the process.
+        batch.begin_stop(2 * INTERRUPT_TIME if reason == 'shutdown' else INTERRUPT_TIME)
         debug = where_it_is(thread) if reason == 'timeout' else None
         if is_outcome:
             batch.mark(execution, cause=reason)
         else:
             batch.unmark()
-        # If this code hangs, for example on a lock that the job holds, the kernel ends the process.
-        signal.setitimer(signal.ITIMER_REAL, 2 * INTERRUPT_TIME if reason == 'shutdown' else INTERRUPT_TIME)
         job = None
         if reason == 'lost':
             _logger.warning(
@@ -96,9 +96,10 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
 
 def _restore(batch: Batch, execution: MarkedExecution) -> None:
     """Let a job go on that has ended by itself in the meantime, so that its hooks run."""
-    batch.is_stopping = False
     batch.unmark()
-    execution.limit(settings().limit_time_real)
+    with batch.alarm_lock:
+        batch.is_stopping = False
+        execution.limit(settings().limit_time_real)
 
 
 def _finish_or_release(batch: Batch, job: Job, reason: str, execution: MarkedExecution) -> None:

@@ -55,6 +55,19 @@ class TestBatch(BatchCase):
             self.assertTrue(self.alarm())
             self.assertLessEqual(signal.getitimer(signal.ITIMER_REAL)[0], 100)
 
+    def test_end_while_the_main_thread_waits(self):
+        """The time limit of a method ends with it, even while the main thread puts prefetched jobs back. Hooks have their own."""
+        batch, _job = self.batch(timeout=1000)
+        execution = batch.next(True)
+        execution.on_begin()
+        thread = threading.Thread(target=execution.on_end, daemon=True)
+        self.addCleanup(thread.join)
+        with batch.lock:
+            thread.start()
+            thread.join(10)
+            self.assertGreater(signal.getitimer(signal.ITIMER_REAL)[0], 1001)
+            self.assertIsNone(self.mark.read())
+
     def test_mark(self):
         """Only while the method runs, its job is to blame for the end of the process."""
         batch, job = self.batch()

@@ -1,6 +1,7 @@
 """Whatever a method does or raises, and whoever writes its row: the job ends, and the queue goes on."""
 
 import contextlib
+import signal
 import threading
 import time
 
@@ -144,6 +145,16 @@ def test_the_log_stays_locked(database, server):
         assert first.pid != second.pid
         assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
     assert database.effects() == {'job': 1, 'next': 1}
+
+
+def test_a_hook_has_the_log_locked(database, server):
+    """A worker that has to stop does so while a hook hangs inside of the log."""
+    with server(database, workers=1, settings={'stop_timeout': 1}, expected=ANYTHING) as odoo:
+        job_id = database.enqueue('lock_log_in_hook', 'job')
+        database.wait_for_run('job hook')
+        odoo.send_signal(signal.SIGTERM)
+        wait_until(lambda: not odoo.workers(), "the worker ends", timeout=SOON)
+    assert database.job(job_id).state == 'done'
 
 
 def test_retry_with_a_timedelta(database, server):

@@ -203,6 +203,19 @@ class TestAsyncEffect(models.Model):
             self.env.cr.commit()
 
     @api.model
+    def lock_log_in_hook(self, name):
+        """Hang in a hook with the log locked, as a handler does that writes to a pipe which nobody reads."""
+
+        def hook():
+            logging.getLogger().handlers[0].acquire()
+            self._trace(f'{name} hook')
+            time.sleep(600)
+
+        self._trace(name)
+        self.create({'name': name})
+        self.env.cr.postcommit.add(hook)
+
+    @api.model
     def die_in_hook(self, name):
         """Write one row, and kill the process after the commit."""
         self._trace(name)
