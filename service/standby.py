@@ -75,12 +75,12 @@ class Standby:
             while True:
                 try:
                     self._left.set()
+                    unlock_log()  # the watcher may log before it ends
                     watcher.join()
                     raise_in(self._thread, None)
                     break
                 except JobInterrupted:
                     continue
-        unlock_log()
         if self._execution.fenced:
             self._finish_or_release()
 
@@ -117,12 +117,13 @@ class Standby:
             job = fence_off(self._session, execution.job, None if reason == 'shutdown' else reason, debug)
             if not job:
                 return False
-            _logger.info("Job %s is interrupted: %s", job, reason)
             execution.fenced = job, reason
             note_running(self._session, None)  # from here on, no job is to blame for the end of this process
         elif not is_prefork():
             return True  # its hooks do not end; they end with the server
         self._interrupt()
+        # Not earlier: the job may have the log locked until it is interrupted.
+        _logger.info("Job %s is interrupted: %s", execution.job, reason)
         return True
 
     def _leave_alone(self, exc: psycopg2.Error) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from harness import LIVE, wait_until
+from harness import LIVE, Server, wait_until
 
 ANYTHING = ['']
 SOON = 25  # seconds: before an idle worker leaves the database, and is taken for gone
@@ -155,6 +155,17 @@ def test_a_hook_has_the_log_locked(database, server):
         odoo.send_signal(signal.SIGTERM)
         wait_until(lambda: not odoo.workers(), "the worker ends", timeout=SOON)
     assert database.job(job_id).state == 'done'
+
+
+@pytest.mark.parametrize('kind', ['prefork', 'threaded'])
+def test_a_job_of_a_cron_worker_has_the_log_locked(database, server, kind):
+    """It can be cancelled all the same."""
+    with server(database, args=Server.CRONS[kind], workers=0, expected=ANYTHING) as odoo:
+        odoo.wait_for_crons()
+        job_id = database.enqueue('hold_log', 'job')
+        database.wait_for_run('job')
+        database.act('cancel', job_id)
+        assert database.wait_for(job_id, timeout=10).state == 'cancelled'
 
 
 def test_retry_with_a_timedelta(database, server):

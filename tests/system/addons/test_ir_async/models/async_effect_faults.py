@@ -216,6 +216,15 @@ class TestAsyncEffect(models.Model):
         self.env.cr.postcommit.add(hook)
 
     @api.model
+    def hold_log(self, name):
+        """Have the log locked until it is interrupted, as a handler has that writes to a pipe which nobody reads."""
+        self._trace(name)
+        with logging.getLogger().handlers[0].lock:
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                time.sleep(0.01)
+
+    @api.model
     def die_in_hook(self, name):
         """Write one row, and kill the process after the commit."""
         self._trace(name)
