@@ -128,13 +128,14 @@ class Standby:
 
     def _leave_alone(self, exc: psycopg2.Error) -> None:
         """Stop a job whose claim was lost with the connection. The job runs again."""
+        take_note_back(self._session)
+        self._interrupt()
+        # Not earlier: the job may have the log locked until it is interrupted.
         _logger.warning(
             "This cron worker lost the claim of job %s with its connection. The job runs again: %s",
             self._execution.job,
             exc,
         )
-        take_note_back(self._session)
-        self._interrupt()
 
     def _interrupt(self) -> None:
         """Have the method left. If that takes too long and the process runs only this job, end it with all its children."""

@@ -29,7 +29,9 @@ def arguments():
     parser.add_argument('--workers', type=int, default=2, help="job workers of each of the two servers (2)")
     parser.add_argument('--server', choices=world.SERVERS, help="the kind of the second server (by chance)")
     parser.add_argument('--rate', type=float, default=20, help="jobs a second (20)")
-    parser.add_argument('--drain', type=float, default=180, help="seconds that the queue may take to drain (180)")
+    parser.add_argument(
+        '--drain', type=float, default=180, help="seconds that the queue may stand still while it drains (180)"
+    )
     parser.add_argument(
         '--model', action='store_true', help="random steps against a model of the queue, instead of servers"
     )
