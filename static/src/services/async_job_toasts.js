@@ -83,11 +83,12 @@ export class AsyncJobToasts {
         if (!jobs.length || !(await this.foregroundTab.isHere())) {
             return;
         }
-        const summary = this.toasts.get(SUMMARY);
-        if (summary) {
-            this.showSummary([...summary.jobs, ...jobs]);
-        } else if (jobs.length > MAX_TOASTS) {
-            this.showSummary(jobs);
+        if (this.toasts.has(SUMMARY) || jobs.length > MAX_TOASTS) {
+            // A summary takes in what other toasts still show, but for those that offer something.
+            const shown = [...this.toasts.values()].flatMap((toast) => toast.jobs || []);
+            shown.forEach(({ id }) => this.toasts.get(id)?.close());
+            const all = new Map([...shown, ...jobs].map((job) => [job.id, job]));
+            this.showSummary([...all.values()]);
         } else {
             jobs.forEach((job) => this.showJob(this.service.jobs[job.id] || job));
         }
@@ -131,7 +132,10 @@ export class AsyncJobToasts {
             options.type = "success";
             message = _t("It is done.");
         }
-        this.open(job.id, message, options, { state: job.state });
+        this.open(job.id, message, options, {
+            state: job.state,
+            jobs: buttons.length ? [] : [job],
+        });
     }
 
     /** @param {AsyncJob[]} jobs */

@@ -135,6 +135,22 @@ describe("toasts", () => {
             "1 of 501 jobs failed.",
         ]);
     });
+
+    test("a summary takes in the toasts that are still shown", async () => {
+        const toasts = mockNotifications();
+        await makeAsyncJobEnv();
+        const end = async (names) => {
+            for (const id of names.map((name) => startJob(name))) {
+                await changeJob(id, "done", { payload: null });
+            }
+            await advanceTime(2000);
+        };
+        const getOpen = () => toasts.filter(({ isOpen }) => isOpen).map(({ message }) => message);
+        await end(["First", "Second"]);
+        expect(getOpen()).toEqual(["It is done.", "It is done."]);
+        await end(["Third", "Fourth", "Fifth", "Sixth"]);
+        expect(getOpen()).toEqual(["6 jobs have ended."]);
+    });
 });
 
 describe("what toasts say", () => {
