@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import odoo.cli
 from odoo import sql_db
+from odoo.modules import loading
 from odoo.modules.registry import Registry
 from odoo.service.server import (
     CommonServer,
@@ -22,6 +23,7 @@ from odoo.service.server import (
 )
 from odoo.tools import config
 from odoo.tools.misc import stripped_sys_argv
+from odoo.tools.sql import table_exists
 
 from ..tools.config import settings
 from .worker import STOP_SIGNALS, WorkerAsync
@@ -51,6 +53,7 @@ def post_load() -> None:
         sys.exit(f"ir_async: {exc}")
     _patch_prefork_server()
     _patch_threaded_server()
+    _patch_reset_of_modules()
 
 
 def spawn_workers(server: PreforkServer, count: int) -> None:
@@ -110,6 +113,28 @@ def _patch_threaded_server() -> None:
             ChildServer().start()
 
     ThreadedServer.cron_spawn = cron_spawn_and_async  # type: ignore[method-assign]  # this is the patch
+
+
+def _patch_reset_of_modules() -> None:
+    # After an installation that fails halfway, Odoo resets the states of the other modules by plain SQL and signals nothing. Workers
+    # would run jobs without the modules that were installed.
+    reset = loading.reset_modules_state
+    if reset.__module__ == __name__:
+        return
+
+    @functools.wraps(reset, assigned=())
+    def reset_and_signal(db_name: str) -> None:
+        _signal_registry(db_name)  # for a worker that begins a job between the reset and the next signal
+        reset(db_name)
+        _signal_registry(db_name)
+
+    loading.reset_modules_state = reset_and_signal
+
+
+def _signal_registry(dbname: str) -> None:
+    with sql_db.db_connect(dbname).cursor() as cr:
+        if table_exists(cr, 'orm_signaling_registry'):
+            cr.execute("INSERT INTO orm_signaling_registry DEFAULT VALUES")
 
 
 class ChildServer:

@@ -273,6 +273,10 @@ FAULTS = [
          'test_process.py::TestMark::test_past_the_deadline_it_is_a_timeout'),
     ),
     *_faults(
+        'service/server.py',
+        ('reset of modules is not signaled', '    _patch_reset_of_modules()\n', '', 'system/databases_test.py::test_half_of_an_installation_fails'),
+    ),
+    *_faults(
         'service/thread_state.py',
         ('log stays locked', '        unlock_log()\n', '', 'test_process.py::TestProcessState::test_locks_of_the_log'),
     ),

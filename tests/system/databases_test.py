@@ -7,6 +7,8 @@ import subprocess
 import pytest
 from harness import ODOO, Database, wait_until
 
+from odoo.modules.registry import Registry
+
 COPIED = 'WARNING .* queued jobs came with a copy of another database'
 
 
@@ -132,6 +134,29 @@ def test_uninstalled_before_the_signal(cluster, database, server):
             finally:
                 odoo.send_signal(signal.SIGCONT)
                 odoo.communicate()
+        assert job.state == 'done', job.payload
+
+
+def test_half_of_an_installation_fails(database, server):
+    """Jobs have the modules that were installed before another one failed."""
+    with server(database, workers=1):
+        database.wait_for(database.enqueue('effect', 'before'))
+        command = [
+            *ODOO,
+            '-d',
+            database.name,
+            '-i',
+            'test_ir_async_broken',
+            '--stop-after-init',
+            '--no-http',
+            '--skip-auto-install',
+        ]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert 'no such luck' in done.stderr, done.stderr
+        states = dict(database.sql("SELECT name, state FROM ir_module_module WHERE name LIKE 'test_ir_async%'"))
+        assert (states['test_ir_async_later'], states['test_ir_async_broken']) == ('installed', 'uninstalled')
+        Registry.delete(database.name)  # we enqueue with what is installed
+        job = database.wait_for(database.enqueue('effect_with_note', 'after', 'text'))
         assert job.state == 'done', job.payload
 
 

@@ -1,0 +1,3 @@
+def fail(_env):
+    msg = "no such luck"
+    raise ValueError(msg)
