@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import odoo.cli
 from odoo import sql_db
@@ -29,6 +29,7 @@ from ..tools.config import settings
 from .worker import STOP_SIGNALS, WorkerAsync
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 _logger = logging.getLogger(__name__)
@@ -51,9 +52,9 @@ def post_load() -> None:
         settings()
     except ValueError as exc:
         sys.exit(f"ir_async: {exc}")
-    _patch_prefork_server()
-    _patch_threaded_server()
-    _patch_reset_of_modules()
+    _patch(PreforkServer, 'process_spawn', _with_workers)
+    _patch(ThreadedServer, 'cron_spawn', _with_child)
+    _patch(loading, 'reset_modules_state', _with_signal)
 
 
 def spawn_workers(server: PreforkServer, count: int) -> None:
@@ -86,49 +87,41 @@ def _refresh_registries() -> None:
     sql_db.close_all()
 
 
-def _patch_prefork_server() -> None:
-    # The prefork server has no extension point for other kinds of workers.
-    process_spawn = PreforkServer.process_spawn
-    if process_spawn.__module__ == __name__:
-        return
+def _patch(owner: Any, name: str, make: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    """Replace a function of Odoo's by one that calls it, unless an earlier call of :func:`post_load` has done so."""
+    original = getattr(owner, name)
+    if original.__module__ != __name__:
+        setattr(owner, name, functools.wraps(original, assigned=())(make(original)))
 
-    @functools.wraps(process_spawn, assigned=())
+
+def _with_workers(process_spawn: Callable[[PreforkServer], None]) -> Callable[[PreforkServer], None]:
+    # The prefork server has no extension point for other kinds of workers.
     def process_spawn_and_async(self: PreforkServer) -> None:
         process_spawn(self)
         spawn_workers(self, settings().workers)
 
-    PreforkServer.process_spawn = process_spawn_and_async  # type: ignore[method-assign]  # this is the patch
+    return process_spawn_and_async
 
 
-def _patch_threaded_server() -> None:
+def _with_child(cron_spawn: Callable[[ThreadedServer], None]) -> Callable[[ThreadedServer], None]:
     # A threaded server calls `cron_spawn` after it has loaded the registries, and only if it keeps running.
-    cron_spawn = ThreadedServer.cron_spawn
-    if cron_spawn.__module__ == __name__:
-        return
-
-    @functools.wraps(cron_spawn, assigned=())
     def cron_spawn_and_async(self: ThreadedServer) -> None:
         cron_spawn(self)
         if settings().workers:
             ChildServer().start()
 
-    ThreadedServer.cron_spawn = cron_spawn_and_async  # type: ignore[method-assign]  # this is the patch
+    return cron_spawn_and_async
 
 
-def _patch_reset_of_modules() -> None:
+def _with_signal(reset: Callable[[str], None]) -> Callable[[str], None]:
     # After an installation that fails halfway, Odoo resets the states of the other modules by plain SQL and signals nothing. Workers
     # would run jobs without the modules that were installed.
-    reset = loading.reset_modules_state
-    if reset.__module__ == __name__:
-        return
-
-    @functools.wraps(reset, assigned=())
     def reset_and_signal(db_name: str) -> None:
         _signal_registry(db_name)  # for a worker that begins a job between the reset and the next signal
         reset(db_name)
         _signal_registry(db_name)
 
-    loading.reset_modules_state = reset_and_signal
+    return reset_and_signal
 
 
 def _signal_registry(dbname: str) -> None:

@@ -56,7 +56,8 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
             _logger.warning(
                 "The hooks after the commit of job %s take too long. This worker is replaced", execution.job
             )
-            _leave(batch, thread)
+            _interrupt(batch, thread)
+            end_process()
         # If this code hangs, for example on a lock that the job holds, the kernel ends the process.
         batch.begin_stop(2 * INTERRUPT_TIME if reason == 'shutdown' else INTERRUPT_TIME)
         debug = where_it_is(thread) if reason == 'timeout' else None
@@ -91,7 +92,7 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
             batch.unmark()
         except Exception as exc:  # noqa: BLE001 -- the next worker writes the outcome
             _logger.info("The outcome of job %s could not be written. The next worker writes it: %s", job, exc)
-    _leave(batch, thread, interrupt=False)
+    end_process()
 
 
 def _restore(batch: Batch, execution: MarkedExecution) -> None:
@@ -130,13 +131,6 @@ def raise_in(thread: Thread, exception: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread.ident or 0), exception and ctypes.py_object(exception)
     )
-
-
-def _leave(batch: Batch, thread: Thread, interrupt: bool = True) -> NoReturn:
-    """End the process, with all that the job started."""
-    if interrupt:
-        _interrupt(batch, thread)
-    end_process()
 
 
 def end_process() -> NoReturn:

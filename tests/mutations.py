@@ -274,7 +274,7 @@ FAULTS = [
     ),
     *_faults(
         'service/server.py',
-        ('reset of modules is not signaled', '    _patch_reset_of_modules()\n', '', 'system/databases_test.py::test_half_of_an_installation_fails'),
+        ('reset of modules is not signaled', "    _patch(loading, 'reset_modules_state', _with_signal)\n", '', 'system/databases_test.py::test_half_of_an_installation_fails'),
     ),
     *_faults(
         'service/thread_state.py',
