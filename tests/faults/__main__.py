@@ -104,8 +104,9 @@ def run(args):
         result = audit.Audit(place, workloads, faults, is_quiet, set(args.faults) <= {'none', 'step_clock'})
         result.run()
         result.violations += faults.violations
-        report(args, faults, result, workloads, stopped - begin, drain if is_drained else None)
-        return 1 if result.violations else 3 if faults.errors or any(load.errors for load in workloads) else 0
+        errors = faults.errors + [error for load in workloads for error in load.errors]
+        report(args, faults, result, workloads, errors, stopped - begin, drain if is_drained else None)
+        return 1 if result.violations else 3 if errors else 0
 
 
 if __name__ == '__main__':

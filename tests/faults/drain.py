@@ -18,8 +18,6 @@ IS_LIVE = """
             SELECT FROM ir_async_after_rel JOIN ir_async parent ON parent.id = after_id
              WHERE job_id = job.id AND parent.state IN ('failed', 'waiting')))
 """
-
-
 ENDED = "SELECT count(*) FROM ir_async WHERE state NOT IN ('waiting', 'created', 'processing')"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import timezone
 from typing import NamedTuple
 
@@ -30,16 +29,16 @@ def may_have_failed(archived, name, job):
 
 def find_runs_of_archived(archived, events):
     """Return the events of methods that began, although their user was archived when the transaction of the job began."""
-    intervals = defaultdict(list)
-    for interval in archived:
-        if interval.until:
-            intervals[interval.database].append(interval)
     return [
         event
         for event in events
         if event['event'] == 'transaction'
         and any(
-            interval.since < event['since'] and event['time'] < interval.until for interval in intervals[event['db']]
+            interval.database == event['db']
+            and interval.until
+            and interval.since < event['since']
+            and event['time'] < interval.until
+            for interval in archived
         )
     ]
 

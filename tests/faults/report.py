@@ -16,7 +16,7 @@ def say(text=''):
     sys.stdout.flush()
 
 
-def report(args, faults, result, workloads, seconds, drain):
+def report(args, faults, result, workloads, errors, seconds, drain):
     calls = [call for load in workloads for call in load.calls]
     fates = Counter(call.fate for call in calls)
     say()
@@ -60,8 +60,8 @@ def report(args, faults, result, workloads, seconds, drain):
             say(f"  {line}")
     for text in result.world.ended:
         say(f"a server ended: {text[:300]}")
-    for error in Counter(faults.errors + [error for load in workloads for error in load.errors]).items():
-        say(f"the suite itself: {error[1]} × {error[0]}")
+    for error, count in Counter(errors).items():
+        say(f"the suite itself: {count} × {error}")
     say(f"seed {args.seed}: {'violations' if result.violations else 'no violation'}")
-    if faults.errors or any(load.errors for load in workloads):
+    if errors:
         say("The suite itself had errors, so this run proves less.")
