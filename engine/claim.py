@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CLAIM_TIME = 0.05  # seconds that a claimed job may wait for the other jobs of its batch
 MAX_MARKS = 16  # priorities in use at a time
+QUICK_SCAN = 0.02  # maximum seconds of a full scan that needs no low-water marks
 SCAN_INTERVAL = 1  # seconds between two full scans of a worker that finds jobs above its low-water marks
 
 NOW = "(clock_timestamp() AT TIME ZONE 'UTC')"
@@ -70,7 +71,8 @@ class Claim:
     keeps an entry for each job that was claimed, and a scan from the beginning reads all of them.
 
     A job can appear below the mark: its transaction committed late, or another worker released it. Each of these
-    wakes the workers. The worker then owes a full scan, and makes one per interval at most.
+    wakes the workers. The worker then owes a full scan, and makes one per interval at most. While full
+    scans are quick, the marks are dropped when nothing is left: the next look then needs one scan, not two.
 
     :param Session session: the session
     """
@@ -80,6 +82,7 @@ class Claim:
         self._marks: dict[int, int] = {}  # the id at which a scan begins, by priority
         self._last_scan = 0.0
         self._is_owed = True
+        self._is_quick = True  # the last full scan
         self.next_scan: float | None = None  # when the owed full scan is due; None when none is owed
 
     def wake(self) -> None:
@@ -107,9 +110,10 @@ class Claim:
         if is_due or not self._marks:
             self._last_scan = now
             self._is_owed = False
+            self._is_quick = time.monotonic() < now + QUICK_SCAN
         self.next_scan = self._last_scan + SCAN_INTERVAL if self._is_owed else None
         self._marks.update((job.priority, job.id + 1) for job in jobs)
-        if len(self._marks) > MAX_MARKS:
+        if len(self._marks) > MAX_MARKS or (self._is_quick and not jobs):
             self._marks.clear()
         return jobs
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
+import time
 import weakref
 from typing import TYPE_CHECKING
 
 import psycopg2
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, parse_dsn
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, POLL_OK, POLL_READ, POLL_WRITE, parse_dsn
 
 from odoo import sql_db
 
@@ -68,12 +70,14 @@ def connect(
     dbname: str,
     factory: type[Connection] | None = None,
     parameters: Mapping[str, str] | None = None,
+    is_async: bool = False,
 ) -> Connection:
     """Return a new connection in autocommit.
 
     :param str dbname: the database
     :param type factory: the class of the connection, psycopg2's own by default
     :param dict[str, str] parameters: the parameters that the session starts with; a pooler would refuse them
+    :param bool is_async: whether statements do not wait for their answers: see :func:`wait`
     :rtype: psycopg2.extensions.connection
     :raises psycopg2.OperationalError: when the server cannot be reached
     """
@@ -83,10 +87,30 @@ def connect(
     if parameters:
         given = parse_dsn(info['dsn']).get('options') if 'dsn' in info else os.environ.get('PGOPTIONS')
         arguments['options'] = ' '.join([given or '', *(f'-c {name}={value}' for name, value in parameters.items())])
-    connection = psycopg2.connect(connection_factory=factory, **arguments)
+    connection = psycopg2.connect(connection_factory=factory, async_=is_async, **arguments)
+    if is_async:
+        wait(connection)
+    else:
+        connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
     _files[connection] = _file_of(connection)
-    connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
     return connection
+
+
+def wait(connection: Connection) -> None:
+    """Wait for an answer on an asynchronous connection.
+
+    :param psycopg2.extensions.connection connection: the connection
+    :raises psycopg2.OperationalError: when it is lost, or no answer comes
+    """
+    deadline = time.monotonic() + CLIENT_LIMITS['connect_timeout']
+    while (state := connection.poll()) != POLL_OK:
+        fds = [connection]
+        select.select(
+            fds if state == POLL_READ else [], fds if state == POLL_WRITE else [], [], max(0, deadline - time.monotonic())
+        )
+        if time.monotonic() >= deadline:
+            msg = "no answer from PostgreSQL"
+            raise psycopg2.OperationalError(msg)
 
 
 def connect_worker(dbname: str, **parameters: str) -> Connection:

@@ -20,7 +20,9 @@ _logger = logging.getLogger(__name__)
 # A custom function to call instead of PostgreSQL's `pg_notify`, as for Odoo's crons and bus.
 NOTIFY_FUNCTION = os.getenv('ODOO_NOTIFY_FUNCTION', 'pg_notify')
 
-_NOTIFY = sql.SQL("SELECT {}('odoo_async', %s)").format(sql.Identifier(NOTIFY_FUNCTION))
+CHANNEL = 'odoo_async'  # the payload is the name of a database
+
+NOTIFY = sql.SQL("SELECT {}(%s, %s)").format(sql.Identifier(NOTIFY_FUNCTION))
 _IDLE_TIME = "SET idle_session_timeout = '60s'"
 
 
@@ -68,7 +70,7 @@ class Notifier:
                     # PostgreSQL closes the connection of a process that has stopped enqueuing. No timer is needed here.
                     cr.execute(_IDLE_TIME)
         with self._connection.cursor() as cr:
-            cr.execute(_NOTIFY, [dbname])
+            cr.execute(NOTIFY, [CHANNEL, dbname])
 
     def forget(self) -> None:
         """Drop the parent's connection in a forked child. psycopg2 only closes a connection in the process that opened it."""

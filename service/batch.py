@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 MAX_SIZE = 50  # maximum jobs in one claim
+BUSY_TIME = 0.02  # seconds; see `Batch.busy_time`
 INTERRUPT_TIME = 0.6  # seconds that an interrupted job has to end, including its `finally` blocks
 
 
@@ -60,6 +61,11 @@ class Batch:
     def release_time(self) -> float | None:
         """The time at which prefetched jobs go back into the queue; None when there are none."""
         return self.begin + CLAIM_TIME if self._prefetched else None
+
+    @property
+    def busy_time(self) -> float:
+        """The time from which the worker counts as busy. Shorter batches do not wake the others up."""
+        return self.begin + BUSY_TIME
 
     def next(self, is_alive: bool) -> MarkedExecution | None:
         """Return the next job to run.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from ..engine.job import Job
+    from .roster import Position
     from .thread_state import ThreadState
 
 IDLE_TIME = 30  # seconds without a job after which a worker closes its connections to a database
@@ -35,6 +36,8 @@ class Database:
         self._process_number = process_number
         self._process_state = process_state
         self.due = 0.0
+        self.owed: Position | None = None  # where a caller last named it, unless somebody has looked since
+        self.must_look = True  # whatever others find
         self.last_job = 0.0
         self.session: Session | None = None
         self.runner: Runner | None = None
@@ -43,14 +46,42 @@ class Database:
         self._next_look = 0.0
 
     def wake(self) -> None:
-        """Schedule a visit as soon as possible."""
-        self.due = min(self.due, max(time.monotonic(), self._backs_off_until))
+        """Schedule a visit as soon as possible, since notifications may have been missed."""
+        self.must_look = True
+        self.hurry()
         if self.session:
             self.session.wake()
+
+    def hurry(self) -> None:
+        """Visit the database as soon as possible."""
+        self.due = min(self.due, max(time.monotonic(), self._backs_off_until))
+
+    def hear(self, position: Position, patience: float) -> None:
+        """Owe a visit, since a caller named the database.
+
+        :param Position position: the place of the notification
+        :param float patience: seconds that others have to look
+        """
+        self.owed = position
+        self.due = min(self.due, max(time.monotonic() + patience, self._backs_off_until))
+        if self.session:
+            self.session.wake()
+
+    def hear_looked(self, position: Position | None, seconds: float) -> None:
+        """Put the next visit off, since a worker has looked and found nothing to claim.
+
+        :param Position position: where that worker had listened before; None if unknown
+        :param float seconds: the time in which that worker looks again
+        """
+        if self.owed and position and self.owed <= position:
+            self.owed = None
+        if not self.owed and not self.must_look:
+            self.due = max(time.monotonic() + seconds, self._backs_off_until)
 
     def back_off(self) -> None:
         """Keep away from the database for a while."""
         self.leave()
+        self.must_look = True
         self.due = self._backs_off_until = time.monotonic() + self._back_off * random.uniform(1, 1.5)
         self._back_off = min(2 * self._back_off, LAST_BACK_OFF)
 
@@ -101,6 +132,7 @@ class Database:
             delay = 0
         elif self.session:
             delay = self._maintain(self.session)
+        self.must_look = bool(jobs)
         self._back_off = FIRST_BACK_OFF
         poll_interval = settings().poll_interval
         self.due = time.monotonic() + (poll_interval if delay is None else min(poll_interval, delay))
@@ -164,10 +196,15 @@ class Databases:
         for database in self:
             database.wake()
 
-    def wake(self, name: str) -> None:
-        """Schedule a visit to a database. An unknown name costs one listing, and nothing more until the next regular one."""
+    def hear(self, name: str, position: Position, patience: float) -> None:
+        """Owe a visit to a database. An unknown name costs one listing, and nothing more until the next regular one.
+
+        :param str name: the database that a caller named
+        :param Position position: the place of the notification
+        :param float patience: seconds that others have to look
+        """
         if name in self._databases:
-            self._databases[name].wake()
+            self._databases[name].hear(position, patience)
         elif name not in self._foreign and len(self._foreign) < MAX_FOREIGN:
             self._foreign.add(name)
             self._next_listing = min(self._next_listing, self._last_listing + LIST_INTERVAL)

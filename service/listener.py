@@ -1,19 +1,27 @@
-"""The connection on which a worker listens for databases that have jobs."""
+"""The connection on which a worker listens: for databases that have jobs, and for other workers."""
 
 from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import POLL_OK
 
-from ..engine.connection import PROCESS_LOCK_CLASS, connect_worker
+from ..engine.connection import PROCESS_LOCK_CLASS, connect, session_parameters, set_config, wait
+from ..engine.notifier import CHANNEL as NAMES
+from ..engine.notifier import NOTIFY
 from ..exceptions import PoolerFound
+from .roster import CHANNEL as WORKERS
 
 if TYPE_CHECKING:
+    from psycopg2.extensions import Notify
     from psycopg2.extensions import connection as Connection
+    from psycopg2.extensions import cursor as Cursor
 
 _logger = logging.getLogger(__name__)
 
@@ -27,12 +35,18 @@ class _InRecovery(psycopg2.OperationalError):
 
 
 class Listener:
-    """A connection to the database ``postgres`` that is opened again whenever it is lost."""
+    """A connection to the database ``postgres`` that is opened again whenever it is lost.
+
+    It is asynchronous. Both threads of a worker send on it, and neither may wait for a server that does not answer.
+    """
 
     def __init__(self) -> None:
         self.process_number = random.getrandbits(31)  # the process has this number locked as long as it lives
         self.is_refused = False  # a pooler is in between, so this worker must not take jobs
         self._connection: Connection | None = None
+        self._cursor: Cursor | None = None  # psycopg2 keeps only a weak reference to the cursor that waits for an answer
+        self._unsent: list[tuple[str, str]] = []
+        self._lock = threading.Lock()
         self._next_try = 0.0
 
     def fds(self) -> list[Connection]:
@@ -47,51 +61,93 @@ class Listener:
         """
         if self._connection or time.monotonic() < self._next_try:
             return False
-        try:
-            self._connection = connect_worker('postgres')
-            self.is_refused = False
-            with self._connection.cursor() as cr:
-                cr.execute("SELECT pg_is_in_recovery()")
-                if cr.fetchall() == [(True,)]:
-                    # A standby can neither LISTEN nor run jobs. Connections made before its promotion still cannot afterwards.
-                    raise _InRecovery
-                cr.execute("SELECT pg_advisory_lock(%s, %s)", [PROCESS_LOCK_CLASS, self.process_number])
-                cr.execute("LISTEN odoo_async")
-        except psycopg2.Error as exc:
-            self._lose(exc)
-            return False
-        except PoolerFound as exc:
-            if not self.is_refused:
-                _logger.error("%s", exc)
-            self.is_refused = True
-            self._next_try = time.monotonic() + POOLER_DELAY
-            return False
+        with self._lock:
+            try:
+                self._unsent.clear()
+                self._connection = connect('postgres', is_async=True)
+                self._begin(self._connection)
+            except psycopg2.Error as exc:
+                self._lose(exc)
+                return False
+            except PoolerFound as exc:
+                self._close()
+                if not self.is_refused:
+                    _logger.error("%s", exc)
+                self.is_refused = True
+                self._next_try = time.monotonic() + POOLER_DELAY
+                return False
+        self.is_refused = False
         return True
+
+    def _begin(self, connection: Connection) -> None:
+        parameters = set_config(session_parameters(connection.server_version))
+        self._execute(f"{parameters}, pg_backend_pid(), pg_is_in_recovery()")
+        [[*_parameters, backend_pid, is_in_recovery]] = self._answer()
+        if backend_pid != connection.get_backend_pid():
+            raise PoolerFound('postgres')
+        if is_in_recovery:
+            # A standby can neither LISTEN nor run jobs. Connections made before its promotion still cannot afterwards.
+            raise _InRecovery
+        self._execute("SELECT pg_advisory_lock(%s, %s)", [PROCESS_LOCK_CLASS, self.process_number])
+        self._answer()
+        self._execute(f"LISTEN {NAMES}; LISTEN {WORKERS}")
+        wait(connection)
 
     @property
     def is_connected(self) -> bool:
         """Whether other processes can see that this worker lives."""
         return bool(self._connection)
 
-    def read(self) -> set[str]:
-        """Return, without waiting, the databases that notifications named.
+    def send(self, channel: str, payload: str) -> None:
+        """Send a notification, without waiting. Without a connection, it is dropped.
 
-        :rtype: set[str]
+        :param str channel: the channel
+        :param str payload: the text
         """
-        if not self._connection:
-            return set()
+        with self._lock:
+            if self._connection:
+                self._unsent.append((channel, payload))
+                self._exchange(self._connection)
+
+    def read(self) -> list[Notify]:
+        """Return, without waiting, the notifications that came, in PostgreSQL's order.
+
+        :rtype: list[psycopg2.extensions.Notify]
+        """
+        with self._lock:
+            if not self._connection:
+                return []
+            self._exchange(self._connection)
+            if not self._connection:
+                return []
+            notifications = list(self._connection.notifies)
+            self._connection.notifies.clear()
+            return notifications
+
+    def _exchange(self, connection: Connection) -> None:
+        """Take what has come, and send what the connection is ready to send."""
         try:
-            self._connection.poll()
+            while connection.poll() == POLL_OK and self._unsent:
+                self._execute(NOTIFY, self._unsent.pop(0))
         except psycopg2.Error as exc:
             self._lose(exc)
-            return set()
-        names = {notification.payload for notification in self._connection.notifies}
-        self._connection.notifies.clear()
-        return names
+
+    def _execute(self, query: str | sql.Composable, params: Any = None) -> None:
+        assert self._connection
+        self._cursor = self._connection.cursor()
+        self._cursor.execute(query, params)  # pylint: disable=sql-injection
+
+    def _answer(self) -> list[tuple[Any, ...]]:
+        assert self._connection and self._cursor
+        wait(self._connection)
+        return self._cursor.fetchall()
 
     def _lose(self, exc: psycopg2.Error) -> None:
         _logger.info("Cannot listen for jobs, trying again: %s", exc)
+        self._close()
+        self._next_try = time.monotonic() + RECONNECT_DELAY * random.uniform(0.3, 1)
+
+    def _close(self) -> None:
         if self._connection:
             self._connection.close()
-        self._connection = None
-        self._next_try = time.monotonic() + RECONNECT_DELAY * random.uniform(0.3, 1)
+        self._connection = self._cursor = None

@@ -60,9 +60,10 @@ class Watchdog:
         # So this thread clears `stands_by` before it reads `batch`.
         self.stands_by = False
         batch = self.batch
-        timeout = STAND_BY_TIME if batch else None
-        if batch and (release_time := batch.release_time) and (wait := release_time - time.monotonic()) > 0:
-            timeout = wait
+        timeout = None
+        if batch:
+            now = time.monotonic()
+            timeout = min(at - now for at in (now + STAND_BY_TIME, batch.busy_time, batch.release_time) if at and at > now)
         self.stands_by = timeout is not None
         if stop_deadline is not None:
             timeout = max(0, min(stop_deadline - time.monotonic(), timeout or settings().stop_timeout))

@@ -7,7 +7,6 @@ import errno
 import gc
 import logging
 import os
-import select
 import signal
 import threading
 import time
@@ -20,7 +19,6 @@ import psycopg2.errors
 from odoo.service.server import (
     Worker,
     cron_database_list,
-    empty_pipe,
     memory_info,
     set_limit_memory_hard,
 )
@@ -33,7 +31,8 @@ from ..tools.config import settings
 from .batch import Batch
 from .databases import Databases
 from .deaths import note_death, report_deaths, take_obituaries
-from .listener import RECONNECT_DELAY, Listener
+from .listener import Listener
+from .lookout import Lookout
 from .obituary import Mark
 from .process_state import ProcessState, job_folder, remove_folder
 from .publisher import publish
@@ -120,6 +119,7 @@ class WorkerAsync(Worker):
         self.listener = Listener()
         self.process_state = ProcessState(self.folder)
         self.databases = Databases(cron_database_list, self.listener.process_number, self.process_state)
+        self.lookout = Lookout(self.listener, self.databases)
 
     def signal_handler(self, sig: int, frame: FrameType | None) -> None:
         self.alive = False
@@ -160,6 +160,9 @@ class WorkerAsync(Worker):
         if not self.alive:
             self.multi.pipe_ping(self.idle_pipe)
         self.watchdog.look_after(self.stop_deadline)
+        if (batch := self.watchdog.batch) and batch.busy_time <= time.monotonic():
+            self.lookout.go_off()
+            self.lookout.read_if_due()
 
     # ------------------------------------------------------------
     # Work thread
@@ -213,24 +216,7 @@ class WorkerAsync(Worker):
 
     def sleep(self) -> None:
         """Wait until a database is due."""
-        if self.listener.connect():
-            self.databases.wake_all()
-        try:
-            self.databases.refresh()
-        except psycopg2.Error as exc:
-            _logger.info("Worker (%s) cannot list the databases: %s", self.pid, exc)
-        for database in self.databases:
-            database.leave_if_idle()
-        due = (first := self.databases.next()) and first.due - time.monotonic()
-        # At most `beat`, to notice that the parent is gone. Shorter without a listener, to connect again in time.
-        timeout = self.multi.beat if due is None else max(0, min(due, self.multi.beat))
-        if not self.listener.is_connected:
-            timeout = RECONNECT_DELAY / 4
-        select.select([self.idle_pipe[0], *self.listener.fds()], [], [], timeout)
-        empty_pipe(self.idle_pipe[0])
-        for name in self.listener.read():
-            if not config['db_name'] or name in config['db_name']:
-                self.databases.wake(name)
+        self.lookout.wait(self.idle_pipe[0], self.multi.beat)
 
     def process_work(self) -> None:
         """Visit the database that is due, and run the batch of one claim."""
@@ -245,7 +231,10 @@ class WorkerAsync(Worker):
         self.used = database
         try:
             self.databases.make_room(database)
-            if jobs := database.claim(self.batch_size):
+            mark = self.lookout.begin_look(database)
+            jobs = database.claim(self.batch_size)
+            self.lookout.end_look(database, mark, bool(jobs))
+            if jobs:
                 self.setproctitle(database.name)
                 self._run_batch(database, jobs)
                 if self.alive:
@@ -304,6 +293,8 @@ class WorkerAsync(Worker):
             self.alive = False
         self.batch_size = batch.next_size()
         if session.has_waiting or any(job.has_children for job in jobs):
-            session.unblock([job.id for job in jobs])
+            children = session.unblock([job.id for job in jobs])
+            if len(children) > 1:  # one is for this worker
+                notifier.notify(session.dbname)
         if batch.release_time:  # somebody has prefetched jobs locked; when this session ends, rescue finds them
             database.leave()

@@ -431,7 +431,8 @@ class Server:
         return [
             backend.pid
             for backend in self.cluster.sql(
-                "SELECT pid, application_name FROM pg_stat_activity WHERE datname = 'postgres' AND query = 'LISTEN odoo_async'"
+                "SELECT pid, application_name FROM pg_stat_activity"
+                " WHERE datname = 'postgres' AND query ~ '^LISTEN odoo_async|ir_async_workers'"
             )
             if backend.application_name in names
         ]

@@ -1,0 +1,142 @@
+"""What an idle worker waits for: names of databases, the messages of other workers, and the next due time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import select
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import psycopg2
+
+from odoo.service.server import empty_pipe
+from odoo.tools import config
+
+from ..engine.notifier import CHANNEL as NAMES
+from ..engine.origin import VERSIONS
+from ..tools.config import settings
+from .listener import RECONNECT_DELAY
+from .roster import CHANNEL as WORKERS
+from .roster import Roster
+
+if TYPE_CHECKING:
+    from .databases import Database, Databases
+    from .listener import Listener
+
+_logger = logging.getLogger(__name__)
+
+OWED_TIME = 1  # seconds that those on duty have to look at a named database
+# Seconds by which the next look of a worker may be late before others do it. They come one by one.
+LATE_TIME, LATE_STEP = 0.1, 0.01
+READ_INTERVAL = 1  # seconds between two readings during a job
+
+
+def group() -> str:
+    """Return the name of the workers that can stand in for each other: same databases, same channels, same versions."""
+    what = (config['db_name'], config['db_user'], sorted(settings().channels), sorted(VERSIONS.items()))
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:12]
+
+
+class Lookout:
+    """The wait of a worker, and what it hears meanwhile.
+
+    :param Listener listener: the connection on which it listens
+    :param Databases databases: its databases
+    """
+
+    def __init__(self, listener: Listener, databases: Databases) -> None:
+        self._listener = listener
+        self._databases = databases
+        self._roster = Roster(listener.process_number, group())
+        self._lock = threading.RLock()  # the main thread reads, too, while a job is running
+        self._next_reading = 0.0
+        self._found = 0  # visits in a row that found jobs
+
+    def wait(self, pipe: int, beat: float) -> None:
+        """Sleep until a database is due.
+
+        :param int pipe: the descriptor of a pipe whose data ends the wait
+        :param float beat: maximum seconds
+        """
+        if self._listener.connect():
+            self._databases.wake_all()
+            self._say(self._roster.come_on())
+        try:
+            self._databases.refresh()
+        except psycopg2.Error as exc:
+            _logger.info("Worker (%s) cannot list the databases: %s", os.getpid(), exc)
+        for database in self._databases:
+            database.leave_if_idle()
+        due = (first := self._databases.next()) and first.due - time.monotonic()
+        # At most `beat`, to notice that the parent is gone. Shorter without a listener, to connect again in time.
+        timeout = beat if due is None else max(0, min(due, beat))
+        if not self._listener.is_connected:
+            timeout = RECONNECT_DELAY / 4
+        elif timeout and not self._roster.is_on:
+            self._say(self._roster.come_on())
+        select.select([pipe, *self._listener.fds()], [], [], timeout)
+        empty_pipe(pipe)
+        self._read()
+
+    def read_if_due(self) -> None:
+        """Read, during a job, what others send: its meaning depends on the time, and PostgreSQL must not keep it."""
+        if self._next_reading <= time.monotonic():
+            self._read()
+
+    def go_off(self) -> None:
+        """Have another worker come on duty, since this one is busy."""
+        with self._lock:
+            if self._roster.is_on:
+                self._say(self._roster.go_off())
+
+    def begin_look(self, database: Database) -> str:
+        """Note that a look begins.
+
+        :param Database database: the database
+        :return: the mark for :meth:`end_look`
+        :rtype: str
+        """
+        with self._lock:
+            if database.owed and not self._roster.is_on_duty:
+                self._say(self._roster.come_on())  # those on duty are dead or stopped
+            database.owed = None
+            return self._roster.mark()
+
+    def end_look(self, database: Database, mark: str, has_jobs: bool) -> None:
+        """Notify the other workers of a look.
+
+        :param Database database: the database
+        :param str mark: what :meth:`begin_look` returned
+        :param bool has_jobs: whether there were jobs to claim. After the second time, there may be more for others
+        """
+        with self._lock:
+            self._found = self._found + 1 if has_jobs else 0
+            if self._found > 1:
+                self.go_off()
+            elif not has_jobs and database.due > time.monotonic():
+                self._say(self._roster.looked(database.name, mark, database.due - time.monotonic()))
+
+    def _say(self, message: str) -> None:
+        self._listener.send(WORKERS, message)
+
+    def _read(self) -> None:
+        with self._lock:
+            self._next_reading = time.monotonic() + READ_INTERVAL
+            for notification in self._listener.read():
+                if notification.channel == NAMES:
+                    position = self._roster.hear_name()
+                    name = notification.payload
+                    if not config['db_name'] or name in config['db_name']:
+                        self._databases.hear(name, position, OWED_TIME + LATE_STEP * self._roster.rank)
+                elif looked := self._roster.hear(notification.payload):
+                    patience = 0 if looked.is_own else LATE_TIME + LATE_STEP * self._roster.rank
+                    seconds = min(looked.seconds, settings().poll_interval) + patience
+                    if database := self._databases.get(looked.database):
+                        database.hear_looked(looked.position, seconds)
+            if self._roster.is_on_duty:
+                for database in self._databases:
+                    if database.owed:
+                        database.hurry()

@@ -1,0 +1,172 @@
+"""The idle workers of a cluster, and which of them are on duty.
+
+A NOTIFY wakes all idle workers. If all of them looked at the queue, a single job would cost hundreds of statements. So two of
+them are on duty and look at once, and the others look if those two do not.
+
+PostgreSQL delivers notifications to all sessions in one order. So workers agree without a lock and without a leader: a
+worker sends ``on`` when it becomes idle and ``off`` when it is busy, and all idle workers hear both, beside the names of
+databases that callers send. Each worker only counts those that came on after itself. With fewer than two, it is on duty. A worker
+that joins or connects again needs no history. One that died stays in the counts of older workers, until these look for want of
+its answer and come on anew.
+
+A worker that found nothing to claim sends ``looked``, with the position in that order up to which it had listened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import NamedTuple
+
+CHANNEL = 'ir_async_workers'
+ON_DUTY = 2  # idle workers that look at once: so one that is stopped or has just died holds nothing up
+MAX_NEWER = 10_000  # a stranger's messages must not fill the memory
+MAX_HISTORY = 500  # messages whose place in the order is known
+
+_MESSAGE = re.compile(
+    r'(?P<group>\w{1,64}) (?P<verb>on|off|looked) (?P<worker>\d{1,10})\.\d{1,20}'
+    r'(?: (?P<after>[\d.]{0,32})\+(?P<names>\d{1,20}) (?P<seconds>\d{1,10}(?:\.\d{1,6})?) (?P<database>.+))?',
+    re.ASCII | re.DOTALL,
+)
+
+
+class Position(NamedTuple):
+    """A place in the order of notifications."""
+
+    index: int  # how many messages of workers precede it
+    names: int  # how many names of databases are between the last of these and it
+
+
+class Looked(NamedTuple):
+    """A worker looked at a database and found nothing to claim."""
+
+    database: str
+    position: Position | None  # what it had heard before; None if this worker cannot compare it
+    seconds: float  # until its next look
+    is_own: bool
+
+
+class Roster:
+    """What one worker knows of the idle workers of its group.
+
+    :param int number: the number of this worker's process
+    :param str group: the name of the workers that serve the same channels of the same databases
+    """
+
+    def __init__(self, number: int, group: str) -> None:
+        self._number = number
+        self._group = group
+        self._sent = 0
+        self._is_on = False
+        self._newer: set[int] | None = None  # workers that came on after this one; None before it has heard that itself came on
+        self._offs = 0  # workers that became busy since one found nothing
+        self._history: OrderedDict[str, int] = OrderedDict()
+        self._last = ''
+        self._position = Position(0, 0)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether this worker is idle, as far as the others know."""
+        return self._is_on
+
+    @property
+    def rank(self) -> int:
+        """How many idle workers are before this one.
+
+        :rtype: int
+        """
+        return len(self._newer) if self._is_on and self._newer is not None else 0
+
+    @property
+    def is_on_duty(self) -> bool:
+        """Whether this worker looks at once. A busy one does, before it takes its next job: each database gets its turn.
+
+        As long as workers find jobs, more and more of them are on duty.
+
+        :rtype: bool
+        """
+        return self.rank < ON_DUTY + self._offs
+
+    @property
+    def position(self) -> Position:
+        """Up to where this worker has listened."""
+        return self._position
+
+    # ------------------------------------------------------------
+    # Messages to send
+    # ------------------------------------------------------------
+
+    def come_on(self) -> str:
+        """Return the message that this worker is idle."""
+        self._is_on, self._newer = True, None
+        return self._message('on')
+
+    def go_off(self) -> str:
+        """Return the message that this worker is busy."""
+        self._is_on = False
+        return self._message('off')
+
+    def mark(self) -> str:
+        """Return the place up to which this worker has listened, as others understand it."""
+        return f'{self._last}+{self._position.names}'
+
+    def looked(self, database: str, mark: str, seconds: float) -> str:
+        """Return the message that this worker found nothing to claim.
+
+        :param str database: the database
+        :param str mark: the :meth:`mark` of the time before it looked
+        :param float seconds: until its next look
+        """
+        return f'{self._message("looked")} {mark} {max(0, seconds):.3f} {database}'
+
+    def _message(self, verb: str) -> str:
+        self._sent += 1
+        return f'{self._group} {verb} {self._number}.{self._sent}'
+
+    # ------------------------------------------------------------
+    # Messages heard
+    # ------------------------------------------------------------
+
+    def hear_name(self) -> Position:
+        """Note that a caller named a database.
+
+        :return: the place of its notification
+        :rtype: Position
+        """
+        self._position = Position(self._position.index, self._position.names + 1)
+        return self._position
+
+    def hear(self, text: str) -> Looked | None:
+        """Note a message of a worker, or a stranger's text.
+
+        :param str text: the message
+        :return: what a worker looked at, if it says so
+        :rtype: Looked | None
+        """
+        match = _MESSAGE.fullmatch(text)
+        if not match or match['group'] != self._group or (match['verb'] == 'looked') != bool(match['database']):
+            return None
+        worker = int(match['worker'])
+        looked = None
+        if match['verb'] == 'on':
+            self._hear_on(worker)
+        elif match['verb'] == 'off':
+            self._offs += 1
+            (self._newer or set()).discard(worker)
+        else:
+            self._offs = 0
+            index = self._history.get(match['after'])
+            position = None if index is None else Position(index, int(match['names']))
+            looked = Looked(match['database'], position, float(match['seconds']), worker == self._number)
+        self._last = text.split(' ')[2]
+        self._position = Position(self._position.index + 1, 0)
+        self._history[self._last] = self._position.index
+        if len(self._history) > MAX_HISTORY:
+            self._history.popitem(last=False)
+        return looked
+
+    def _hear_on(self, worker: int) -> None:
+        if worker == self._number:
+            self._newer = set()
+        elif self._newer is not None and len(self._newer) < MAX_NEWER:
+            self._newer.add(worker)
