@@ -106,7 +106,10 @@ def wait(connection: Connection) -> None:
     while (state := connection.poll()) != POLL_OK:
         fds = [connection]
         select.select(
-            fds if state == POLL_READ else [], fds if state == POLL_WRITE else [], [], max(0, deadline - time.monotonic())
+            fds if state == POLL_READ else [],
+            fds if state == POLL_WRITE else [],
+            [],
+            max(0, deadline - time.monotonic()),
         )
         if time.monotonic() >= deadline:
             msg = "no answer from PostgreSQL"

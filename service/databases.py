@@ -46,15 +46,18 @@ class Database:
         self._next_look = 0.0
 
     def wake(self) -> None:
-        """Schedule a visit as soon as possible, since notifications may have been missed."""
+        """Visit the database as soon as possible, whatever others find."""
         self.must_look = True
         self.hurry()
+
+    def hurry(self, patience: float = 0) -> None:
+        """Visit the database soon.
+
+        :param float patience: seconds until then
+        """
+        self.due = min(self.due, max(time.monotonic() + patience, self._backs_off_until))
         if self.session:
             self.session.wake()
-
-    def hurry(self) -> None:
-        """Visit the database as soon as possible."""
-        self.due = min(self.due, max(time.monotonic(), self._backs_off_until))
 
     def hear(self, position: Position, patience: float) -> None:
         """Owe a visit, since a caller named the database.
@@ -63,9 +66,7 @@ class Database:
         :param float patience: seconds that others have to look
         """
         self.owed = position
-        self.due = min(self.due, max(time.monotonic() + patience, self._backs_off_until))
-        if self.session:
-            self.session.wake()
+        self.hurry(patience)
 
     def hear_looked(self, position: Position | None, seconds: float) -> None:
         """Put the next visit off, since a worker has looked and found nothing to claim.

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_obituaries: list[Obituary] = []  # in the parent: the obituaries that no worker has taken yet
+# In the parent, until the next worker takes them.
+_obituaries: list[Obituary] = []
+_ended: list[int] = []
 
 
 def note_death(mark: Mark) -> None:
@@ -27,6 +29,24 @@ def note_death(mark: Mark) -> None:
     """
     if obituary := mark.read():
         _obituaries.append(obituary)
+
+
+def note_end(number: int) -> None:
+    """Note that a worker has ended. The parent calls this.
+
+    :param int number: its process number
+    """
+    _ended.append(number)
+
+
+def take_ended() -> list[int]:
+    """Return the process numbers of the workers whose end the next worker has to announce. The parent calls this.
+
+    :rtype: list[int]
+    """
+    ended = _ended.copy()
+    _ended.clear()
+    return ended
 
 
 def take_obituaries() -> list[Obituary]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+DATABASE = 'postgres'
 RECONNECT_DELAY = 1  # seconds
 POOLER_DELAY = 60  # seconds until the next try when a pooler is in between
 
@@ -38,13 +39,17 @@ class Listener:
     """A connection to the database ``postgres`` that is opened again whenever it is lost.
 
     It is asynchronous. Both threads of a worker send on it, and neither may wait for a server that does not answer.
+
+    :param int process_number: the number that the process has locked on it as long as it lives
     """
 
-    def __init__(self) -> None:
-        self.process_number = random.getrandbits(31)  # the process has this number locked as long as it lives
+    def __init__(self, process_number: int) -> None:
+        self.process_number = process_number
         self.is_refused = False  # a pooler is in between, so this worker must not take jobs
         self._connection: Connection | None = None
-        self._cursor: Cursor | None = None  # psycopg2 keeps only a weak reference to the cursor that waits for an answer
+        self._cursor: Cursor | None = (
+            None  # psycopg2 keeps only a weak reference to the cursor that waits for an answer
+        )
         self._unsent: list[tuple[str, str]] = []
         self._lock = threading.Lock()
         self._next_try = 0.0
@@ -64,7 +69,7 @@ class Listener:
         with self._lock:
             try:
                 self._unsent.clear()
-                self._connection = connect('postgres', is_async=True)
+                self._connection = connect(DATABASE, is_async=True)
                 self._begin(self._connection)
             except psycopg2.Error as exc:
                 self._lose(exc)
@@ -84,7 +89,7 @@ class Listener:
         self._execute(f"{parameters}, pg_backend_pid(), pg_is_in_recovery()")
         [[*_parameters, backend_pid, is_in_recovery]] = self._answer()
         if backend_pid != connection.get_backend_pid():
-            raise PoolerFound('postgres')
+            raise PoolerFound(DATABASE)
         if is_in_recovery:
             # A standby can neither LISTEN nor run jobs. Connections made before its promotion still cannot afterwards.
             raise _InRecovery

@@ -1,4 +1,4 @@
-"""What an idle worker waits for: names of databases, the messages of other workers, and the next due time."""
+"""The wait of an idle worker: for names of databases, the messages of other workers, and the next due time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import select
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 
@@ -41,15 +41,17 @@ def group() -> str:
 
 
 class Lookout:
-    """The wait of a worker, and what it hears meanwhile.
+    """The wait of a worker, and the notifications that it hears meanwhile.
 
     :param Listener listener: the connection on which it listens
     :param Databases databases: its databases
+    :param list[int] ended: the process numbers of workers that have ended
     """
 
-    def __init__(self, listener: Listener, databases: Databases) -> None:
+    def __init__(self, listener: Listener, databases: Databases, ended: list[int]) -> None:
         self._listener = listener
         self._databases = databases
+        self._ended = ended
         self._roster = Roster(listener.process_number, group())
         self._lock = threading.RLock()  # the main thread reads, too, while a job is running
         self._next_reading = 0.0
@@ -64,25 +66,28 @@ class Lookout:
         if self._listener.connect():
             self._databases.wake_all()
             self._say(self._roster.come_on())
+            while self._ended:
+                self._say(self._roster.gone(self._ended.pop()))
         try:
             self._databases.refresh()
         except psycopg2.Error as exc:
             _logger.info("Worker (%s) cannot list the databases: %s", os.getpid(), exc)
         for database in self._databases:
             database.leave_if_idle()
-        due = (first := self._databases.next()) and first.due - time.monotonic()
+        first = self._databases.next()
         # At most `beat`, to notice that the parent is gone. Shorter without a listener, to connect again in time.
-        timeout = beat if due is None else max(0, min(due, beat))
+        timeout = max(0, min(first.due - time.monotonic(), beat)) if first else beat
         if not self._listener.is_connected:
             timeout = RECONNECT_DELAY / 4
         elif timeout and not self._roster.is_on:
             self._say(self._roster.come_on())
-        select.select([pipe, *self._listener.fds()], [], [], timeout)
+        awaited: list[Any] = [pipe, *self._listener.fds()]
+        select.select(awaited, [], [], timeout)
         empty_pipe(pipe)
         self._read()
 
     def read_if_due(self) -> None:
-        """Read, during a job, what others send: its meaning depends on the time, and PostgreSQL must not keep it."""
+        """Read the notifications that come during a job: their meaning depends on the time, and PostgreSQL must not keep them."""
         if self._next_reading <= time.monotonic():
             self._read()
 
@@ -109,7 +114,7 @@ class Lookout:
         """Notify the other workers of a look.
 
         :param Database database: the database
-        :param str mark: what :meth:`begin_look` returned
+        :param str mark: the answer of :meth:`begin_look`
         :param bool has_jobs: whether there were jobs to claim. After the second time, there may be more for others
         """
         with self._lock:

@@ -6,8 +6,9 @@ them are on duty and look at once, and the others look if those two do not.
 PostgreSQL delivers notifications to all sessions in one order. So workers agree without a lock and without a leader: a
 worker sends ``on`` when it becomes idle and ``off`` when it is busy, and all idle workers hear both, beside the names of
 databases that callers send. Each worker only counts those that came on after itself. With fewer than two, it is on duty. A worker
-that joins or connects again needs no history. One that died stays in the counts of older workers, until these look for want of
-its answer and come on anew.
+that joins or connects again needs no history. The worker that replaces a dead one sends ``gone`` for it. Where nobody does,
+since a whole server died, the dead stay in the counts of older workers, until these look for want of an answer and come on
+anew.
 
 A worker that found nothing to claim sends ``looked``, with the position in that order up to which it had listened.
 """
@@ -24,7 +25,7 @@ MAX_NEWER = 10_000  # a stranger's messages must not fill the memory
 MAX_HISTORY = 500  # messages whose place in the order is known
 
 _MESSAGE = re.compile(
-    r'(?P<group>\w{1,64}) (?P<verb>on|off|looked) (?P<worker>\d{1,10})\.\d{1,20}'
+    r'(?P<group>\w{1,64}) (?P<verb>on|off|gone|looked) (?P<worker>\d{1,10}) (?P<id>\d{1,10}\.\d{1,20})'
     r'(?: (?P<after>[\d.]{0,32})\+(?P<names>\d{1,20}) (?P<seconds>\d{1,10}(?:\.\d{1,6})?) (?P<database>.+))?',
     re.ASCII | re.DOTALL,
 )
@@ -33,7 +34,7 @@ _MESSAGE = re.compile(
 class Position(NamedTuple):
     """A place in the order of notifications."""
 
-    index: int  # how many messages of workers precede it
+    messages: int  # how many messages of workers come before it
     names: int  # how many names of databases are between the last of these and it
 
 
@@ -41,13 +42,13 @@ class Looked(NamedTuple):
     """A worker looked at a database and found nothing to claim."""
 
     database: str
-    position: Position | None  # what it had heard before; None if this worker cannot compare it
+    position: Position | None  # its place when it began to look; None if this worker cannot compare it
     seconds: float  # until its next look
     is_own: bool
 
 
 class Roster:
-    """What one worker knows of the idle workers of its group.
+    """The idle workers of a group, as one worker knows them.
 
     :param int number: the number of this worker's process
     :param str group: the name of the workers that serve the same channels of the same databases
@@ -58,8 +59,10 @@ class Roster:
         self._group = group
         self._sent = 0
         self._is_on = False
-        self._newer: set[int] | None = None  # workers that came on after this one; None before it has heard that itself came on
-        self._offs = 0  # workers that became busy since one found nothing
+        self._newer: set[int] | None = (
+            None  # workers that came on after this one; None before it has heard that itself came on
+        )
+        self._offs = 0  # workers that became busy since a database was named, or one of them found nothing
         self._history: OrderedDict[str, int] = OrderedDict()
         self._last = ''
         self._position = Position(0, 0)
@@ -81,7 +84,7 @@ class Roster:
     def is_on_duty(self) -> bool:
         """Whether this worker looks at once. A busy one does, before it takes its next job: each database gets its turn.
 
-        As long as workers find jobs, more and more of them are on duty.
+        While workers become busy and none finds nothing, there are jobs for more of them.
 
         :rtype: bool
         """
@@ -106,6 +109,13 @@ class Roster:
         self._is_on = False
         return self._message('off')
 
+    def gone(self, worker: int) -> str:
+        """Return the message that a worker has ended.
+
+        :param int worker: its number
+        """
+        return self._message('gone', worker)
+
     def mark(self) -> str:
         """Return the place up to which this worker has listened, as others understand it."""
         return f'{self._last}+{self._position.names}'
@@ -119,9 +129,9 @@ class Roster:
         """
         return f'{self._message("looked")} {mark} {max(0, seconds):.3f} {database}'
 
-    def _message(self, verb: str) -> str:
+    def _message(self, verb: str, worker: int | None = None) -> str:
         self._sent += 1
-        return f'{self._group} {verb} {self._number}.{self._sent}'
+        return f'{self._group} {verb} {worker or self._number} {self._number}.{self._sent}'
 
     # ------------------------------------------------------------
     # Messages heard
@@ -133,14 +143,15 @@ class Roster:
         :return: the place of its notification
         :rtype: Position
         """
-        self._position = Position(self._position.index, self._position.names + 1)
+        self._offs = 0
+        self._position = Position(self._position.messages, self._position.names + 1)
         return self._position
 
     def hear(self, text: str) -> Looked | None:
         """Note a message of a worker, or a stranger's text.
 
         :param str text: the message
-        :return: what a worker looked at, if it says so
+        :return: the look of a worker, if the message is about one
         :rtype: Looked | None
         """
         match = _MESSAGE.fullmatch(text)
@@ -150,17 +161,18 @@ class Roster:
         looked = None
         if match['verb'] == 'on':
             self._hear_on(worker)
-        elif match['verb'] == 'off':
-            self._offs += 1
-            (self._newer or set()).discard(worker)
+        elif match['verb'] in ('off', 'gone'):
+            self._offs += match['verb'] == 'off'
+            if self._newer:
+                self._newer.discard(worker)
         else:
             self._offs = 0
             index = self._history.get(match['after'])
             position = None if index is None else Position(index, int(match['names']))
             looked = Looked(match['database'], position, float(match['seconds']), worker == self._number)
-        self._last = text.split(' ')[2]
-        self._position = Position(self._position.index + 1, 0)
-        self._history[self._last] = self._position.index
+        self._last = match['id']
+        self._position = Position(self._position.messages + 1, 0)
+        self._history[self._last] = self._position.messages
         if len(self._history) > MAX_HISTORY:
             self._history.popitem(last=False)
         return looked

@@ -63,7 +63,9 @@ class Watchdog:
         timeout = None
         if batch:
             now = time.monotonic()
-            timeout = min(at - now for at in (now + STAND_BY_TIME, batch.busy_time, batch.release_time) if at and at > now)
+            timeout = min(
+                at - now for at in (now + STAND_BY_TIME, batch.busy_time, batch.release_time) if at and at > now
+            )
         self.stands_by = timeout is not None
         if stop_deadline is not None:
             timeout = max(0, min(stop_deadline - time.monotonic(), timeout or settings().stop_timeout))

@@ -7,6 +7,7 @@ import errno
 import gc
 import logging
 import os
+import random
 import signal
 import threading
 import time
@@ -30,7 +31,7 @@ from ..exceptions import JobInterrupted
 from ..tools.config import settings
 from .batch import Batch
 from .databases import Databases
-from .deaths import note_death, report_deaths, take_obituaries
+from .deaths import note_death, note_end, report_deaths, take_ended, take_obituaries
 from .listener import Listener
 from .lookout import Lookout
 from .obituary import Mark
@@ -75,7 +76,8 @@ class WorkerAsync(Worker):
         self.idle_pipe = multi.pipe_new()  # wakes the work thread up
         self.mark = Mark()
         self.folder = job_folder()
-        self.obituaries = take_obituaries()
+        self.number = random.getrandbits(31)
+        self.obituaries, self.ended = take_obituaries(), take_ended()
         self.alive_time = time.monotonic()
         self.stop_deadline: float | None = None
         self.finished = False
@@ -88,6 +90,7 @@ class WorkerAsync(Worker):
         super().close()
         os.close(self.idle_pipe[0])
         os.close(self.idle_pipe[1])
+        note_end(self.number)
         note_death(self.mark)
         self.mark.close()
         # This kills the processes that the job of a killed worker has left behind.
@@ -116,10 +119,10 @@ class WorkerAsync(Worker):
         # The following must not be created before the fork.
         self.process = psutil.Process()
         notifier.failure_level = logging.INFO
-        self.listener = Listener()
+        self.listener = Listener(self.number)
         self.process_state = ProcessState(self.folder)
         self.databases = Databases(cron_database_list, self.listener.process_number, self.process_state)
-        self.lookout = Lookout(self.listener, self.databases)
+        self.lookout = Lookout(self.listener, self.databases, self.ended)
 
     def signal_handler(self, sig: int, frame: FrameType | None) -> None:
         self.alive = False

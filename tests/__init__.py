@@ -37,6 +37,7 @@ from . import (
     test_result,
     test_retention,
     test_retry,
+    test_roster,
     test_rpc,
     test_rpc_http,
     test_run,

@@ -44,6 +44,7 @@ BATCH = 'test_batch.py::TestBatch::'
 WATCHDOG = 'test_batch.py::TestWatchdog::'
 RETENTION = 'test_retention.py::TestRetention::'
 LISTENER = 'test_listener.py::TestListener::'
+ROSTER = 'test_roster.py::TestRoster::'
 ORDERS = 'system/interleaving_test.py::test_all_orders'
 
 FAULTS = [
@@ -178,7 +179,7 @@ FAULTS = [
     ),
     *_faults(
         'engine/notifier.py',
-        ('NOTIFY is lost', 'cr.execute(_NOTIFY, [dbname])', 'pass', 'test_transaction.py::TestTransaction::test_real_notify'),
+        ('NOTIFY is lost', 'cr.execute(NOTIFY, [CHANNEL, dbname])', 'pass', 'test_transaction.py::TestTransaction::test_real_notify'),
         ('NOTIFY is lost with its connection', '# PostgreSQL restarted, or closed the idle connection\n                    self._send(dbname)', '',
          'test_transaction.py::TestTransaction::test_real_notify'),
     ),
@@ -246,12 +247,15 @@ FAULTS = [
          'self.due = self._backs_off_until = time.monotonic()', f'{DATABASES}test_back_off'),
         ('back-off does not grow', 'min(2 * self._back_off, LAST_BACK_OFF)', 'self._back_off', f'{DATABASES}test_back_off'),
         ('back-off keeps the session', 'for a while."""\n        self.leave()', 'for a while."""', f'{DATABASES}test_back_off'),
-        ('NOTIFY ends the back-off', 'max(time.monotonic(), self._backs_off_until)', 'time.monotonic()',
+        ('NOTIFY ends the back-off', 'max(time.monotonic() + patience, self._backs_off_until)', 'time.monotonic() + patience',
          f'{DATABASES}test_a_notification_does_not_shorten_the_back_off'),
         ('NOTIFY does not reach the session', 'if self.session:\n            self.session.wake()', '', f'{DATABASES}test_waking_reaches_the_session'),
         ('connections are kept', 'others[: max(0, len(others) + 1 - MAX_OPEN)]', '[]', f'{DATABASES}test_few_connections'),
         ('first database has all turns', 'key=lambda database: database.due', 'key=lambda database: database.name',
          f'{DATABASES}test_each_gets_its_turn'),
+        ('looks of others replace an owed one', 'if not self.owed and not self.must_look:', 'self.owed = None\n        if not self.must_look:', f'{DATABASES}test_others_have_looked'),
+        ('looks of others replace the first one', 'if not self.owed and not self.must_look:', 'if not self.owed:',
+         f'{DATABASES}test_looks_that_others_cannot_replace'),
         ('due date is forgotten', 'min(poll_interval, delay)', 'poll_interval', f'{DATABASES}test_next_look'),
     ),
     *_faults(
@@ -308,17 +312,33 @@ FAULTS = [
     ),
     *_faults(
         'service/listener.py',
-        ('process lock is not taken', 'cr.execute("SELECT pg_advisory_lock(%s, %s)", [PROCESS_LOCK_CLASS, self.process_number])', 'pass',
+        ('process lock is not taken', 'self._execute("SELECT pg_advisory_lock(%s, %s)", [PROCESS_LOCK_CLASS, self.process_number])', 'self._execute("SELECT 1")',
          f'{LISTENER}test_others_see_that_it_lives'),
-        ('worker does not listen', 'cr.execute("LISTEN odoo_async")', 'pass', f'{LISTENER}test_it_listens_when_it_has_connected'),
-        ('lost connection is kept', '            self._lose(exc)\n            return set()', '            return set()',
+        ('worker does not listen', 'f"LISTEN {NAMES}; LISTEN {WORKERS}"', '"SELECT 1"', f'{LISTENER}test_it_listens_when_it_has_connected'),
+        ('lost connection is kept', '            while connection.poll()', '            while self._unsent and connection.poll()',
          f'{LISTENER}test_a_connection_that_was_cut'),
         ('connecting in a loop', 'RECONNECT_DELAY * random', '0 * random', f'{LISTENER}test_a_connection_that_was_cut'),
     ),
     *_faults(
+        'service/lookout.py',
+        ('no look after listening', 'self._databases.wake_all()', 'pass', 'system/enqueue_test.py::test_notification_lost'),
+        ('busy workers stay on duty', 'self._say(self._roster.go_off())', 'pass', 'system/herd_test.py::test_a_burst'),
+        ('idle workers do not come on', 'elif timeout and not self._roster.is_on:', 'elif False:', 'system/herd_test.py::test_a_single_job[4]'),
+        ('looks are not announced', 'elif not has_jobs and database.due > time.monotonic():', 'elif False:', 'system/herd_test.py::test_a_single_job[4]'),
+        ('a look that finds limited jobs counts as empty', 'elif not has_jobs and database.due > time.monotonic():', 'elif not has_jobs:',
+         'system/herd_test.py::test_limited_jobs'),
+    ),
+    *_faults(
+        'service/roster.py',
+        ('one is on duty', 'ON_DUTY = 2', 'ON_DUTY = 1', f'{ROSTER}test_two_are_on_duty'),
+        ('a look covers names that its worker had not heard', 'Position(index, int(match[\'names\']))', 'self._position',
+         f'{ROSTER}test_a_look_covers_only_what_its_worker_had_heard'),
+        ('a look covers nothing', 'Position(index, int(match[\'names\']))', 'Position(index, 0)', f'{ROSTER}test_a_look_covers_only_what_its_worker_had_heard'),
+        ('no growth', 'ON_DUTY + self._offs', 'ON_DUTY', f'{ROSTER}test_more_come_while_workers_find_jobs'),
+        ('the dead stay on duty', "in ('off', 'gone')", "in ('off',)", f'{ROSTER}test_the_dead'),
+    ),
+    *_faults(
         'service/worker.py',
-        ('no look after listening', 'if self.listener.connect():\n            self.databases.wake_all()', 'self.listener.connect()',
-         'system/enqueue_test.py::test_notification_lost'),
         ('death is not noted', 'note_death(self.mark)', 'pass', 'system/charge_test.py::test_deaths_are_counted'),
         ('stop is ignored', 'self.stop_deadline = time.monotonic() + settings().stop_timeout', 'pass', 'system/stop_test.py::test_stop[prefork-term]'),
         ('programs of a killed worker go on', 'os.killpg(self.pid, signal.SIGKILL)', 'pass', 'system/charge_test.py::test_children_and_files[kill]'),

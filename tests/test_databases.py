@@ -15,7 +15,11 @@ from odoo.addons.ir_async.service.databases import (
     MAX_OPEN,
     Databases,
 )
+from odoo.addons.ir_async.service.roster import Position
 from odoo.addons.ir_async.tools.config import Settings
+
+HERE = Position(1, 1)  # in the order of notifications
+BEFORE, AFTER = Position(1, 0), Position(1, 2)
 
 
 class TestDatabases(BaseCase):
@@ -70,10 +74,10 @@ class TestDatabases(BaseCase):
             self.visit(name)
         due = [database.due for database in self.databases]
         self.clock.advance(LIST_INTERVAL)
-        self.databases.wake('stranger')
+        self.databases.hear('stranger', HERE, 0)
         self.assertEqual(self.refreshes(), 1)
         for _i in range(5):
-            self.databases.wake('stranger')
+            self.databases.hear('stranger', HERE, 0)
             self.assertEqual(self.refreshes(), 0)
         self.assertEqual([database.due for database in self.databases], due)
 
@@ -81,7 +85,7 @@ class TestDatabases(BaseCase):
         """One listing per interval, however many names there are; and they are not remembered without bound."""
         self.clock.advance(LIST_INTERVAL)
         for i in range(MAX_FOREIGN + 100):
-            self.databases.wake(f'stranger_{i}')
+            self.databases.hear(f'stranger_{i}', HERE, 0)
         self.assertEqual(self.refreshes(), 1)
         self.assertLessEqual(len(self.databases._foreign), MAX_FOREIGN)
         # until the next regular listing
@@ -93,7 +97,7 @@ class TestDatabases(BaseCase):
         for name in ('a', 'b', 'c'):
             self.visit(name)
         self.names.append('new')
-        self.databases.wake('new')
+        self.databases.hear('new', HERE, 0)
         self.databases.refresh()
         self.assertIsNone(self.databases.get('new'), "it was listed just now")
         self.clock.advance(LIST_INTERVAL)
@@ -177,10 +181,10 @@ class TestDatabases(BaseCase):
         database = self.databases.get('a')
         database.back_off()
         due = database.due
-        self.databases.wake('a')
+        self.databases.hear('a', HERE, 0)
         self.assertEqual(database.due, due)
         self.clock.advance(1)
-        self.databases.wake('a')
+        self.databases.hear('a', HERE, 0)
         self.assertLessEqual(database.due, self.clock.monotonic())
 
     def test_few_connections(self):
@@ -206,5 +210,39 @@ class TestDatabases(BaseCase):
 
     def test_waking_reaches_the_session(self):
         self.visit('a')
-        self.databases.wake('a')
+        self.databases.hear('a', HERE, 0)
         self.databases.get('a').session.wake.assert_called_once_with()
+
+    def test_others_have_looked(self):
+        """A worker puts its own look off, unless it heard the database named after that."""
+        database = self.databases.get('a')
+        self.visit('a')
+        for position, is_owed in ((HERE, False), (AFTER, False), (BEFORE, True), (None, True)):
+            with self.subTest(position=position):
+                self.databases.hear('a', HERE, 1)
+                database.hear_looked(position, 5)
+                self.assertEqual(bool(database.owed), is_owed)
+                self.assertEqual(database.due, self.clock.monotonic() + (1 if is_owed else 5))
+                self.visit('a')
+
+    def test_looks_that_others_cannot_replace(self):
+        """The first look at a database, the one after missed notifications, and the one after its own jobs."""
+        database = self.databases.get('a')
+        jobs = [object()]
+
+        def missed():
+            self.visit('a')
+            self.databases.wake_all()
+
+        def had_jobs():
+            self.jobs = {'a': jobs}
+            self.visit('a')
+            self.jobs = {}
+
+        for prepare in (lambda: None, missed, had_jobs):
+            prepare()
+            database.hear_looked(AFTER, 5)
+            self.assertLessEqual(database.due, self.clock.monotonic())
+        self.visit('a')
+        database.hear_looked(AFTER, 5)
+        self.assertEqual(database.due, self.clock.monotonic() + 5)

@@ -1,15 +1,19 @@
 """The connection on which a worker listens."""
 
+import os
 import select
+import signal
 from unittest.mock import patch
 
 from odoo.tests import TransactionCase
 
 from .queue_common import Clock
 from odoo.addons.ir_async.engine.connection import LIVE_PROCESSES
+from odoo.addons.ir_async.engine.notifier import CHANNEL as NAMES
 from odoo.addons.ir_async.engine.notifier import Notifier
 from odoo.addons.ir_async.service import listener as listener_module
 from odoo.addons.ir_async.service.listener import RECONNECT_DELAY, Listener
+from odoo.addons.ir_async.service.roster import CHANNEL as WORKERS
 
 
 class TestListener(TransactionCase):
@@ -17,7 +21,7 @@ class TestListener(TransactionCase):
         super().setUp()
         self.clock = Clock()
         self.startPatcher(patch.object(listener_module, 'time', self.clock))
-        self.listener = Listener()
+        self.listener = Listener(4711)
         self.assertTrue(self.listener.connect())
         self.addCleanup(lambda: self.listener.fds() and self.listener.fds()[0].close())
 
@@ -34,8 +38,28 @@ class TestListener(TransactionCase):
         notifier.notify(self.env.cr.dbname)
         self.addCleanup(notifier._connection.close)
         self.assertTrue(select.select(self.listener.fds(), [], [], 10)[0], "no NOTIFY within 10 seconds")
-        self.assertIn(self.env.cr.dbname, self.listener.read())
-        self.assertEqual(self.listener.read(), set())
+        self.assertEqual([(sent.channel, sent.payload) for sent in self.listener.read()], [(NAMES, self.env.cr.dbname)])
+        self.assertEqual(self.listener.read(), [])
+
+    def test_it_hears_other_workers_and_itself(self):
+        """In one order, and it does not wait while it sends."""
+        for i in range(5):
+            self.listener.send(WORKERS, f'message {i}')
+        heard = []
+        while len(heard) < 5:
+            self.assertTrue(select.select(self.listener.fds(), [], [], 10)[0], "no notification within 10 seconds")
+            heard += self.listener.read()
+        self.assertEqual([sent.payload for sent in heard], [f'message {i}' for i in range(5)])
+
+    def test_a_server_that_does_not_answer(self):
+        """Neither sending nor reading waits for it."""
+        os.kill(self.backend(), signal.SIGSTOP)
+        try:
+            for i in range(100):
+                self.listener.send(WORKERS, f'message {i}')
+                self.assertEqual(self.listener.read(), [])
+        finally:
+            os.kill(self.backend(), signal.SIGCONT)
 
     def test_a_connection_that_was_cut(self):
         """It connects again, after a while, and says so, since notifications may have been missed."""
@@ -44,7 +68,7 @@ class TestListener(TransactionCase):
         self.env.cr.execute("SELECT pg_terminate_backend(%s)", [before])
         while self.listener.is_connected:  # first a message comes, then the end
             select.select(self.listener.fds(), [], [])
-            self.assertEqual(self.listener.read(), set())
+            self.assertEqual(self.listener.read(), [])
         self.assertFalse(self.listener.connect(), "not in a loop")
         self.clock.advance(RECONNECT_DELAY)
         self.assertTrue(self.listener.connect())

@@ -1,12 +1,11 @@
 """Idle workers do not all look at the queue for one job, but some do, whoever is lost."""
 
-import re
 import signal
 import time
 from collections import Counter
 
 import pytest
-from harness import Server, wait_until
+from harness import wait_until
 
 SOON = 20  # seconds for what takes one or two
 JOBS = 20
@@ -57,6 +56,37 @@ def test_a_burst(database, server, tmp_path, claims, measured):
             database.wait_for_run(name)
         measured(f"16 jobs begin on 16 workers in {time.monotonic() - begin:.3f} s")
         assert len({run.pid for run in database.runs() if run.name in names}) == len(names)
+        gate.touch()
+        database.wait_for_all()
+
+
+def test_limited_jobs(database, server, tmp_path):
+    """Jobs of a limited channel run on as many workers as it allows."""
+    gate = tmp_path / 'gate'
+    with database.env() as env:
+        env['ir.async.channel'].create({'name': 'limited', 'capacity': 3})
+    with server(database, workers=8):
+        database.wait_for(database.enqueue('effect', 'first'))
+        with database.env() as env:
+            for i in range(5):
+                env['ir.async'].with_options(channel='limited').call(
+                    env['test.async.effect'].wait_for_gate, f'job {i}', str(gate)
+                )
+        wait_until(lambda: len(database.runs()) == 4, "three of them run", SOON)
+        gate.touch()
+        database.wait_for_all()
+
+
+def test_children(database, server, tmp_path):
+    """The children of one job run on as many workers, once it has ended."""
+    gate, names = tmp_path / 'gate', [f'child {i}' for i in range(6)]
+    with server(database, workers=8):
+        with database.env() as env:
+            parent = env['ir.async'].call(env['test.async.effect'].effect, 'parent')
+            for name in names:
+                env['ir.async'].with_options(after=parent).call(env['test.async.effect'].wait_for_gate, name, str(gate))
+        for name in names:
+            database.wait_for_run(name)
         gate.touch()
         database.wait_for_all()
 
