@@ -26,6 +26,7 @@ from . import (
     test_key,
     test_layers,
     test_listener,
+    test_lookout,
     test_maintenance,
     test_modules,
     test_mutations,

@@ -45,6 +45,7 @@ WATCHDOG = 'test_batch.py::TestWatchdog::'
 RETENTION = 'test_retention.py::TestRetention::'
 LISTENER = 'test_listener.py::TestListener::'
 ROSTER = 'test_roster.py::TestRoster::'
+LOOKOUT = 'test_lookout.py::TestLookout::'
 ORDERS = 'system/interleaving_test.py::test_all_orders'
 
 FAULTS = [
@@ -322,11 +323,16 @@ FAULTS = [
     *_faults(
         'service/lookout.py',
         ('no look after listening', 'self._databases.wake_all()', 'pass', 'system/enqueue_test.py::test_notification_lost'),
-        ('busy workers stay on duty', 'self._say(self._roster.go_off())', 'pass', 'system/herd_test.py::test_a_burst'),
+        ('busy workers stay on duty', 'self._say(self._roster.go_off())', 'pass', f'{LOOKOUT}test_a_second_batch'),
         ('idle workers do not come on', 'elif timeout and not self._roster.is_on:', 'elif False:', 'system/herd_test.py::test_a_single_job[4]'),
-        ('looks are not announced', 'elif not has_jobs and database.due > time.monotonic():', 'elif False:', 'system/herd_test.py::test_a_single_job[4]'),
+        ('looks are not announced', 'elif not has_jobs and database.due > time.monotonic():', 'elif False:',
+         f'{LOOKOUT}test_nobody_else_looks_if_nothing_was_found'),
         ('a look that finds limited jobs counts as empty', 'elif not has_jobs and database.due > time.monotonic():', 'elif not has_jobs:',
-         'system/herd_test.py::test_limited_jobs'),
+         f'{LOOKOUT}test_a_look_that_has_to_be_repeated'),
+        ('lost workers stay on duty', 'self._say(self._roster.come_on())  # those on duty', 'pass  # those on duty',
+         f'{LOOKOUT}test_those_on_duty_are_lost'),
+        ('servers of other channels stand in', 'sorted(settings().channels), ', '', f'{LOOKOUT}test_servers_that_cannot_stand_in_for_each_other'),
+        ('a worker that becomes on duty waits', 'if database.owed:\n                        database.hurry()', 'pass', f'{LOOKOUT}test_two_look_at_once'),
     ),
     *_faults(
         'service/roster.py',
