@@ -37,6 +37,7 @@ class Database:
         self._process_state = process_state
         self.due = 0.0
         self.owed: Position | None = None  # where a caller last named it, unless somebody has looked since
+        self._named: Position | None = None  # where a caller last named it
         self.must_look = True  # whatever others find
         self.last_job = 0.0
         self.session: Session | None = None
@@ -65,7 +66,7 @@ class Database:
         :param Position position: the place of the notification
         :param float patience: seconds that others have to look
         """
-        self.owed = position
+        self.owed = self._named = position
         self.hurry(patience)
 
     def hear_looked(self, position: Position | None, seconds: float) -> None:
@@ -74,10 +75,13 @@ class Database:
         :param Position position: where that worker had listened before; None if unknown
         :param float seconds: the time in which that worker looks again
         """
-        if self.owed and position and self.owed <= position:
+        knows_all = position is not None and (self._named is None or self._named <= position)
+        if knows_all:
             self.owed = None
         if not self.owed and not self.must_look:
-            self.due = max(time.monotonic() + seconds, self._backs_off_until)
+            due = max(time.monotonic() + seconds, self._backs_off_until)
+            # A look that began before the database was named may come late, after one that found a dated job.
+            self.due = due if knows_all else min(self.due, due)
 
     def back_off(self) -> None:
         """Keep away from the database for a while."""

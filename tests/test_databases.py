@@ -225,6 +225,16 @@ class TestDatabases(BaseCase):
                 self.assertEqual(database.due, self.clock.monotonic() + (1 if is_owed else 5))
                 self.visit('a')
 
+    def test_a_look_that_comes_late(self):
+        """One that began before the database was named does not replace the date that a newer one found."""
+        database = self.databases.get('a')
+        self.visit('a')
+        self.databases.hear('a', HERE, 1)
+        for position, seconds, expected in ((HERE, 5, 5), (BEFORE, 60, 5), (None, 60, 5), (BEFORE, 3, 3), (AFTER, 60, 60)):
+            with self.subTest(position=position, seconds=seconds):
+                database.hear_looked(position, seconds)
+                self.assertEqual(database.due, self.clock.monotonic() + expected)
+
     def test_looks_that_others_cannot_replace(self):
         """The first look at a database, the one after missed notifications, and the one after its own jobs."""
         database = self.databases.get('a')
