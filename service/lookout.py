@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 OWED_TIME = 1  # seconds that those on duty have to look at a named database
-# Seconds by which the next look of a worker may be late before others do it. They come one by one.
-LATE_TIME, LATE_STEP = 0.1, 0.01
+# Seconds by which the next look of a worker may be late before others do it. They come one by one, but the last ones must not
+# be late for the jobs of a server that is lost with all its workers.
+LATE_TIME, LATE_STEP, MAX_STEPS = 0.1, 0.01, 10
 READ_INTERVAL = 1  # seconds between two readings during a job
 
 
@@ -127,6 +128,9 @@ class Lookout:
     def _say(self, message: str) -> None:
         self._listener.send(WORKERS, message)
 
+    def _turn(self) -> float:
+        return LATE_STEP * min(self._roster.rank, MAX_STEPS)
+
     def _read(self) -> None:
         with self._lock:
             self._next_reading = time.monotonic() + READ_INTERVAL
@@ -135,9 +139,9 @@ class Lookout:
                     position = self._roster.hear_name()
                     name = notification.payload
                     if not config['db_name'] or name in config['db_name']:
-                        self._databases.hear(name, position, OWED_TIME + LATE_STEP * self._roster.rank)
+                        self._databases.hear(name, position, OWED_TIME + self._turn())
                 elif looked := self._roster.hear(notification.payload):
-                    patience = 0 if looked.is_own else LATE_TIME + LATE_STEP * self._roster.rank
+                    patience = 0 if looked.is_own else LATE_TIME + self._turn()
                     seconds = min(looked.seconds, settings().poll_interval) + patience
                     if database := self._databases.get(looked.database):
                         database.hear_looked(looked.position, seconds)

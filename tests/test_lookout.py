@@ -7,12 +7,15 @@ from unittest.mock import Mock, patch
 from odoo.tests import BaseCase
 
 from .queue_common import Clock
+from odoo.addons.ir_async.engine.maintenance import LOOK_INTERVAL
 from odoo.addons.ir_async.engine.notifier import CHANNEL as NAMES
+from odoo.addons.ir_async.engine.rescue import GRACE
 from odoo.addons.ir_async.service import databases as databases_module
 from odoo.addons.ir_async.service import lookout as lookout_module
 from odoo.addons.ir_async.service.databases import Databases
 from odoo.addons.ir_async.service.lookout import LATE_STEP, LATE_TIME, OWED_TIME, READ_INTERVAL, Lookout
 from odoo.addons.ir_async.service.roster import CHANNEL as WORKERS
+from odoo.addons.ir_async.service.roster import Roster
 from odoo.addons.ir_async.tools.config import Settings
 
 
@@ -197,3 +200,22 @@ class TestLookout(BaseCase):
         self.name()
         self.wait(other)
         self.assertLessEqual(other.databases.get('a').due, self.clock.monotonic(), "it is on duty in its group")
+
+    def test_many_are_lost(self):
+        """However many were on duty before it, a worker looks in time for the jobs of all of them."""
+        worker = self.workers[0]
+        others = [Roster(number, lookout_module.group()) for number in range(10, 200)]
+        for other in others:
+            message = other.come_on()
+            self.order.append(SimpleNamespace(channel=WORKERS, payload=message))
+            other.hear(message)
+        database = worker.databases.get('a')
+        self.name()
+        self.assertLess(database.due - self.clock.monotonic(), 2)
+        mark = worker.lookout._roster.mark()
+        self.order.append(SimpleNamespace(channel=WORKERS, payload=others[0].looked('a', mark, LOOK_INTERVAL)))
+        self.wait(worker)
+        self.assertFalse(database.owed)
+        self.assertLess(
+            database.due - self.clock.monotonic() + GRACE, 2, "a dead worker's job can be claimed again in two seconds"
+        )
