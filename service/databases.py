@@ -39,6 +39,7 @@ class Database:
         self.owed: Position | None = None  # where a caller last named it, unless somebody has looked since
         self._named: Position | None = None  # where a caller last named it
         self.must_look = True  # whatever others find
+        self._latest = float('inf')  # time of the next look if all that is heard is false
         self.last_job = 0.0
         self.session: Session | None = None
         self.runner: Runner | None = None
@@ -79,7 +80,7 @@ class Database:
         if knows_all:
             self.owed = None
         if not self.owed and not self.must_look:
-            due = max(time.monotonic() + seconds, self._backs_off_until)
+            due = max(min(time.monotonic() + seconds, self._latest), self._backs_off_until)
             # A look that began before the database was named may come late, after one that found a dated job.
             self.due = due if knows_all else min(self.due, due)
 
@@ -140,7 +141,8 @@ class Database:
         self.must_look = bool(jobs)
         self._back_off = FIRST_BACK_OFF
         poll_interval = settings().poll_interval
-        self.due = time.monotonic() + (poll_interval if delay is None else min(poll_interval, delay))
+        self._latest = time.monotonic() + poll_interval
+        self.due = self._latest if delay is None else min(self._latest, time.monotonic() + delay)
         return jobs
 
     def maintain_if_due(self) -> None:

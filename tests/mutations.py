@@ -257,8 +257,9 @@ FAULTS = [
         ('looks of others replace an owed one', 'if not self.owed and not self.must_look:', 'self.owed = None\n        if not self.must_look:', f'{DATABASES}test_others_have_looked'),
         ('looks of others replace the first one', 'if not self.owed and not self.must_look:', 'if not self.owed:',
          f'{DATABASES}test_looks_that_others_cannot_replace'),
+        ('looks of others have no end', 'min(time.monotonic() + seconds, self._latest)', 'time.monotonic() + seconds', f'{DATABASES}test_looks_without_end'),
         ('a late look replaces a newer one', 'due if knows_all else min(self.due, due)', 'due', f'{DATABASES}test_a_look_that_comes_late'),
-        ('due date is forgotten', 'min(poll_interval, delay)', 'poll_interval', f'{DATABASES}test_next_look'),
+        ('due date is forgotten', 'min(self._latest, time.monotonic() + delay)', 'self._latest', f'{DATABASES}test_next_look'),
     ),
     *_faults(
         'service/deaths.py',

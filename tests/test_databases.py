@@ -235,6 +235,16 @@ class TestDatabases(BaseCase):
                 database.hear_looked(position, seconds)
                 self.assertEqual(database.due, self.clock.monotonic() + expected)
 
+    def test_looks_without_end(self):
+        """A stranger who says time and again that there is nothing to do cannot keep a worker from looking."""
+        database = self.databases.get('a')
+        self.visit('a')
+        limit = self.clock.monotonic() + Settings().poll_interval
+        for _i in range(5):
+            database.hear_looked(AFTER, Settings().poll_interval)
+            self.assertLessEqual(database.due, limit)
+            self.clock.advance(Settings().poll_interval / 4)
+
     def test_looks_that_others_cannot_replace(self):
         """The first look at a database, the one after missed notifications, and the one after its own jobs."""
         database = self.databases.get('a')
