@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import random
 import threading
 import time
@@ -12,7 +14,7 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import POLL_OK
 
-from ..engine.connection import PROCESS_LOCK_CLASS, connect, session_parameters, set_config, wait
+from ..engine.connection import PROCESS_LOCK_CLASS, connect, is_descriptor_closed, session_parameters, set_config, wait
 from ..engine.notifier import CHANNEL as NAMES
 from ..engine.notifier import NOTIFY
 from ..exceptions import PoolerFound
@@ -130,7 +132,12 @@ class Listener:
             return notifications
 
     def _exchange(self, connection: Connection) -> None:
-        """Take what has come, and send what the connection is ready to send."""
+        """Take what has come, and send what the connection is ready to send.
+
+        :raises OSError: when a job has closed the descriptor. Another file of the job may have its number
+        """
+        if is_descriptor_closed(connection):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         try:
             while connection.poll() == POLL_OK and self._unsent:
                 self._execute(NOTIFY, self._unsent.pop(0))

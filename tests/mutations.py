@@ -320,6 +320,8 @@ FAULTS = [
         ('worker does not listen', 'f"LISTEN {NAMES}; LISTEN {WORKERS}"', '"SELECT 1"', f'{LISTENER}test_it_listens_when_it_has_connected'),
         ('lost connection is kept', '            while connection.poll()', '            while self._unsent and connection.poll()',
          f'{LISTENER}test_a_connection_that_was_cut'),
+        ('messages go into the file of a job', 'if is_descriptor_closed(connection):\n            raise', 'if False:\n            raise',
+         f'{LISTENER}test_a_job_that_takes_its_descriptor'),
         ('connecting in a loop', 'RECONNECT_DELAY * random', '0 * random', f'{LISTENER}test_a_connection_that_was_cut'),
     ),
     *_faults(

@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import tempfile
 from unittest.mock import patch
 
 from odoo.tests import TransactionCase
@@ -60,6 +61,22 @@ class TestListener(TransactionCase):
                 self.assertEqual(self.listener.read(), [])
         finally:
             os.kill(self.backend(), signal.SIGCONT)
+
+    def test_a_job_that_takes_its_descriptor(self):
+        """What the job has opened there is neither written nor closed."""
+        descriptor = self.listener.fds()[0].fileno()
+        kept = os.dup(descriptor)  # for the server and the clean-up
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), descriptor)
+            try:
+                for use in (lambda: self.listener.send(WORKERS, 'message'), self.listener.read):
+                    with self.assertRaises(OSError):
+                        use()
+                    self.assertEqual(os.fstat(file.fileno()).st_size, 0)
+                    self.assertTrue(os.path.sameopenfile(file.fileno(), descriptor))
+            finally:
+                os.dup2(kept, descriptor)
+                os.close(kept)
 
     def test_a_connection_that_was_cut(self):
         """It connects again, after a while, and says so, since notifications may have been missed."""
