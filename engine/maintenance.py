@@ -91,6 +91,7 @@ class Maintenance:
         self._dead: set[int] = set()
         self._last_sweep = float('-inf')
         self.has_waiting = True
+        self.is_rescuing = False
 
     def wake(self) -> None:
         """Owe sweeps."""
@@ -115,6 +116,7 @@ class Maintenance:
             self._owed = 1
         self._dead = set(dead)
         changed, rescue_delay = self._rescue.rescue(dead) if processing else Swept()
+        self.is_rescuing = rescue_delay is not None
         sweep_delay = None
         if waiting:
             swept, sweep_delay = self._sweep(processing, is_busy)

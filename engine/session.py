@@ -312,3 +312,8 @@ class Session:
     def has_waiting(self) -> bool:
         """Whether any job waited for others at the last look."""
         return self._maintenance.has_waiting
+
+    @property
+    def is_rescuing(self) -> bool:
+        """Whether this worker has seen dead sessions whose jobs it will put back into the queue. Others may have seen them later."""
+        return self._maintenance.is_rescuing

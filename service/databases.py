@@ -138,7 +138,7 @@ class Database:
             delay = 0
         elif self.session:
             delay = self._maintain(self.session)
-        self.must_look = bool(jobs)
+        self.must_look = bool(jobs or (self.session and self.session.is_rescuing))
         self._back_off = FIRST_BACK_OFF
         poll_interval = settings().poll_interval
         self._latest = time.monotonic() + poll_interval

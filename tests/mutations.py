@@ -259,6 +259,8 @@ FAULTS = [
          f'{DATABASES}test_looks_that_others_cannot_replace'),
         ('looks of others have no end', 'min(time.monotonic() + seconds, self._latest)', 'time.monotonic() + seconds', f'{DATABASES}test_looks_without_end'),
         ('a late look replaces a newer one', 'due if knows_all else min(self.due, due)', 'due', f'{DATABASES}test_a_look_that_comes_late'),
+        ('looks of others replace that for the dead', 'bool(jobs or (self.session and self.session.is_rescuing))', 'bool(jobs)',
+         f'{DATABASES}test_looks_that_others_cannot_replace'),
         ('due date is forgotten', 'min(self._latest, time.monotonic() + delay)', 'self._latest', f'{DATABASES}test_next_look'),
     ),
     *_faults(

@@ -32,6 +32,7 @@ class TestDatabases(BaseCase):
         self.listings = 0
         self.jobs = {}
         self.delay = None
+        self.is_rescuing = False
         self.startPatcher(patch.object(databases_module, 'time', self.clock))
         self.startPatcher(patch.object(databases_module, 'random', SimpleNamespace(uniform=lambda low, high: low)))
         self.startPatcher(patch.object(databases_module, 'settings', Settings))
@@ -46,7 +47,7 @@ class TestDatabases(BaseCase):
         return self.names
 
     def open(self, name, _process_number):
-        session = Mock(dbname=name)
+        session = Mock(dbname=name, is_rescuing=self.is_rescuing)
         session.claim.side_effect = lambda _limit: self.jobs.get(name, [])
         session.maintain.side_effect = lambda is_busy: self.delay
         return session, None
@@ -246,7 +247,7 @@ class TestDatabases(BaseCase):
             self.clock.advance(Settings().poll_interval / 4)
 
     def test_looks_that_others_cannot_replace(self):
-        """The first look at a database, the one after missed notifications, and the one after its own jobs."""
+        """The first look at a database, the one after missed notifications, after its own jobs, and when jobs of dead workers are due."""
         database = self.databases.get('a')
         jobs = [object()]
 
@@ -259,10 +260,19 @@ class TestDatabases(BaseCase):
             self.visit('a')
             self.jobs = {}
 
-        for prepare in (lambda: None, missed, had_jobs):
+        def saw_dead():
+            self.is_rescuing = True
+            database.leave()
+            self.visit('a')
+            self.is_rescuing = False
+            self.clock.advance(self.delay)
+
+        self.delay = 0.7
+        for prepare in (lambda: None, missed, had_jobs, saw_dead):
             prepare()
             database.hear_looked(AFTER, 5)
             self.assertLessEqual(database.due, self.clock.monotonic())
+        database.leave()
         self.visit('a')
         database.hear_looked(AFTER, 5)
         self.assertEqual(database.due, self.clock.monotonic() + 5)
