@@ -116,6 +116,16 @@ class Listener:
                 self._unsent.append((channel, payload))
                 self._exchange(self._connection)
 
+    def flush(self) -> None:
+        """Wait until all notifications are sent."""
+        with self._lock:
+            try:
+                while self._connection and self._unsent:
+                    wait(self._connection)
+                    self._exchange(self._connection)
+            except psycopg2.Error as exc:
+                self._lose(exc)
+
     def read(self) -> list[Notify]:
         """Return, without waiting, the notifications that came, in PostgreSQL's order.
 

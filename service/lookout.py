@@ -98,6 +98,11 @@ class Lookout:
             if self._roster.is_on:
                 self._say(self._roster.go_off())
 
+    def end(self) -> None:
+        """Have another worker come on duty, since this one ends."""
+        self.go_off()
+        self._listener.flush()
+
     def begin_look(self, database: Database) -> str:
         """Note that a look begins.
 

@@ -179,6 +179,7 @@ class WorkerAsync(Worker):
                     self.sleep()
                 if self.alive:
                     self.process_work()
+            self.lookout.end()
             for database in self.databases:
                 database.leave()
         except JobInterrupted:

@@ -351,6 +351,7 @@ FAULTS = [
     ),
     *_faults(
         'service/worker.py',
+        ('workers end in silence', 'self.lookout.end()', 'pass', 'system/herd_test.py::test_workers_say_that_they_end'),
         ('death is not noted', 'note_death(self.mark)', 'pass', 'system/charge_test.py::test_deaths_are_counted'),
         ('stop is ignored', 'self.stop_deadline = time.monotonic() + settings().stop_timeout', 'pass', 'system/stop_test.py::test_stop[prefork-term]'),
         ('programs of a killed worker go on', 'os.killpg(self.pid, signal.SIGKILL)', 'pass', 'system/charge_test.py::test_children_and_files[kill]'),

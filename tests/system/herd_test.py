@@ -1,5 +1,6 @@
 """Idle workers do not all look at the queue for one job, but some do, whoever is lost."""
 
+import contextlib
 import signal
 import time
 from collections import Counter
@@ -150,3 +151,22 @@ def test_one_watcher(database, server, tmp_path, claims, measured):
         database.wait_for_run('long', 2)
         gate.touch()
         assert database.wait_for(job_id).state == 'done'
+
+
+def test_workers_say_that_they_end(cluster, database, server):
+    """Otherwise the next job would wait for workers that were stopped with their server."""
+    heard = set()
+
+    def workers(verb):
+        connection.poll()
+        heard.update(tuple(sent.payload.split()[1:3]) for sent in connection.notifies)
+        connection.notifies.clear()
+        return {number for said, number in heard if said == verb}
+
+    with contextlib.closing(cluster.connect()) as connection:
+        with connection.cursor() as cr:
+            cr.execute("LISTEN ir_async_workers")
+        with server(database, workers=2) as odoo:
+            wait_until(lambda: len(workers('on')) == 2, "both are idle")
+            odoo.stop()
+        wait_until(lambda: workers('off') == workers('on'), "they said that they end", SOON)
