@@ -66,6 +66,7 @@ class Lookout:
         """
         if self._listener.connect():
             self._databases.wake_all()
+            self._roster.connect()
             self._say(self._roster.come_on())
             while self._ended:
                 self._say(self._roster.gone(self._ended.pop()))

@@ -95,6 +95,10 @@ class Roster:
         """Up to where this worker has listened."""
         return self._position
 
+    def connect(self) -> None:
+        """Note that the connection is new. Names may have been missed, so what comes now is after all places known before."""
+        self._position = Position(self._position.messages + 1, 0)
+
     # ------------------------------------------------------------
     # Messages to send
     # ------------------------------------------------------------

@@ -346,6 +346,7 @@ FAULTS = [
         ('a look covers names that its worker had not heard', 'Position(index, int(match[\'names\']))', 'self._position',
          f'{ROSTER}test_a_look_covers_only_what_its_worker_had_heard'),
         ('a look covers nothing', 'Position(index, int(match[\'names\']))', 'Position(index, 0)', f'{ROSTER}test_a_look_covers_only_what_its_worker_had_heard'),
+        ('places survive a lost connection', 'self._position = Position(self._position.messages + 1, 0)\n\n    # ---', 'pass\n\n    # ---', f'{ROSTER}test_missed_names'),
         ('no growth', 'ON_DUTY + self._offs', 'ON_DUTY', f'{ROSTER}test_more_come_while_workers_find_jobs'),
         ('the dead stay on duty', "in ('off', 'gone')", "in ('off',)", f'{ROSTER}test_the_dead'),
     ),

@@ -107,6 +107,20 @@ class TestRoster(BaseCase):
                                     self.fail(f"seed {seed}: not seen as looked at")
         self.assertGreater(covered, 1000)
 
+    def test_missed_names(self):
+        """A worker that missed names, since its connection was lost, takes none for looked at that was not."""
+        one, other = Roster(1, GROUP), Roster(2, GROUP)
+        first = other.come_on()
+        for roster in (one, other):
+            roster.hear(first)
+        other.hear_name()
+        mark = other.mark()  # it begins to look
+        one.connect()
+        other.hear_name()
+        named = one.hear_name()
+        position = one.hear(other.looked('db', mark, 1)).position
+        self.assertFalse(position and named <= position)
+
     def test_more_come_while_workers_find_jobs(self):
         """Each one that becomes busy brings more on duty, until one finds nothing or another database is named."""
         for end in (lambda world: world.name(), lambda world: world.look(0, world.rosters[0].mark(), set())):
