@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -87,6 +88,10 @@ def connect(
     if parameters:
         given = parse_dsn(info['dsn']).get('options') if 'dsn' in info else os.environ.get('PGOPTIONS')
         arguments['options'] = ' '.join([given or '', *(f'-c {name}={value}' for name, value in parameters.items())])
+    if is_async and ',' in (arguments.get('host') or parse_dsn(arguments.get('dsn', '')).get('host') or ''):
+        # libpq leaves a host that does not answer for the next one only in a connection that waits.
+        with contextlib.closing(psycopg2.connect(**arguments)) as first:
+            arguments |= {'host': first.info.host, 'port': first.info.port}
     connection = psycopg2.connect(connection_factory=factory, async_=is_async, **arguments)
     if is_async:
         wait(connection)

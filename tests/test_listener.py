@@ -3,18 +3,21 @@
 import os
 import select
 import signal
+import socket
 import tempfile
 from unittest.mock import patch
 
 from odoo.tests import TransactionCase
 
 from .queue_common import Clock
+from odoo.addons.ir_async.engine import connection as connection_module
 from odoo.addons.ir_async.engine.connection import LIVE_PROCESSES
 from odoo.addons.ir_async.engine.notifier import CHANNEL as NAMES
 from odoo.addons.ir_async.engine.notifier import Notifier
 from odoo.addons.ir_async.service import listener as listener_module
 from odoo.addons.ir_async.service.listener import RECONNECT_DELAY, Listener
 from odoo.addons.ir_async.service.roster import CHANNEL as WORKERS
+from odoo.addons.ir_async.tools.config import Settings
 
 
 class TestListener(TransactionCase):
@@ -77,6 +80,19 @@ class TestListener(TransactionCase):
             finally:
                 os.dup2(kept, descriptor)
                 os.close(kept)
+
+    def test_a_host_that_does_not_answer(self):
+        """It connects to the next one, as other connections do."""
+        here = self.listener.fds()[0].info
+        with socket.create_server(('127.0.0.1', 0)) as silent:
+            settings = Settings(db_host=f'127.0.0.1,{here.host}', db_port=f'{silent.getsockname()[1]},{here.port}')
+            with (
+                patch.object(connection_module, 'settings', lambda: settings),
+                patch.dict(connection_module.CLIENT_LIMITS, connect_timeout=2),  # the least that libpq knows
+            ):
+                other = Listener(4712)
+                self.assertTrue(other.connect())
+                other.fds()[0].close()
 
     def test_a_connection_that_was_cut(self):
         """It connects again, after a while, and says so, since notifications may have been missed."""
