@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 IDLE_TIME = 30  # seconds without a job after which a worker closes its connections to a database
 FIRST_BACK_OFF, LAST_BACK_OFF = 0.2, 5  # seconds to keep away from a database that cannot be reached; doubled each time
+OWN_LOOK = 60  # poll intervals between two looks of a worker that trusts the others
 SHORTEST_LOOK = LOOK_INTERVAL / 4  # minimum seconds between two looks of a busy worker
 LIST_INTERVAL = 1  # minimum seconds between two listings of the databases
 MAX_FOREIGN = 1000  # names of foreign databases to remember
@@ -140,9 +141,9 @@ class Database:
             delay = self._maintain(self.session)
         self.must_look = bool(jobs or (self.session and self.session.is_rescuing))
         self._back_off = FIRST_BACK_OFF
-        poll_interval = settings().poll_interval
-        self._latest = time.monotonic() + poll_interval
-        self.due = self._latest if delay is None else min(self._latest, time.monotonic() + delay)
+        now, poll_interval = time.monotonic(), settings().poll_interval
+        self._latest = now + OWN_LOOK * poll_interval
+        self.due = now + (poll_interval if delay is None else min(poll_interval, delay))
         return jobs
 
     def maintain_if_due(self) -> None:

@@ -261,7 +261,7 @@ FAULTS = [
         ('a late look replaces a newer one', 'due if knows_all else min(self.due, due)', 'due', f'{DATABASES}test_a_look_that_comes_late'),
         ('looks of others replace that for the dead', 'bool(jobs or (self.session and self.session.is_rescuing))', 'bool(jobs)',
          f'{DATABASES}test_looks_that_others_cannot_replace'),
-        ('due date is forgotten', 'min(self._latest, time.monotonic() + delay)', 'self._latest', f'{DATABASES}test_next_look'),
+        ('due date is forgotten', 'min(poll_interval, delay)', 'poll_interval', f'{DATABASES}test_next_look'),
     ),
     *_faults(
         'service/deaths.py',

@@ -13,6 +13,7 @@ from odoo.addons.ir_async.service.databases import (
     LIST_INTERVAL,
     MAX_FOREIGN,
     MAX_OPEN,
+    OWN_LOOK,
     Databases,
 )
 from odoo.addons.ir_async.service.roster import Position
@@ -231,7 +232,13 @@ class TestDatabases(BaseCase):
         database = self.databases.get('a')
         self.visit('a')
         self.databases.hear('a', HERE, 1)
-        for position, seconds, expected in ((HERE, 5, 5), (BEFORE, 60, 5), (None, 60, 5), (BEFORE, 3, 3), (AFTER, 60, 60)):
+        for position, seconds, expected in (
+            (HERE, 5, 5),
+            (BEFORE, 60, 5),
+            (None, 60, 5),
+            (BEFORE, 3, 3),
+            (AFTER, 60, 60),
+        ):
             with self.subTest(position=position, seconds=seconds):
                 database.hear_looked(position, seconds)
                 self.assertEqual(database.due, self.clock.monotonic() + expected)
@@ -240,11 +247,11 @@ class TestDatabases(BaseCase):
         """A stranger who says time and again that there is nothing to do cannot keep a worker from looking."""
         database = self.databases.get('a')
         self.visit('a')
-        limit = self.clock.monotonic() + Settings().poll_interval
-        for _i in range(5):
+        limit = self.clock.monotonic() + OWN_LOOK * Settings().poll_interval
+        for _i in range(2 * OWN_LOOK):
             database.hear_looked(AFTER, Settings().poll_interval)
             self.assertLessEqual(database.due, limit)
-            self.clock.advance(Settings().poll_interval / 4)
+            self.clock.advance(Settings().poll_interval * 0.6)
 
     def test_looks_that_others_cannot_replace(self):
         """The first look at a database, the one after missed notifications, after its own jobs, and when jobs of dead workers are due."""

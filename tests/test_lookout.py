@@ -71,7 +71,7 @@ class TestLookout(BaseCase):
         self.wait_all()
 
     def open(self, name, _process_number):
-        session = Mock(dbname=name)
+        session = Mock(dbname=name, is_rescuing=False)
         session.claim.side_effect = lambda _limit: [self.take()] if self.jobs else []
         session.maintain.side_effect = lambda is_busy: self.delay
         return session, None
