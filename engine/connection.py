@@ -61,6 +61,8 @@ SERVER_LIMITS = {
 NO_TIMEOUTS = {'statement_timeout': '0', 'lock_timeout': '0', 'idle_in_transaction_session_timeout': '0'}
 # psycopg2 sets these only when it connects. RESET would go back to the values of the role or database.
 CLIENT_FORMATS = {'client_encoding': 'UTF8', 'datestyle': 'ISO'}
+# Without this, the backend of a killed worker would execute its statement to the end.
+CLIENT_CHECK = {'client_connection_check_interval': '500ms'}
 NO_TIMEOUTS_SINCE = {'idle_session_timeout': 140000, 'transaction_timeout': 170000}
 
 # The device and inode of each connection's descriptor when it was opened.

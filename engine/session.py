@@ -27,7 +27,13 @@ from ..exceptions import PoolerFound
 from ..tools.config import settings
 from .channels import Channels
 from .claim import HERE, NOW, READY, Claim
-from .connection import DURABLE, connect_worker, is_descriptor_closed
+from .connection import (
+    CLIENT_CHECK,
+    DURABLE,
+    connect_worker,
+    is_descriptor_closed,
+    set_config,
+)
 from .dependencies import Dependencies
 from .fence import ARE_THERE
 from .job import BEGUN, CLAIMED, StateChange
@@ -183,6 +189,15 @@ class Session:
     @property
     def server_version(self) -> int:
         return self._connection.server_version
+
+    @functools.cached_property
+    def client_check(self) -> dict[str, str]:
+        """The parameter by which a backend notices that its client is gone; empty where the server has no such check."""
+        try:
+            self.execute(set_config(CLIENT_CHECK))
+        except (psycopg2.errors.UndefinedObject, psycopg2.errors.InvalidParameterValue):
+            return {}  # PostgreSQL 13, or a platform that cannot do it, such as Windows: it would refuse the connections of jobs
+        return CLIENT_CHECK
 
     def has_closed_descriptor(self) -> bool:
         """Return whether code of this process has closed the file descriptor of the connection.

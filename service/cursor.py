@@ -109,9 +109,6 @@ class JobPool:
         self._connection: JobConnection | None = None
         self._is_clean = True
         self._parameters = session_parameters(server_version) | parameters
-        if server_version >= 140000:
-            # Without this, the backend of a killed worker would execute its statement to the end.
-            self._parameters['client_connection_check_interval'] = '500ms'
 
     def borrow(self, _dsn: Mapping[str, Any] | None) -> JobConnection:
         """Return the connection. It may still have to forget the last job: see :meth:`forget`."""

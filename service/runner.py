@@ -59,9 +59,10 @@ class Runner:
         self._process_state = process_state
         self._owns_process = process_state is not None and process_state.owns_process
         self._signals: str | None = None
-        self._pool = JobPool(session.dbname, session.server_version)
+        self._pool = JobPool(session.dbname, session.server_version, **session.client_check)
         self.progress = Progress(
-            session.dbname, JobPool(session.dbname, session.server_version, lock_timeout=LOCK_WAIT)
+            session.dbname,
+            JobPool(session.dbname, session.server_version, lock_timeout=LOCK_WAIT, **session.client_check),
         )
         self._cr: JobCursor | None = None  # the cursor of the running job, for the thread that interrupts it
 

@@ -178,6 +178,7 @@ class _TestSession(Session):
 
     def __init__(self, cr: BaseCursor) -> None:
         super().__init__(cr.dbname, None, 0)  # type: ignore[arg-type]  # it has a cursor instead of a connection
+        self.client_check = {}
         self.cr = cr
 
     def execute(self, query: str, params: Any = ()) -> Any:

@@ -194,6 +194,8 @@ FAULTS = [
     *_faults(
         'engine/session.py',
         ('changes are not durable', 'self.execute(DURABLE + query, params)', 'self.execute(query, params)', f'{RETRY}test_what_a_crash_of_postgresql_must_not_undo'),
+        ('check of clients that the server refuses', 'return {}  # PostgreSQL 13', 'return CLIENT_CHECK  # PostgreSQL 13',
+         'system/environment_test.py::test_server_that_does_not_check_its_clients'),
         ('stop request is ignored', 'return rows[0][0] if rows else None', 'return None', f'{ORDERS}[ClaimCancel]'),
         ('control connection reads old snapshots', "isolation': 'read committed'", "isolation': 'repeatable read'",
          f'{ORDERS}[CapacityCapacity]'),

@@ -15,6 +15,7 @@ from psycopg2.extensions import (
 from odoo.modules.registry import Registry
 from odoo.tests import TransactionCase, mute_logger
 
+from odoo.addons.ir_async.engine.connection import CLIENT_CHECK
 from odoo.addons.ir_async.engine.job import Job, Outcome
 from odoo.addons.ir_async.exceptions import ClaimLost, JobInterrupted
 from odoo.addons.ir_async.service.cursor import JobCursor, JobPool
@@ -24,7 +25,8 @@ from odoo.addons.ir_async.service.runner import Runner
 class ConnectionCase(TransactionCase):
     def setUp(self):
         super().setUp()
-        self.pool = JobPool(self.env.cr.dbname, self.env.cr._cnx.server_version)
+        version = self.env.cr._cnx.server_version
+        self.pool = JobPool(self.env.cr.dbname, version, **CLIENT_CHECK if version >= 140000 else {})
         self.addCleanup(self.pool.close)
         self.cursor = self.open()
 
@@ -222,6 +224,7 @@ class TestForget(ConnectionCase):
             SimpleNamespace(
                 dbname=self.env.cr.dbname,
                 server_version=self.env.cr._cnx.server_version,
+                client_check={},
                 origin=getattr(self.registry, 'ir_async_origin', None),
             )
         )

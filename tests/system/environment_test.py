@@ -146,6 +146,24 @@ def test_settings_of_the_database(cluster, database, server, setting):
     assert database.effects() == {'café': 1, 'thé': 1}
 
 
+def test_server_that_does_not_check_its_clients(cluster, database, server):
+    """PostgreSQL on Windows refuses the setting, here by a function of that name. Jobs run without it."""
+    database.sql("""
+        CREATE FUNCTION set_config(name text, value text, is_local boolean) RETURNS text LANGUAGE plpgsql AS $$
+        BEGIN
+            IF name = 'client_connection_check_interval' THEN
+                RAISE EXCEPTION 'must be 0 on this platform' USING ERRCODE = 'invalid_parameter_value';
+            END IF;
+            RETURN pg_catalog.set_config(name, value, is_local);
+        END
+        $$
+    """)
+    cluster.sql(f'ALTER DATABASE "{database.name}" SET search_path = public, pg_catalog')
+    with server(database, workers=1):
+        job = database.wait_for(database.enqueue('setting', 'client_connection_check_interval'))
+    assert job.payload == {'result': '0' if cluster.version >= 14 else None}
+
+
 def test_host_that_vanishes(cluster, database, folder):
     """Another host runs its job. The worker that is cut off notices, though it reports progress, and serves again later."""
     gate = folder / 'gate'

@@ -109,6 +109,12 @@ class TestAsyncEffect(models.Model):
         return [effect.name, effect.create_date]
 
     @api.model
+    def setting(self, name):
+        """Return a setting of the session."""
+        self.env.cr.execute("SELECT current_setting(%s, true)", [name])
+        return self.env.cr.fetchone()[0]
+
+    @api.model
     def parameter(self, key):
         """Return what is cached in the registry."""
         return self.env['ir.config_parameter'].sudo().get_param(key)
