@@ -55,9 +55,11 @@ STAGE = f"""
 """
 # The seconds since a job is ready and modules are in flux. A job may be much older than the change of the modules.
 FLUX_AGE = f"""
-    SELECT EXTRACT(EPOCH FROM {NOW} - greatest(min(create_date), (SELECT max(write_date) FROM {UPGRADING})))
-      FROM ir_async
-     WHERE {READY} AND NOT limited AND {SERVED}
+    SELECT EXTRACT(EPOCH FROM {NOW} - min(greatest(create_date, (SELECT max(write_date) FROM {UPGRADING}))))
+      FROM (SELECT create_date FROM ir_async WHERE {READY} AND NOT limited AND {SERVED}
+             UNION ALL
+            SELECT create_date FROM ir_async WHERE {READY} AND limited AND {SERVED}
+               AND NOT EXISTS (SELECT FROM ir_async_channel WHERE name = split_part(channel, '/', 1) AND paused)) ready
 """
 
 # By database: a worker with many databases keeps no session between two visits.
@@ -125,7 +127,7 @@ class Maintenance:
             changed |= self._session.change(STAGE, self._session.params())
         if ready and has_limits and not upgrading:
             changed |= self._channels.reclassify()
-        if upgrading and ready and not is_busy:
+        if upgrading and (ready or limited) and not is_busy:
             self._report_modules()
         if changed:
             notifier.notify(self._session.dbname)

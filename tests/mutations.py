@@ -175,6 +175,8 @@ FAULTS = [
         ('jobs are staged before their date', 'AND date_scheduled <= (SELECT {NOW}) AND', 'AND date_scheduled IS NOT NULL AND',
          'test_claim.py::TestClaimPlan::test_dated_jobs'),
         ('nobody looks after running jobs', 'if processing or ready or', 'if ready or', f'{MAINTENANCE}test_what_is_running_is_looked_at'),
+        ('limited jobs wait for modules in silence', '(ready or limited) and not is_busy', 'ready and not is_busy',
+         f'{MAINTENANCE}test_modules_in_flux_hold_limited_jobs_up_and_that_is_said'),
         ('later sweep is forgotten', 'self._owed = max(self._owed - 1, int(processing))', 'self._owed = 0',
          f'{MAINTENANCE}test_a_later_sweep_is_owed'),
     ),

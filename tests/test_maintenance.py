@@ -194,6 +194,20 @@ class TestMaintenance(QueueCase):
         with self.assertLogs('odoo.addons.ir_async.engine.maintenance', 'WARNING'):
             self.watch()
 
+    def test_modules_in_flux_hold_limited_jobs_up_and_that_is_said(self):
+        """Exports and reports are such jobs."""
+        self.env['ir.async.channel'].create({'name': 'c', 'capacity': 1})
+        job = self.call(channel='c')
+        self.upgrade(seconds=60)
+        self.shift(job, create_date=-FLUX_TIME)
+        with self.assertLogs('odoo.addons.ir_async.engine.maintenance', 'WARNING') as log:
+            self.assertFalse(self.claim())
+        self.assertIn("wait because of modules", log.output[0])
+        self.clock.advance(WARNING_INTERVAL)
+        self.env['ir.async.channel'].search([('name', '=', 'c')]).action_pause()
+        with self.assertNoLogs('odoo.addons.ir_async.engine.maintenance', 'WARNING'):
+            self.watch()
+
     def test_without_jobs_nothing_is_said(self):
         self.upgrade()
         with self.assertNoLogs('odoo.addons.ir_async.engine.maintenance', 'WARNING'):
