@@ -42,6 +42,7 @@ DEATHS = 'test_deaths.py::TestDeaths::'
 SETBACK = 'test_failure.py::TestSetback::'
 BATCH = 'test_batch.py::TestBatch::'
 WATCHDOG = 'test_batch.py::TestWatchdog::'
+ORIGIN = 'test_origin.py::TestOrigin::test_nothing_is_claimed'
 RETENTION = 'test_retention.py::TestRetention::'
 LISTENER = 'test_listener.py::TestListener::'
 ROSTER = 'test_roster.py::TestRoster::'
@@ -51,6 +52,9 @@ ORDERS = 'system/interleaving_test.py::test_all_orders'
 FAULTS = [
     *_faults(
         'engine/fence.py',
+        ('outcome counts a stop as claim', '           claim_number = coalesce(%(claim_count)s, claim_number),\n', '', f'{RETRY}test_a_stop_is_no_claim'),
+        ('time-out replaces a cancel', 'DO UPDATE SET debug = EXCLUDED.debug', 'DO UPDATE SET debug = EXCLUDED.debug, reason = EXCLUDED.reason',
+         f'{RETRY}test_a_cancelled_job_that_also_runs_out_of_time'),
         ('fence without claim number', ' AND job.claim_number = %(claim_number)s"', '"',
          f'{RETRY}test_what_is_fenced_off_commits_nothing_more'),
         ('fence without worker id', ' AND job.worker_id = %(worker_id)s AND', ' AND',
@@ -66,6 +70,7 @@ FAULTS = [
     ),
     *_faults(
         'engine/claim.py',
+        ('marks are lowered to the last released job', 'min(mark, *ids)', 'min(mark, max(ids))', f'{MARKS}test_what_this_worker_puts_back_is_found'),
         ('claim waits for locked jobs', 'FOR NO KEY UPDATE SKIP LOCKED', 'FOR NO KEY UPDATE', f'{ORDERS}[ClaimCancel]'),
         ('claim locks no rows', 'FOR NO KEY UPDATE SKIP LOCKED', '', f'{ORDERS}[ClaimClaim]'),
         ('claim in the order of ids', 'ORDER BY priority, id', 'ORDER BY id',
@@ -79,7 +84,7 @@ FAULTS = [
          f'{RETRY}test_nobody_takes_it_before_its_date'),
         ('claim during an upgrade', ' AND NOT {IS_UPGRADING} AND {SERVED}', ' AND {SERVED}',
          f'{MAINTENANCE}test_modules_in_flux_hold_jobs_up_and_that_is_said'),
-        ('claim of copied jobs', 'SERVED = f"{HERE} AND (', 'SERVED = f"(', 'test_origin.py::TestOrigin::test_nothing_is_claimed'),
+        ('claim of copied jobs', 'SERVED = f"{HERE} AND (', 'SERVED = f"(', ORIGIN),
         ('claim in channels of other workers', "%(channels)s = '{{}}' OR", "true OR", f'{CHANNEL}test_a_workers_channels'),
         ('claim without a new number', 'claim_number = job.claim_number + 1', 'claim_number = job.claim_number',
          'test_claim.py::TestClaimOne::test_each_claim_is_one_of_a_kind'),
@@ -88,7 +93,7 @@ FAULTS = [
         ('claim of one job in any state', "job.id = %(job_id)s AND job.state = 'created'", 'job.id = %(job_id)s',
          'test_claim.py::TestClaimOne::test_all_that_running_it_takes_is_read'),
         ('claim of one copied job', "job.state = 'created' AND {HERE}", "job.state = 'created'",
-         'test_origin.py::TestOrigin::test_nothing_is_claimed'),
+         ORIGIN),
         ('released jobs stay below the mark', 'priority: min(mark, *ids)', 'priority: mark',
          f'{MARKS}test_what_this_worker_puts_back_is_found'),
         ('wake-up owes no full scan', 'full scan."""\n        self._is_owed = True', 'full scan."""',
@@ -98,6 +103,15 @@ FAULTS = [
     ),
     *_faults(
         'engine/channels.py',
+        ('claim without the limits of the parent', "AS delay\n          FROM candidate\n     LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)",
+         "AS delay\n          FROM candidate\n     LEFT JOIN ir_async_channel limits ON limits.name = candidate.channel", f'{ORDERS}[CapacityCapacity]'),
+        ('limited claim during an upgrade', '(SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}', '(SELECT delay FROM slot) = 0',
+         f'{MAINTENANCE}test_modules_in_flux_hold_limited_jobs_up_and_that_is_said'),
+        ('start of an interval waits for earlier jobs', 'or (has_interval and jobs):', 'or False:', f'{CHANNEL}test_a_start_of_an_interval_waits_for_nobody'),
+        ('start of an interval waits for later jobs', '            if has_interval and jobs:\n', '            if False:\n',
+         f'{CHANNEL}test_a_start_of_an_interval_waits_for_nobody'),
+        ('slot that nobody waits for is awaited', '        self.slot_delay = None\n        self.is_held_up', '        self.is_held_up',
+         f'{CHANNEL}test_a_slot_that_nobody_waits_for'),
         ('capacity plus one', 'limits.capacity <= coalesce((', 'limits.capacity < coalesce((', f'{CHANNEL}test_capacity'),
         ('capacity without lock', 'SELECT pg_advisory_xact_lock({CHANNEL_LOCK_CLASS}, hashtext(%(channel)s))', 'SELECT 1',
          f'{ORDERS}[CapacityCapacity]'),
@@ -110,10 +124,12 @@ FAULTS = [
         ('limited claim locks no rows', 'LIMIT 1\n    FOR NO KEY UPDATE SKIP LOCKED', 'LIMIT 1',
          f'{ORDERS}[LimitedClaimCancel]'),
         ('copied jobs use the capacity', "state = 'processing' AND {HERE} GROUP BY", "state = 'processing' GROUP BY",
-         'test_origin.py::TestOrigin::test_nothing_is_claimed'),
+         ORIGIN),
     ),
     *_faults(
         'engine/dependencies.py',
+        ('copied job is unblocked', 'WHERE {{children}} AND {HERE} AND late', 'WHERE {{children}} AND late', ORIGIN),
+        ('copied job is cancelled with its parent', 'WHERE {{children}} AND {HERE} AND {HAS_CANCELLED}', 'WHERE {{children}} AND {HAS_CANCELLED}', ORIGIN),
         ('child begins before its parents have ended', ' AND {HAS_NO_UNMET}\n    FOR', '\n    FOR', f'{AFTER}test_group'),
         ('child begins before a late parent', ' AND late_parent_ids IS NULL AND', ' AND',
          f'{AFTER}test_children_wait_for_late_parents'),
@@ -133,11 +149,18 @@ FAULTS = [
     ),
     *_faults(
         'engine/rescue.py',
+        ('rescue leaves the revision', '           revision = revision + 1,\n           starts', '           starts',
+         f'{RETRY}test_whoever_puts_it_back_raises_the_revision'),
+        ('charge leaves the revision', 'worker_id END,\n           revision = revision + 1', 'worker_id END',
+         f'{RETRY}test_whoever_puts_it_back_raises_the_revision'),
+        ('later claim is taken over', "AND claim_number = %(claim_number)s\n RETURNING", "\n RETURNING", f'{RETRY}test_a_stop_is_for_one_claim'),
+        ('later claim is stopped', "WHERE id = %(id)s AND state = 'processing' AND worker_id = %(from_worker_id)s AND claim_number = %(claim_number)s\n        ON CONFLICT",
+         "WHERE id = %(id)s\n        ON CONFLICT", f'{RETRY}test_a_stop_is_for_one_claim'),
         ('no grace', 'GRACE = 0.7', 'GRACE = 0', f'{RETRY}test_the_report_of_a_death_has_its_time'),
         ('rescue of live jobs', ' AND job.worker_id NOT IN ({LIVE_SESSIONS})"', '"',
          f'{RETRY}test_a_live_session_keeps_its_jobs'),
         ('rescue of copied jobs', 'WHERE {IS_ORPHAN} AND {HERE} AND', 'WHERE {IS_ORPHAN} AND',
-         'test_origin.py::TestOrigin::test_nothing_is_claimed'),
+         ORIGIN),
         ('rescue waits for locked jobs', 'FOR NO KEY UPDATE SKIP LOCKED', 'FOR NO KEY UPDATE', f'{ORDERS}[RescueRescue]'),
         ('rescue locks no rows', 'FOR NO KEY UPDATE SKIP LOCKED', '', f'{ORDERS}[FinishRescue]'),
         ('rescue charges a stop', ' AND worker_id = ANY(%(killed)s::int[])', '',
@@ -159,6 +182,15 @@ FAULTS = [
     ),
     *_faults(
         'engine/release.py',
+        ('release leaves the revision', '           revision = revision + 1,\n           starts', '           starts',
+         f'{RETRY}test_whoever_puts_it_back_raises_the_revision'),
+        ('release does not say why', '           payload = coalesce(%(payload)s, payload),\n', '', f'{RETRY}test_the_last_error_stays_until_there_is_another_one'),
+        ('release forgets the last error', 'coalesce(%(payload)s, payload)', '%(payload)s', f'{RETRY}test_the_last_error_stays_until_there_is_another_one'),
+        ('release counts a stop as claim', '           claim_number = coalesce(%(claim_count)s, claim_number),\n', '', f'{RETRY}test_a_stop_is_no_claim'),
+        ('last resort costs no attempt', 'attempts = attempts + 1, starts', 'starts', f'{RETRY}test_the_last_resort_ends_it_as_its_error_would'),
+        ('last resort leaves the date', ", date_done = clock_timestamp() AT TIME ZONE 'UTC'\n     WHERE {HELD}", '\n     WHERE {HELD}',
+         f'{RETRY}test_the_last_resort_ends_it_as_its_error_would'),
+        ('last resort leaves the worker', "'failed', worker_id = NULL,", "'failed',", f'{RETRY}test_the_last_resort_ends_it_as_its_error_would'),
         ("release of others' jobs", "WHERE id = ANY(%(ids)s::int[]) AND worker_id = %(worker_id)s", "WHERE id = ANY(%(ids)s::int[])",
          f'{RETRY}test_release_is_for_ones_own_jobs'),
         ('release of a job that was fenced off', 'AND claim_number = (\n', 'AND 0 != (\n',
@@ -171,6 +203,9 @@ FAULTS = [
     ),
     *_faults(
         'engine/maintenance.py',
+        ('copied jobs are staged', '<= (SELECT {NOW}) AND {HERE}', '<= (SELECT {NOW})', ORIGIN),
+        ('channel that is held up is forgotten', ' or self._channels.is_held_up:', ':',
+         f'{MAINTENANCE}test_modules_in_flux_hold_limited_jobs_up_and_that_is_said'),
         ('due jobs wake nobody', 'notifier.notify(self._session.dbname)', 'pass', f'{MAINTENANCE}test_others_are_notified_of_what_changed'),
         ('jobs are staged before their date', 'AND date_scheduled <= (SELECT {NOW}) AND', 'AND date_scheduled IS NOT NULL AND',
          'test_claim.py::TestClaimPlan::test_dated_jobs'),
@@ -188,10 +223,23 @@ FAULTS = [
     ),
     *_faults(
         'engine/registration.py',
+        ('rows are forgotten before their jobs are rescued', "\n       AND id NOT IN (SELECT worker_id FROM ir_async WHERE state = 'processing')", '',
+         f'{RETRY}test_cron_a_death_is_charged_after_others_came'),
         ('session lock is not taken', 'WHERE pg_try_advisory_lock({LOCK_CLASS}, worker_id::int)', '',
          f'{RETRY}test_a_live_session_keeps_its_jobs'),
         ('session with jobs counts as closed', " AND NOT EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND worker_id = %(worker_id)s)", '',
          f'{RETRY}test_a_session_that_closes_before_its_job_has_ended'),
+    ),
+    *_faults(
+        'engine/connection.py',
+        ('sessions of other databases count', "AND objsubid = 2 AND granted\n       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+         'AND objsubid = 2 AND granted', f'{RETRY}test_a_session_of_another_database_is_another_one'),
+        ('time-out of statements applies', "{'statement_timeout': '0', ", '{', 'system/charge_test.py::test_timeouts_of_the_role'),
+        ('time-out of locks applies', "'lock_timeout': '0', ", '', 'system/charge_test.py::test_lock_on_the_row_at_the_end'),
+        ('time-out of idle transactions applies', ", 'idle_in_transaction_session_timeout': '0'}", '}', 'system/charge_test.py::test_timeouts_of_the_role'),
+        ('time-out of idle sessions applies', 'NO_TIMEOUTS | known', 'NO_TIMEOUTS', 'system/charge_test.py::test_timeouts_of_the_role'),
+        ('formats of the role apply', 'return CLIENT_FORMATS | SERVER', 'return SERVER', 'system/environment_test.py::test_settings_of_the_database'),
+        ('forked processes keep the connections', 'os.register_at_fork(after_in_child=_cut_off)', 'pass', 'system/isolation_test.py::test_forked_children_keep_no_session'),
     ),
     *_faults(
         'engine/session.py',
@@ -224,6 +272,10 @@ FAULTS = [
         ('listening stays', 'UNLISTEN *; ', '', LEFT),
         ('temporary tables stay', 'DISCARD TEMP; ', '', LEFT),
         ('sequences stay', 'DISCARD SEQUENCES;', '', LEFT),
+        ('types of psycopg2 stay', 'connection.string_types.clear()', 'pass', LEFT),
+        ('notifications stay', 'connection.notifies.clear()', 'pass', LEFT),
+        ('notices stay', 'connection.notices.clear()', 'pass', LEFT),
+        ('attributes of the connection stay', 'vars(connection).clear()', 'pass', LEFT),
         ('advisory locks stay', 'SELECT pg_advisory_unlock_all(), ', 'SELECT ', LEFT),
         ('random seed stays', ', setseed({random.random()})"', '"', f'{FORGET}test_random_numbers'),
         ('job is read in another transaction', 'BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; "', '"',
@@ -288,6 +340,15 @@ FAULTS = [
     *_faults(
         'service/server.py',
         ('reset of modules is not signaled', "    _patch(loading, 'reset_modules_state', _with_signal)\n", '', 'system/databases_test.py::test_half_of_an_installation_fails'),
+    ),
+    *_faults(
+        'service/process_state.py',
+        ('time zone stays', "    'time zone': (lambda: (time.tzname, time.timezone, time.altzone), lambda _value: time.tzset()),\n", '', 'test_process.py::TestProcessState::test_each_part'),
+        ('timers stays', "    'timers': (_get_timers, _set_timers),\n", '', 'test_process.py::TestProcessState::test_each_part'),
+        ('trace function stays', "    'trace function': (sys.gettrace, sys.settrace),\n", '', 'test_process.py::TestProcessState::test_each_part'),
+        ('profile function stays', "    'profile function': (sys.getprofile, sys.setprofile),\n", '', 'test_process.py::TestProcessState::test_each_part'),
+        ('priority stays', "    'priority': (lambda: os.getpriority(os.PRIO_PROCESS, 0), lambda value: os.setpriority(os.PRIO_PROCESS, 0, value)),\n", '', 'test_process.py::TestProcessState::test_each_part'),
+        ('limit on open files stays', "'NOFILE', ", '', 'test_process.py::TestProcessState::test_each_limit'),
     ),
     *_faults(
         'service/thread_state.py',
@@ -410,6 +471,11 @@ FAULTS = [
     ),
     *_faults(
         'models/ir_async_key.py',
+        ('date of a replacement is lost', 'if options.delay is not None else options.at\n', 'if options.delay is not None else None\n', 'test_key.py::TestKey::test_debounce'),
+        ('time-out of a replacement stays', 'SET LOCAL lock_timeout = %s; RELEASE SAVEPOINT ir_async_key", lock_timeout))\n            if item', 'RELEASE SAVEPOINT ir_async_key"))\n            if item',
+         'test_key.py::TestKey::test_replace'),
+        ('replaced job keeps its user', "'user_id', 'su', 'context'", "'su', 'context'", 'test_key.py::TestKey::test_replace'),
+        ('replaced job keeps the superuser mode', "'user_id', 'su', 'context'", "'user_id', 'context'", 'test_key.py::TestKey::test_replace'),
         ('keys are inserted in any order', 'sorted(calls, key=lambda call: key_identity(call.values))', 'list(calls)',
          'system/key_test.py::test_opposite_orders'),
         ('copied job stands for a new one', '= %s AND %s AND origin = %s\n                """', '= %s AND %s AND origin = coalesce(origin, %s)\n                """',

@@ -228,6 +228,31 @@ class TestChannel(QueueCase):
         jobs = self.call(channel='c/1') + self.call(channel='c/2') + self.call(channel='c/1')
         self.assertEqual({job.id for job in self.claim_all()}, set(jobs.ids[:2]))
 
+    def test_a_start_of_an_interval_waits_for_nobody(self):
+        """A job that waits for others of its batch would use up the interval of its channel."""
+        self.channel('a', capacity=9)
+        self.channel('b', interval=1000)
+        self.channel('c', interval=1000)
+        for channels in ('bc', 'ab', 'ba'):
+            jobs = [self.call(channel=channel) for channel in channels]
+            self.watch()
+            for job in jobs:
+                [claimed] = self.claim(50)
+                self.assertEqual(claimed.id, job.id)
+                self.finish(claimed)
+                self.shift(job, date_start=-1001)
+
+    def test_a_slot_that_nobody_waits_for(self):
+        self.channel('c', interval=1000)
+        jobs = self.calls(2, 'c')
+        self.finish(self.claim()[0])
+        self.assertFalse(self.session.claim(50))
+        self.assertDelay(self.watch(), 1000)
+        jobs[1].cancel()
+        self.watch()
+        self.assertFalse(self.session.claim(50))
+        self.assertIsNone(self.watch())
+
     def test_interval_is_not_forgotten_when_a_job_is_tried_again(self):
         self.channel('c', interval=1000)
         jobs = self.calls(2, 'c')

@@ -283,13 +283,13 @@ class TestMarks(QueueCase):
 
     def test_what_this_worker_puts_back_is_found(self):
         """By whatever it changes itself, a worker lowers its marks."""
-        first, second = self.call(), self.call()
+        first, second, third = self.call(), self.call(), self.call()
         self.env['ir.async'].flush_model()
-        jobs = self.session.claim(2)
-        self.assertEqual([job.id for job in jobs], [first.id, second.id])
-        release(self.session, jobs[:1])
+        jobs = self.session.claim(3)
+        self.assertEqual([job.id for job in jobs], [first.id, second.id, third.id])
+        release(self.session, jobs[:2])
         self.assertEqual(self.marks()[10], first.id)
-        self.assertEqual(self.ids(2), first.ids)
+        self.assertEqual(self.ids(3), [first.id, second.id])
 
     def test_what_this_worker_unblocks_is_found(self):
         parent = self.call()

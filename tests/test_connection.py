@@ -10,6 +10,8 @@ from psycopg2 import sql
 from psycopg2.extensions import (
     ISOLATION_LEVEL_READ_COMMITTED,
     TRANSACTION_STATUS_IDLE,
+    new_type,
+    register_type,
 )
 
 from odoo.modules.registry import Registry
@@ -73,6 +75,10 @@ class TestForget(ConnectionCase):
                 connection.encoding,
                 connection.cursor_factory,
                 connection.readonly,
+                self.value("SELECT 1"),
+                connection.notifies[:],
+                connection.notices[:],
+                vars(connection).keys() - {'given', 'guard'},
             ),
         }
 
@@ -113,6 +119,10 @@ class TestForget(ConnectionCase):
             'psycopg2': lambda cr: cnx.set_isolation_level(ISOLATION_LEVEL_READ_COMMITTED) if not cr.commit() else None,
             'autocommit': lambda cr: setattr(cnx, 'autocommit', True) if not cr.commit() else None,
             'factory': lambda cr: setattr(cnx, 'cursor_factory', psycopg2.extensions.cursor),
+            'types': lambda cr: register_type(new_type((23,), 'integer', lambda value, cr: 'left over'), cnx),
+            'notice': lambda cr: cr.execute("DROP TABLE IF EXISTS left_over"),
+            'notification': lambda cr: cr.execute("LISTEN left_over; NOTIFY left_over"),
+            'attribute': lambda cr: setattr(cnx, 'left_over', 1),
         }.items():
             with self.subTest(name=name):
                 leave(self.cursor)

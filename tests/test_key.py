@@ -91,12 +91,13 @@ class TestKey(MethodCase):
         self.assertRecordValues(job.sudo(), [{'args': '[1]', 'priority': 10, 'date_scheduled': False, 'revision': 1}])
 
     def test_replace(self):
+        admin = self.env.ref('base.user_admin')
         for flush in (False, True):
             with self.subTest(flush=flush):
                 job = self.call(1, key=f'k{flush}', priority=3, at=datetime(2126, 1, 1), kwargs={'a': 1})
                 if flush:
                     self.env.cr.flush()
-                target = self.env['res.partner'].with_context(lang='en_US').async_foo
+                target = self.env['res.partner'].with_user(admin).with_context(lang='en_US').async_foo
                 self.assertEqual(
                     self.call(2, key=f'k{flush}', priority=4, on_duplicate='replace', kwargs={'b': 2}, target=target),
                     job,
@@ -112,9 +113,13 @@ class TestKey(MethodCase):
                             'res_ids': '[]',
                             'state': 'created',
                             'context': '{"lang":"en_US"}',
+                            'user_id': admin.id,
+                            'su': False,
                         }
                     ],
                 )
+                self.env.cr.execute("SHOW lock_timeout")
+                self.assertEqual(self.env.cr.fetchone(), ('0',), "the rest of the transaction may wait for locks")
         self.run_jobs()
         self.assertEqual(
             [(records.ids, args, kwargs) for records, args, kwargs in self.calls], [([], (2,), {'b': 2})] * 2
@@ -137,6 +142,8 @@ class TestKey(MethodCase):
             self.assertEqual(self.call(delay=timedelta(seconds=60), on_duplicate='replace'), job)
             dates.append(self.row(job, 'date_scheduled'))
         self.assertEqual(dates, sorted(set(dates)))
+        self.call(at=datetime(2126, 1, 1), on_duplicate='replace')
+        self.assertEqual(self.row(job, 'date_scheduled'), datetime(2126, 1, 1))
 
     def test_replace_leaves_what_waits_or_runs(self):
         parent = self.ir_async.call(self.partner.async_foo)

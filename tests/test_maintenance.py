@@ -203,6 +203,7 @@ class TestMaintenance(QueueCase):
         with self.assertLogs('odoo.addons.ir_async.engine.maintenance', 'WARNING') as log:
             self.assertFalse(self.claim())
         self.assertIn("wait because of modules", log.output[0])
+        self.assertEqual(self.watch(), LOOK_INTERVAL)
         self.clock.advance(WARNING_INTERVAL)
         self.env['ir.async.channel'].search([('name', '=', 'c')]).action_pause()
         with self.assertNoLogs('odoo.addons.ir_async.engine.maintenance', 'WARNING'):

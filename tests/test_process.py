@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
@@ -131,6 +132,10 @@ class TestProcessState(BaseCase):
             os.umask(mask := os.umask(0))
             return mask
 
+        def change_time_zone():
+            os.environ['TZ'] = 'Asia/Tokyo'
+            time.tzset()
+
         def change_environment():
             os.environ['IR_ASYNC_LEFT'] = '1'
             os.environ.pop('PATH', None)
@@ -175,8 +180,20 @@ class TestProcessState(BaseCase):
                 processors,
             ),
             ('user and group', lambda: os.setegid(65534), os.getresgid, owner),
+            ('time zone', change_time_zone, lambda: time.tzname, time.tzname),
+            (
+                'timers',
+                lambda: signal.setitimer(signal.ITIMER_PROF, 3600),
+                lambda: signal.getitimer(signal.ITIMER_PROF),
+                (0, 0),
+            ),
+            ('trace function', lambda: sys.settrace(lambda *_: None), sys.gettrace, sys.gettrace()),
+            ('profile function', lambda: sys.setprofile(lambda *_: None), sys.getprofile, sys.getprofile()),
+            ('priority', lambda: os.nice(1), lambda: os.nice(0), os.nice(0)),
         ):
-            if (part == 'processors' and len(processors) == 1) or (part == 'user and group' and os.getuid()):
+            if (part == 'processors' and len(processors) == 1) or (
+                part in {'user and group', 'priority'} and os.getuid()
+            ):
                 continue
             with self.subTest(part=part):
                 change()
@@ -283,6 +300,18 @@ class TestProcessState(BaseCase):
                 [sys.executable, '-c', "import os; print(os.environ.get('LEAK'), os.environ.get('HOME'))"]
             )
             self.assertEqual(output.decode().split(), ['None', before['HOME']])
+
+    def test_each_limit(self):
+        for name in ('CORE', 'CPU', 'DATA', 'FSIZE', 'MEMLOCK', 'NOFILE', 'NPROC', 'STACK'):
+            limit = getattr(resource, f'RLIMIT_{name}')
+            soft, hard = before = resource.getrlimit(limit)
+            lower = 2**40 if soft == resource.RLIM_INFINITY else soft - 1
+            if lower < 0:
+                continue
+            with self.subTest(name=name):
+                resource.setrlimit(limit, (lower, hard))
+                self.restore()
+                self.assertEqual(resource.getrlimit(limit), before)
 
     def test_a_limit_that_cannot_be_raised_again(self):
         """The process must end then."""

@@ -571,13 +571,13 @@ class KeyClaim(Scenario):
 
 
 class CapacityCapacity(Scenario):
-    """A channel never runs more jobs than it may."""
+    """A channel never runs more jobs than it may, nor one with the limits of another."""
 
     def prepare(self):
         with self.database.env() as env:
             env['ir.async.channel'].create({'name': 'one', 'capacity': 1})
         for _i in range(2):
-            self.database.enqueue('noop', options={'channel': 'one'})
+            self.database.enqueue('noop', options={'channel': 'one/x'})
         workers = [Worker(self.database) for _i in range(2)]
         for worker in workers:
             worker.session.maintain()

@@ -61,9 +61,11 @@ FIELDS = (
     'worker_id',
     'stop',
     'effects',
+    'has_payload',
 )
 ROWS = """
-    SELECT id, state, args::json->>0 AS tag, priority, attempts, deaths, starts, claim_number, worker_id,
+    SELECT id, state, args::json->>0 AS tag, priority, attempts, deaths, starts, claim_number, worker_id, revision,
+           payload IS NOT NULL AS has_payload, date_done IS NOT NULL AS has_end,
            CASE WHEN date_scheduled < clock_timestamp() AT TIME ZONE 'UTC' THEN 'past'
                 WHEN date_scheduled IS NOT NULL THEN 'future' END AS date,
            (SELECT reason FROM ir_async_stop WHERE job_id = job.id) AS stop,
@@ -104,6 +106,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.model = Model()
         self.workers, self.gone, self.callers, self.deaths = [], [], [], []
         self.tags = iter(range(10**6))
+        self.revisions = {}  # of each job, with its state then
 
     def teardown(self):
         for caller in self.callers:
@@ -608,3 +611,8 @@ class QueueMachine(RuleBasedStateMachine):
             key: (found.get(key), expected.get(key)) for key in found | expected if found.get(key) != expected.get(key)
         }
         assert not wrong, f"(job, field): (what it is, what it must be): {wrong}"
+        before, self.revisions = self.revisions, {row.id: (row.state, row.revision) for row in rows}
+        for row in rows:
+            assert row.has_end == (row.state in ENDED), f"job {row.id} is {row.state}, and has an end: {row.has_end}"
+            state, revision = before.get(row.id, (row.state, 0))
+            assert row.state == state or row.revision > revision, f"job {row.id}: revision {revision} again"

@@ -29,6 +29,7 @@ class Job:
     worker_id: int | None = None
     stop: str | None = None  # the reason of a request to stop it
     effects: list = field(default_factory=list)  # the arguments of its runs that were committed
+    has_payload: bool = False  # a result, or the last error
     is_recent: bool = False  # its start counts for the interval of its channel
     born: int = 0  # the step that committed it
     changed: int = 0  # the step that wrote its row last
@@ -120,6 +121,7 @@ class Model:
         is_again = ending in ('retry', 'lost') or (ending == 'failed' and attempts < job.max_attempts)
         state = 'created' if is_again else 'failed' if ending == 'died' else ending
         job.date = 'future' if is_again else None
+        job.has_payload = state not in ('done', 'cancelled')
         self.write(job, state=state, worker_id=None, attempts=attempts, starts=job.starts + starts, **values)
 
     def charge(self, job, worker_id, claim_number):
@@ -164,7 +166,15 @@ class Model:
             self.write(job, state='cancelled')
         elif action == 'retry' and is_free and job.state in ('failed', 'cancelled') and 'cancelled' not in states:
             is_waiting = bool(job.late) or any(self.jobs[id_].state not in ENDED_WELL for id_ in job.unmet)
-            self.write(job, state='waiting' if is_waiting else 'created', attempts=0, deaths=0, date=None, stop=None)
+            self.write(
+                job,
+                state='waiting' if is_waiting else 'created',
+                attempts=0,
+                deaths=0,
+                date=None,
+                stop=None,
+                has_payload=False,
+            )
         elif action == 'complete' and job.state in ENDED_WELL:
             self.write(job, state='done')
         else:
