@@ -13,7 +13,7 @@ from odoo.tools import SQL, str2bool
 from odoo.tools.misc import clean_context
 
 from ..engine.channels import RUNNING, SLOT_DELAY
-from ..engine.claim import IS_PAUSED
+from ..engine.claim import HERE, IS_PAUSED
 
 _logger = logging.getLogger(__name__)
 
@@ -69,10 +69,10 @@ class IrAsync(models.Model):
                    limits.capacity,
                    limits.interval,
                    coalesce((SELECT jobs FROM running WHERE channel = candidate.channel), 0),
-                   (SELECT count(DISTINCT worker_id) FROM ir_async WHERE state = 'processing'),
+                   (SELECT count(DISTINCT worker_id) FROM ir_async WHERE state = 'processing' AND {HERE}),
                    (SELECT count(*)
                       FROM ir_async
-                     WHERE state = 'created' AND date_scheduled IS NULL AND limited AND channel = %(channel)s),
+                     WHERE state = 'created' AND date_scheduled IS NULL AND limited AND channel = %(channel)s AND {HERE}),
                    (SELECT count(DISTINCT process_number)
                       FROM (%(serving)s) AS serving
                      WHERE channels IS NULL OR %(channel)s = ANY(string_to_array(channels, ',')))

@@ -72,6 +72,20 @@ class IrAsync(models.Model):
             {name: (capacity or 0, interval or 0) for name, capacity, interval, _paused in rows},
         )
 
+    def _count_running(self):
+        """Return how many jobs of each channel run, without those that came with a copy of another database.
+
+        :rtype: dict[str, int]
+        """
+        return dict(
+            self.env.execute_query(
+                SQL(
+                    "SELECT channel, count(*) FROM ir_async WHERE state = 'processing' AND origin = %s GROUP BY channel",
+                    self._origin_sql(),
+                )
+            )
+        )
+
     def _due_heads(self):
         """Return the first due job of each priority, of each limited channel and priority, and all dated jobs that are due.
 
@@ -114,11 +128,7 @@ class IrAsync(models.Model):
 
     def _oldest_startable(self, heads, paused, limits):
         """Return for how many seconds the oldest job that could start has waited for a worker, and its channel."""
-        running = dict(
-            self.env.execute_query(
-                SQL("SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")
-            )
-        )
+        running = self._count_running()
         moved = self._moved_since(
             {head['channel'] for head in heads if any(limits.get(root_of(head['channel']), (0, 0)))}
         )

@@ -193,11 +193,7 @@ class _Queue:
     @property
     def running(self) -> dict[str, int]:
         if self._running is None:
-            self._running = dict(
-                self.env.execute_query(
-                    SQL("SELECT channel, count(*) FROM ir_async WHERE state = 'processing' GROUP BY channel")
-                )
-            )
+            self._running = self.env['ir.async']._count_running()
         return self._running
 
     def is_early(self, channel: str, interval: float) -> bool:

@@ -464,6 +464,12 @@ FAULTS = [
     ),
     *_faults(
         'models/ir_async_actions.py',
+        ('retried child begins before its failed parent', "parent.state NOT IN ('succeeded', 'done')\n             UNION", "parent.state NOT IN ('succeeded', 'done', 'failed')\n             UNION",
+         f'{AFTER}test_retry_of_a_cancelled_child_waits_for_its_parents'),
+        ('retried child begins before a late parent', 'AND late_parent_ids IS NOT NULL', 'AND false', f'{AFTER}test_retry_of_a_cancelled_child_waits_for_late_parents'),
+        ('cancel wakes nobody', "_update(wakes=True, state='cancelled'", "_update(state='cancelled'", 'test_cancel.py::TestCancel::test_workers_are_woken_for_the_children'),
+        ('retry wakes nobody', "_update(wakes=True, state='created'", "_update(state='created'", f'{RETRY}test_retry_wakes_the_workers'),
+        ('time-out outlives a cancel', "DO UPDATE SET reason = 'cancel'", 'DO NOTHING', 'test_cancel.py::TestCancel::test_a_job_that_runs_out_of_time'),
         ('cancel gives no hint', """self.env.cr.execute(SQL("SELECT pg_notify('ir_async_stop', %s)", str(job.id)))""", 'pass',
          'test_cancel.py::TestCancel::test_the_worker_is_told_by_the_commit'),
         ('retry keeps the stop request', 'self.env.cr.execute(SQL("DELETE FROM ir_async_stop WHERE job_id IN %s", self._ids or (0,)))', 'pass',
@@ -494,6 +500,16 @@ FAULTS = [
         ('RetryJob costs an attempt', 'delay=delay, attempts=0)', 'delay=delay)', f'{RETRY}test_retry_job_costs_no_attempt'),
         ('lethal job runs for ever', 'if job.deaths >= MAX_DEATHS:', 'if False:', f'{RETRY}test_three_deaths_fail_it_whatever_its_attempts'),
         ('stop request outlives its job', 'if job.stop:\n', 'if False:\n', 'test_cancel.py::TestCancel::test_a_request_does_not_outlive_the_job'),
+    ),
+    *_faults(
+        'models/ir_async_health.py',
+        ('copied jobs seem to run', "state = 'processing' AND origin = %s GROUP BY", "state = 'processing' AND %s IS NOT NULL GROUP BY",
+         'test_origin.py::TestOrigin::test_copied_jobs_leave_room'),
+    ),
+    *_faults(
+        'models/ir_async_download.py',
+        ('copied jobs make workers seem busy', "state = 'processing' AND {HERE}", "state = 'processing'", 'test_origin.py::TestOrigin::test_copied_jobs_leave_room'),
+        ('copied jobs seem to come first', 'channel = %(channel)s AND {HERE}', 'channel = %(channel)s', 'test_origin.py::TestOrigin::test_copied_jobs_leave_room'),
     ),
     *_faults(
         'models/ir_async_retention.py',

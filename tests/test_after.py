@@ -292,8 +292,23 @@ class TestAfter(QueueCase):
         child.cancel()
         child.retry()
         self.assertEqual(child.state, 'waiting')
+        self.end(parent, 'failed')
+        child.cancel()
+        child.retry()
+        self.assertEqual(child.state, 'waiting')
+        parent.retry()
         self.run_one(parent)
         self.assertEqual(child.state, 'created')
+
+    def test_retry_of_a_cancelled_child_waits_for_late_parents(self):
+        parent, late = self.call(), self.call()
+        child = self.call(after=parent)
+        self.Async.flush_model()
+        self.env.cr.execute("UPDATE ir_async SET late_parent_ids = %s WHERE id = %s", [late.ids, child.id])
+        self.run_one(parent)
+        child.cancel()
+        child.retry()
+        self.assertEqual(child.state, 'waiting')
 
     def test_retry_of_a_failed_child_whose_parents_ended(self):
         parent = self.call()

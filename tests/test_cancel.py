@@ -6,6 +6,7 @@ from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine.claim import claim_one
+from odoo.addons.ir_async.engine.fence import fence_off
 from odoo.addons.ir_async.engine.job import Outcome
 from odoo.addons.ir_async.engine.release import release
 from odoo.addons.ir_async.exceptions import ClaimLost
@@ -173,6 +174,14 @@ class TestCancel(QueueCase):
         self.finish(claimed, 'cancelled', attempts=0)
         self.assertFalse(self.stop_requests())
 
+    def test_a_job_that_runs_out_of_time(self):
+        """It ends as its user wants: it is not tried again."""
+        job = self.call()
+        [claimed] = self.claim()
+        fence_off(self.session, claimed, 'timeout')
+        job.cancel()
+        self.assertEqual(self.stop_requests(), {job.id: 'cancel'})
+
     # ------------------------------------------------------------
     # Who hears of it
     # ------------------------------------------------------------
@@ -193,7 +202,7 @@ class TestCancel(QueueCase):
     def test_workers_are_woken_for_the_children(self):
         job = self.call()
         self.call(after=job)
-        self.env['ir.async'].flush_model()
+        self.env.cr.flush()  # new jobs wake them, too
         self.env.cr.postcommit.clear()
         with patch('odoo.addons.ir_async.engine.notifier.Notifier.notify') as notify:
             job.cancel()

@@ -7,6 +7,7 @@ from odoo.tools import mute_logger
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine import origin
 from odoo.addons.ir_async.engine.claim import claim_one
+from odoo.addons.ir_async.models import ir_async_served
 
 OF_PRODUCTION = '7000000000000000001/16384'
 
@@ -162,6 +163,19 @@ class TestOrigin(QueueCase):
         self.finish(claimed)
         self.session.unblock()
         self.assertEqual(self.claimed(50), child)
+
+    def test_copied_jobs_leave_room(self):
+        """Workers leave them out, and so does whatever says why a job waits, for how long, and whether a worker is free."""
+        self.copied('processing', channel='limited')
+        self.copied(channel='limited')
+        model = self.env['ir.async']
+        with patch.object(ir_async_served, 'IS_SERVED', '%s::text IS NOT NULL'):
+            self.assertTrue(model._is_worker_free('limited'))
+            job = self.call(channel='limited')
+            job.flush_model()
+            self.assertIn("waits for a free worker", job.wait_reason)
+            self.shift(job, create_date=-500)
+            self.assertGreaterEqual(model._health()['oldest_due_seconds'], 500)
 
     def test_what_users_see(self):
         """Lists, forms and exports of a user who is no manager have copied jobs in them."""

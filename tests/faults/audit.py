@@ -100,7 +100,7 @@ class Audit:
         self.counts['jobs'] += len(jobs)
         self.states.update(job.state for job in jobs.values())
         self.may_fail |= {(name, job.id) for job in jobs.values() if job.state == 'failed'}
-        calls = {call.token: call for call in scope.known}
+        self.calls = calls = {call.token: call for call in scope.known}
         self.cancelled = {job_id for call in scope.known if call.cancelled for job_id in call.job_ids}
         self.parents = defaultdict(dict)  # the states of the jobs that each one waits for, by their ids
         for job_id, parent_id in database.sql("SELECT job_id, after_id FROM ir_async_after_rel"):
@@ -122,6 +122,7 @@ class Audit:
             if wait < 0 or (self.is_prompt and wait > LATEST):
                 self.add('date', name, run.job_id, f"{run.token} began {wait:.3f} s after its date")
         self._children(name, effects)
+        self._enqueued(name, calls, effects, jobs)
         self._counter(database, jobs)
 
     def _call(self, database, call, calls, jobs, by_token, steps):
@@ -148,24 +149,18 @@ class Audit:
         if call.kind == 'more':
             more = by_token.get(f'{call.token}/more', ())
             for job_id in found:
-                if jobs[job_id].state == 'done' and len(more) != 1 and not self._all_cleaned(name, call):
-                    self.add(
-                        'doubled' if more else 'lost',
-                        name,
-                        job_id,
-                        f"enqueued {len(more)} jobs {list(more)} instead of one",
-                    )
-
-    def _all_cleaned(self, name, call):
-        # `…/more` may have been deleted as well: it is as old.
-        return any(database == name for database, _id in self.faults.cleaned)
+                if jobs[job_id].state == 'done' and len(more) > 1:
+                    self.add('doubled', name, job_id, f"enqueued {len(more)} jobs {list(more)} instead of one")
 
     def _job(self, database, call, job, steps, siblings=1):
         name = database.name
         expected = call.expected if call else ('succeeded',)
         # Calls under one key share their job; the children of a job that is retried later stay cancelled.
         parents = self.parents[job.id]
-        cancelled = call and not self.cancelled.isdisjoint({job.id, *parents})
+        cancelled = call and (
+            not self.cancelled.isdisjoint({job.id, *parents})
+            or any(self.calls[token].cancelled for token in call.parents)  # it may have been deleted since
+        )
         label = f"{call.token if call else job.method} ({call.kind if call else 'more'})"
         allowed = sum(self.deaths[home, job.id] for home in self.scope.homes)
         if job.deaths > allowed:
@@ -261,6 +256,18 @@ class Audit:
                     call.job_ids[0],
                     f"{values[call.token]} of {len(call.parents)} parents had ended well",
                 )
+
+    def _enqueued(self, name, calls, effects, jobs):
+        """A job that a job has enqueued is there."""
+        for effect in effects:
+            call = calls.get(effect.token)
+            if (
+                call
+                and call.kind == 'more'
+                and effect.value not in jobs
+                and (name, effect.value) not in self.faults.cleaned
+            ):
+                self.add('lost', name, effect.job_id, f"{effect.token} enqueued job {effect.value}, which is not there")
 
     def _counter(self, database, jobs):
         """The sum of what jobs added is the number of those that ended well."""

@@ -14,6 +14,9 @@ NOISE = (
     r'(?i)(terminating connection|server closed|connection .*(closed|lost|refused)|could not connect|shutting down|starting up|recovery)',
 )
 
+# A worker goes on after whatever it meets. It calls the end of a connection and the like information, so this is something else.
+SURPRISE = r' \S+ \S+: Worker \(\d+\) backs off from database '
+
 
 def find_errors(world, may_fail, is_quiet):
     """Return the lines that no fault explains, without their numbers.
@@ -24,7 +27,7 @@ def find_errors(world, may_fail, is_quiet):
     :return: how often there is each pair of a level and a text
     :rtype: Counter
     """
-    levels = '(WARNING|ERROR|CRITICAL)' if is_quiet else '(ERROR|CRITICAL)'
+    levels = '(WARNING|ERROR|CRITICAL)' if is_quiet else f'(ERROR|CRITICAL|WARNING(?={SURPRISE}))'
     found = Counter()
     # With the lines of its traceback, a record says what caused it.
     for record in re.split(r'\n(?=\d{4}-\d\d-\d\d \S+ \d+ )', world.log_text()):

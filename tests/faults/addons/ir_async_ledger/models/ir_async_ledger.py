@@ -190,8 +190,8 @@ class IrAsyncLedger(models.Model):
     @api.model
     def enqueue_more(self, token):
         with self._run(token):
-            self._book(token)
-            self.env['ir.async'].with_options(delay=0.3).call(self.sleep, f'{token}/more', 0.05)
+            job = self.env['ir.async'].with_options(delay=0.3).call(self.sleep, f'{token}/more', 0.05)
+            self._book(token, value=job.id)
             self._sleep(0.05)
 
     @api.model
