@@ -235,7 +235,6 @@ FAULTS = [
         ('sessions of other databases count', "AND objsubid = 2 AND granted\n       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
          'AND objsubid = 2 AND granted', f'{RETRY}test_a_session_of_another_database_is_another_one'),
         ('time-out of statements applies', "{'statement_timeout': '0', ", '{', 'system/charge_test.py::test_timeouts_of_the_role'),
-        ('time-out of locks applies', "'lock_timeout': '0', ", '', 'system/charge_test.py::test_lock_on_the_row_at_the_end'),
         ('time-out of idle transactions applies', ", 'idle_in_transaction_session_timeout': '0'}", '}', 'system/charge_test.py::test_timeouts_of_the_role'),
         ('time-out of idle sessions applies', 'NO_TIMEOUTS | known', 'NO_TIMEOUTS', 'system/charge_test.py::test_timeouts_of_the_role'),
         ('formats of the role apply', 'return CLIENT_FORMATS | SERVER', 'return SERVER', 'system/environment_test.py::test_settings_of_the_database'),
@@ -490,6 +489,8 @@ FAULTS = [
     ),
     *_faults(
         'models/ir_async_notify.py',
+        ('rolled-back call keeps the workers asleep', 'is_certain or data.get(WOKEN, False)', 'is_certain',
+         'test_transaction.py::TestTransaction::test_a_rolled_back_call_after_a_change'),
         ('commit wakes nobody', 'notifier.notify(self.env.cr.dbname)', 'pass', 'test_transaction.py::TestTransaction::test_commit'),
     ),
     *_faults(

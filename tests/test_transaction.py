@@ -59,6 +59,18 @@ class TestTransaction(MethodCase):
         self.assertEqual(self.in_database(), [])
         self.assertWoken(0)
 
+    def test_a_rolled_back_call_after_a_change(self):
+        """As of a channel, of which the workers must hear."""
+        with closing(self.registry.cursor()) as cr:
+            env = self.env(cr=cr)
+            env['ir.async']._wake_workers()
+            with cr.savepoint(flush=False) as savepoint:
+                env['ir.async'].call(env['res.partner'].async_foo)
+                cr.flush()
+                savepoint.rollback()
+            cr.commit()
+        self.assertWoken(1)
+
     def test_savepoint(self):
         with suppress(ZeroDivisionError), self.env.cr.savepoint():
             self.call()

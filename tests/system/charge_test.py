@@ -338,8 +338,10 @@ def test_timeouts_of_the_role(cluster, database, server):
                 listening = odoo.listening()
                 time.sleep(1.5)  # the idle worker, and its connections, outlive the time-outs
                 assert odoo.listening() == listening != []
+            job = database.wait_for(database.enqueue('effect_then_sleep_in_sql', 'third', 2))
+            assert (job.state, job.starts) == ('done', 1)
     database.leave()
-    assert database.effects() == {'first': 1, 'second': 1}
+    assert database.effects() == {'first': 1, 'second': 1, 'third': 1}
 
 
 def test_lock_on_the_row_at_the_end(cluster, database, server, tmp_path):
