@@ -256,6 +256,14 @@ FAULTS = [
     ),
     *_faults(
         'service/failure.py',
+        ('lost connection costs an attempt', 'elif kind is Kind.METHOD and execution.was_lost and', 'elif False and', f'{SETBACK}test_a_method_whose_connection_was_lost'),
+        ('RetryJob loses its delay with the connection', ' and execution.was_lost and not isinstance(exc, RetryJob):', ' and execution.was_lost:',
+         f'{SETBACK}test_a_method_that_asks_for_another_try_when_its_connection_was_lost'),
+        ('shutdown of PostgreSQL is the error of the method', "if kind is Kind.LOST and not (cast('psycopg2.Error', exc).pgcode or '').startswith('57P'):", 'if kind is Kind.LOST:',
+         f'{SETBACK}test_a_shutdown_of_postgresql'),
+        ('job that cannot be put back stays', '        raise psycopg2.OperationalError(msg) from exc', '        _logger.info(msg)', f'{SETBACK}test_a_job_that_cannot_be_put_back'),
+        ('trouble of the server is not named', ', payload=minimal_payload(exc)):', '):', f'{SETBACK}test_trouble_of_the_server'),
+        ('job is to blame while its failure is recorded', '    execution.on_failure()\n', '', f'{SETBACK}test_a_death_while_a_failure_is_recorded'),
         ('trouble of the server without delay', 'starts=execution.starts, delay=delay,', 'starts=execution.starts, delay=None,',
          f'{SETBACK}test_trouble_of_the_server'),
         ('trouble of the server without end', '_setbacks(execution) >= MAX_SETBACKS', 'False', f'{SETBACK}test_trouble_that_does_not_pass'),
@@ -320,6 +328,8 @@ FAULTS = [
     ),
     *_faults(
         'service/deaths.py',
+        ('death of a stopped job counts as claim', '1, obituary.claim_count)', '1, obituary.claim_number)', 'system/stop_job_test.py::test_timeout'),
+        ('death of a stopped job counts no start', 'jobs[0], 1, obituary', 'jobs[0], 0, obituary', 'system/stop_job_test.py::test_timeout'),
         ('obituary goes to another database', 'databases.get(obituary.dbname)', 'databases.next()',
          f'{DEATHS}test_a_death_is_reported_to_its_database'),
         ('obituary is lost with the connection', 'database.back_off()', 'obituaries.remove(obituary)',
@@ -425,6 +435,8 @@ FAULTS = [
     ),
     *_faults(
         'service/stop.py',
+        ('stop counts as claim', 'finish_stopped(batch.session, taken, execution.starts, execution.job.claim_number)', 'finish_stopped(batch.session, taken, execution.starts, None)',
+         'system/stop_job_test.py::test_timeout'),
         ('stopped job is not fenced off', 'job = fence_off(batch.session, execution.job, reason if is_outcome else None, debug)', 'job = execution.job',
          'system/stop_job_test.py::test_a_stopped_job_commits_nothing'),
         ('programs of a stopped job go on', 'process.kill()', 'pass', 'system/charge_test.py::test_children_and_files[cancel]'),

@@ -61,6 +61,7 @@ def test_cancel(database, server, measured):
             until_next = seconds(begin, next_run.time)
             job = database.job(job_id)
             assert (job.attempts, job.deaths, job.starts, job.payload, job.worker_id) == (0, 0, 1, None, None)
+            assert job.claim_number == 1, "the number was raised to stop it"
             assert job.date_done
             assert next_run.pid != run.pid, "a process in which an exception came out of nowhere does nothing more"
             measured(f"cancel in {method}: {until_cancelled:.2f} s, next job after {until_next:.2f} s")
@@ -87,7 +88,7 @@ def test_timeout(database, server, measured):
             assert error['name'].endswith('JobTimeout')
             assert '0.5 seconds' in error['message']
             assert f'in {method}' in error['debug'], error['debug']
-            assert (job.attempts, job.deaths, job.starts) == (1, 0, 1)
+            assert (job.attempts, job.deaths, job.starts, job.claim_number) == (1, 0, 1, 1)
             assert database.effects()[f'failed {job_id}'] == 1, "_on_failed"
             assert database.effects()[method] == 0, "rolled back"
             measured(f"time-out in {method}: {until_failed:.2f} s late, next job after {until_next:.2f} s")
