@@ -161,7 +161,7 @@ def test_server_that_does_not_check_its_clients(cluster, database, server):
     cluster.sql(f'ALTER DATABASE "{database.name}" SET search_path = public, pg_catalog')
     with server(database, workers=1):
         job = database.wait_for(database.enqueue('setting', 'client_connection_check_interval'))
-    assert job.payload == {'result': '0' if cluster.version >= 14 else None}
+    assert job.payload == ({'result': '0'} if cluster.version >= 14 else None)
 
 
 def test_host_that_vanishes(cluster, database, folder):
