@@ -117,10 +117,10 @@ class Listener:
                 self._exchange(self._connection)
 
     def flush(self) -> None:
-        """Wait until all notifications are sent."""
+        """Wait until PostgreSQL has taken all notifications."""
         with self._lock:
             try:
-                while self._connection and self._unsent:
+                while self._connection and (self._unsent or self._connection.isexecuting()):
                     wait(self._connection)
                     self._exchange(self._connection)
             except psycopg2.Error as exc:

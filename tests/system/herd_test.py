@@ -40,7 +40,7 @@ def test_a_single_job(database, server, claims, measured, workers):
             settle(database, claims) if i % 5 == 4 else time.sleep(0.3)
         count = claims(database.name).total() - before
     measured(f"{workers} workers: {count / JOBS:.2f} claims per single job")
-    assert count <= 3 * JOBS
+    assert count <= 4 * JOBS, "on a busy machine, a third worker may take the first two for lost"
 
 
 def test_a_burst(database, server, tmp_path, claims, measured):
