@@ -9,8 +9,9 @@ from collections import Counter, defaultdict
 from .copies import find_changed, scope_of
 from .dates import LATEST, find_waits
 from .intervals import find_runs_of_archived, find_stale_runs, may_have_failed
-from .kinds import ACCOUNT, CHANNELS
+from .kinds import ACCOUNT
 from .log import find_errors
+from .relations import count_added, find_crowds, find_early_children
 from .runs import find_runs, possible_deaths, read_events
 from .violations import Violation
 
@@ -116,14 +117,8 @@ class Audit:
                     self.add(
                         'unwanted', name, job_id, f"was enqueued by {parents[0]}, which is {jobs[parents[0]].state}"
                     )
-        self._intervals(name, calls, jobs)
-        for run, wait in find_waits([run for run in self.runs if run.db == name], calls):
-            self.waits.append(wait)
-            if wait < 0 or (self.is_prompt and wait > LATEST):
-                self.add('date', name, run.job_id, f"{run.token} began {wait:.3f} s after its date")
-        self._children(name, effects)
+        self._relations(database, calls, jobs, effects)
         self._enqueued(name, calls, effects, jobs)
-        self._counter(database, jobs)
 
     def _call(self, database, call, calls, jobs, by_token, steps):
         name = database.name
@@ -218,45 +213,6 @@ class Audit:
             elif have > want:
                 self.add('doubled' if want else 'unwanted', name, job_id, f"{label}: {have} × {step}")
 
-    # ------------------------------------------------------------
-    # Relations between jobs
-    # ------------------------------------------------------------
-
-    def _intervals(self, name, calls, jobs):
-        """No channel has more jobs than its capacity, no key more than one, no job more than one run at once."""
-        groups = defaultdict(list)
-        for run in self.runs:
-            if run.db == name and run.begin >= self.scope.since and (call := calls.get(run.token)):
-                if call.channel:
-                    groups[f'channel {call.channel}', CHANNELS[call.channel]].append(run)
-                if call.key and call.kind != 'restart' and run.job_id in jobs and not jobs[run.job_id].notify:
-                    groups[f'key {call.key}', 1].append(run)
-                groups[f'job {run.job_id}', 1].append(run)
-        for (what, capacity), runs in groups.items():
-            at_once = []
-            for run in runs:
-                at_once = [other for other in at_once if other.end > run.begin]
-                at_once.append(run)
-                if len(at_once) > capacity:
-                    self.add(
-                        'capacity',
-                        name,
-                        run.job_id,
-                        f"{what}, capacity {capacity}: jobs "
-                        + ', '.join(f"{r.job_id} in {r.pid} {r.begin:.3f}–{r.end:.3f}" for r in at_once),
-                    )
-
-    def _children(self, name, effects):
-        values = {effect.token: effect.value for effect in effects if effect.step == 'effect'}
-        for call in self.scope.audited:
-            if call.parents and call.token in values and values[call.token] != len(call.parents):
-                self.add(
-                    'order',
-                    name,
-                    call.job_ids[0],
-                    f"{values[call.token]} of {len(call.parents)} parents had ended well",
-                )
-
     def _enqueued(self, name, calls, effects, jobs):
         """A job that a job has enqueued is there."""
         for effect in effects:
@@ -269,25 +225,23 @@ class Audit:
             ):
                 self.add('lost', name, effect.job_id, f"{effect.token} enqueued job {effect.value}, which is not there")
 
-    def _counter(self, database, jobs):
-        """The sum of what jobs added is the number of those that ended well."""
-        done = [
-            call
-            for call in self.scope.known
-            if call.kind == 'count'
-            and any(
-                jobs[job_id].state == 'done' if job_id in jobs else (database.name, job_id) in self.faults.cleaned
-                for job_id in call.job_ids
-            )
-        ]
+    def _relations(self, database, calls, jobs, effects):
+        name, scope = database.name, self.scope
+        runs = [run for run in self.runs if run.db == name]
+        for run, text in find_crowds([run for run in runs if run.begin >= scope.since], calls, jobs):
+            self.add('capacity', name, run.job_id, text)
+        for run, wait in find_waits(runs, calls):
+            self.waits.append(wait)
+            if wait < 0 or (self.is_prompt and wait > LATEST):
+                self.add('date', name, run.job_id, f"{run.token} began {wait:.3f} s after its date")
+        for call, text in find_early_children(scope.audited, effects):
+            self.add('order', name, call.job_ids[0], text)
+        cleaned = {job_id for database_name, job_id in self.faults.cleaned if database_name == name}
+        done = count_added(scope.known, jobs, cleaned)
         total = database.value(f"SELECT coalesce(sum(value), 0) FROM {ACCOUNT.replace('.', '_')}")
-        if total != len(done):
-            self.add(
-                'lost' if total < len(done) else 'doubled',
-                database.name,
-                None,
-                f"{len(done)} jobs added 1, the sum is {total}",
-            )
+        if total != done:
+            result = 'lost' if total < done else 'doubled'
+            self.add(result, name, None, f"{done} jobs added 1, the sum is {total}")
 
 
 def _error(job):
