@@ -24,6 +24,9 @@ def arguments():
     parser.add_argument('--seed', help="repeat the choices of a run")
     parser.add_argument('--only', default='', help="these faults alone, comma separated; none: no fault at all")
     parser.add_argument(
+        '--each', action='store_true', help="one kind of fault after the other, each with its share of the time"
+    )
+    parser.add_argument(
         '--failover', action='store_true', help="with a standby, which takes over when the primary is lost"
     )
     parser.add_argument('--workers', type=int, default=2, help="job workers of each of the two servers (2)")
@@ -53,7 +56,7 @@ def arguments():
     ):
         if value <= 0:
             parser.error(f"--{name} must be more than 0, not {value:g}")
-    if args.model and (args.only or args.failover or args.server):
+    if args.model and (args.only or args.each or args.failover or args.server):
         parser.error("--model takes only --minutes and --seed")
     args.seed = args.seed or str(random.randrange(10**6))
     args.server = args.server or random.Random(f'{args.seed} servers').choice(list(world.SERVERS))
@@ -77,7 +80,7 @@ def run(args):
         workloads = [
             workload.Workload(database, args.seed, args.rate / len(place.databases)) for database in place.databases
         ]
-        faults = Faults(place, args.seed, args.faults)
+        faults = Faults(place, args.seed, args.faults, workloads)
         if not faults.weights and args.only != ['none']:
             say(f"skipped: {place.skipped}")
             return 3
@@ -92,7 +95,7 @@ def run(args):
             if is_quiet:
                 time.sleep(args.minutes * 60)
             else:
-                faults.run(args.minutes * 60)
+                faults.run(args.minutes * 60, args.each)
         finally:
             for load in workloads:
                 load.stop()

@@ -7,13 +7,24 @@ import random
 import threading
 import time
 from collections import Counter
+from typing import NamedTuple
 
 import psutil
 import psycopg2
 from harness import wait_until
 
+from .violations import Violation
+
 LONGEST = 6  # seconds that a lock or a stop lasts
 LONG = 30  # seconds that longer trouble lasts
+
+
+class Turn(NamedTuple):
+    """The time of some kinds of faults, by the monotonic clock, until nothing of them went on."""
+
+    names: list
+    begin: float
+    end: float
 
 
 class Injector:
@@ -22,12 +33,14 @@ class Injector:
     :param World world: to what
     :param str seed: repeats the choices
     :param list only: names of the faults to choose from, all by default
+    :param list workloads: of all databases
     """
 
     WEIGHTS = {}
 
-    def __init__(self, world, seed, only=()):
+    def __init__(self, world, seed, only=(), workloads=()):
         self.world = world
+        self.workloads = workloads
         self.seed = seed
         self.rng = random.Random(f'{seed} faults')
         self.weights = {
@@ -37,7 +50,7 @@ class Injector:
         }
         self.counts = Counter()
         self.errors = []
-        self.history = []
+        self.turns = []  # of each kind alone
         self.violations = []  # what a fault found itself
         self.cleaned = set()  # (database, job) that the clean-up may have deleted
         self.archived = []  # intervals in which a user was
@@ -47,25 +60,40 @@ class Injector:
         self._busy = set()  # what `_meanwhile_once` does
         self._threads = []
 
-    def run(self, seconds):
-        """Do harm for so long; return when nothing of it goes on."""
+    def run(self, seconds, in_turn=False):
+        """Do harm for so long; return when nothing of it goes on.
+
+        :param float seconds: for how long new harm begins
+        :param bool in_turn: one kind after the other, each with its share of the time, so that never two kinds meet
+        """
+        for names in [[name] for name in self.weights] if in_turn else [list(self.weights)]:
+            begin = time.monotonic()
+            self._harm(names, seconds * len(names) / len(self.weights))
+            self._come_to_rest()
+            self.turns.append(Turn(names, begin, time.monotonic()))
+
+    def _harm(self, names, seconds):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(min(max(0, end - time.monotonic()), self.rng.uniform(0.3, 2.5)))
             count = self.rng.choice([1, 1, 1, 2, 3])
-            for name in self.rng.choices(list(self.weights), self.weights.values(), k=count):
-                self.history.append((time.monotonic(), name))
+            for name in self.rng.choices(names, [self.weights[name] for name in names], k=count):
                 self.counts[name] += 1
                 with self._expected_trouble(name):
                     getattr(self, name)()
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             self.world.supervise()
+
+    def _come_to_rest(self):
         for thread in self._threads:
             thread.join()
         for name in dir(self):
             if name.startswith('_reset'):
                 self._repeat(getattr(self, name))
-        self.world.wait_until_ready()
+        try:
+            self.world.wait_until_ready()
+        except AssertionError as exc:
+            self.violations.append(Violation('stuck', '', None, str(exc)))
 
     @contextlib.contextmanager
     def _expected_trouble(self, name):

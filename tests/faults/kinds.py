@@ -51,7 +51,7 @@ class Kinds:
         'fail': 1, 'odd': 1, 'overtime': 0.3, 'postpone': 1, 'chain': 2, 'keyed': 3, 'channel': 4, 'delay': 2, 'more': 2,
         'date': 1, 'restart': 1, 'debounce': 2, 'progress': 1, 'cancel_me': 0.5, 'chunks': 1, 'bulk': 1, 'count': 1,
         'blob': 0.4, 'setting': 2, 'process': 1, 'leave_cursor': 0.5, 'close_cursor': 0.5, 'fork': 0.5, 'thread': 0.5, 'hook': 1,
-        'of_user': 3, 'isolation': 1, 'pool': 2, 'hang': 0.5, 'huge': 0.02,
+        'of_user': 3, 'isolation': 1, 'pool': 4, 'hang': 0.5, 'huge': 0.02,
     }  # fmt: skip
 
     def __init__(self, prefix, rng, weights=None):

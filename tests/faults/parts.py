@@ -116,7 +116,6 @@ class HostPart(Part):
     server = 1
 
     def make(self):
-        self.is_cut = False
         self.host = OtherHost()
         if not self.host.make():
             self.host.delete()
@@ -132,14 +131,12 @@ class HostPart(Part):
         self.world.cluster.sql("SELECT pg_reload_conf()")
 
     def cut(self):
-        self.is_cut = True
         self.host.set_link('down')
         self._note_cut()  # PostgreSQL gives the connections up some time from now
 
     def heal(self):
         self._note_cut()
         self.host.set_link('up')
-        self.is_cut = False
 
     def _note_cut(self):
         for worker in self.world.servers[self.server].workers():

@@ -16,6 +16,10 @@ def say(text=''):
     sys.stdout.flush()
 
 
+def _title(name):
+    return f"{name}: {getattr(Faults, name).__doc__}"
+
+
 def report(args, faults, result, workloads, errors, seconds, drain):
     calls = [call for load in workloads for call in load.calls]
     fates = Counter(call.fate for call in calls)
@@ -39,11 +43,17 @@ def report(args, faults, result, workloads, errors, seconds, drain):
     for when, megabytes in result.world.memory.items():
         say(f"| memory of each worker {when}, MB (PSS) | {', '.join(f'{size:.0f}' for size in megabytes)} |")
     say()
-    say("| fault | times |\n|---|---|")
-    for name, count in sorted(faults.counts.items()):
-        say(f"| {name}: {getattr(Faults, name).__doc__} | {count} |")
+    if args.each:
+        say("| fault, alone | times | seconds | methods begun |\n|---|---|---|---|")
+        for turn in faults.turns:
+            [name], begun = turn.names, sum(turn.begin <= run.begin < turn.end for run in result.runs)
+            say(f"| {_title(name)} | {faults.counts[name]} | {turn.end - turn.begin:.0f} | {begun} |")
+    else:
+        say("| fault | times |\n|---|---|")
+        for name, count in sorted(faults.counts.items()):
+            say(f"| {_title(name)} | {count} |")
     for name, reason in sorted(result.world.skipped.items()):
-        say(f"| {name} | skipped: {reason} |")
+        say(f"| {name} | skipped: {reason} |{' | |' * args.each}")
     say()
     say("| result | |\n|---|---|")
     found = Counter(violation.result for violation in result.violations)

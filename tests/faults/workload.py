@@ -44,6 +44,7 @@ class Workload(threading.Thread):
         self.broken = 0  # transactions that a fault hit
         self.errors = []  # what no fault explains
         self.stopped = threading.Event()
+        self.lock = threading.Lock()  # held while it works: who has it keeps new jobs from coming
 
     def prepare(self):
         """Make the records that jobs write, a user, the channels with limits, and the triggers of faults."""
@@ -66,8 +67,9 @@ class Workload(threading.Thread):
         while not self.stopped.wait(pause):
             begin = time.monotonic()
             try:
-                count = self._enqueue()
-                self._act()
+                with self.lock:
+                    count = self._enqueue()
+                    self._act()
             except (psycopg2.Error, OSError):
                 self.broken += 1
                 count = 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 
@@ -30,7 +31,9 @@ class Databases:
 
     def drop_database(self):
         """a new database gets jobs and is dropped: with jobs in it, after their end, or once the workers have left it by themselves"""
-        self._meanwhile_once('guests', self._visit, self._end, self.rng.choice(['at once', 'at once', 'done', 'left']))
+        when = self.rng.choice(['at once', 'at once', 'done', 'left'])
+        other = self.rng.choice(self.workloads) if when == 'left' else None
+        self._meanwhile_once('guests', self._visit, self._end, when, other)
 
     def copy_database(self):
         """a new database is duplicated with jobs in it: the copy runs its own jobs, and the others if they are adopted"""
@@ -40,14 +43,25 @@ class Databases:
         """a new database is dropped with jobs in it, and an earlier copy gets its name"""
         self._meanwhile_once('guests', self._visit, self._replace, self.rng.random() < 0.5)
 
-    def _visit(self, function, choice):
-        """Make a database with jobs, and call the function with it."""
+    def _visit(self, function, choice, other=None):
+        """Make a database with jobs, and call the function with it.
+
+        :param Workload other: the load of a database that has no job meanwhile
+        """
         name = f'guest{next(self.numbers)}'
-        database = self._repeat(self._make, name)
-        try:
-            function(database, self._load(database, name), choice)
-        finally:
-            self._drop(database)
+        with self._idle(other) if other else contextlib.nullcontext():
+            database = self._repeat(self._make, name)
+            try:
+                function(database, self._load(database, name), choice)
+            finally:
+                self._drop(database)
+
+    @contextlib.contextmanager
+    def _idle(self, load):
+        """Let a database have no job. A worker knows two databases at a time, so with two others at work it would leave each one early."""
+        with load.lock:
+            drained(self.world, DRAIN, [load.database])
+            yield
 
     def _make(self, name):
         self.world.cluster.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')

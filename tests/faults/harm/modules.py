@@ -23,7 +23,8 @@ class Modules:
 
     def upgrade(self):
         """upgrade of ir_async by another process"""
-        self._meanwhile(self._upgrade, self._database())
+        database = self._database()
+        self._meanwhile_once(database.name, self._upgrade, database)
 
     def install(self):
         """installation of a module that adds a column, or its removal"""

@@ -147,7 +147,7 @@ class IrAsyncLedger(models.Model):
         with self._run(token):
             self._book(token)
             with self.env.registry.cursor() as cr:
-                cr.execute("SELECT pg_sleep(%s)", [seconds])
+                cr.execute("SELECT pg_sleep(%s) -- of the pool", [seconds])
 
     @api.model
     def commit_inside(self, token, seconds):
