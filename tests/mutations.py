@@ -250,6 +250,11 @@ FAULTS = [
          f'{ORDERS}[CapacityCapacity]'),
     ),
     *_faults(
+        'engine/connection.py',
+        ('worker that is cut off notices nothing', ' | CLIENT_LIMITS', '', 'system/environment_test.py::test_host_that_vanishes'),
+        ('session of a host that vanished stays', ' | SERVER_LIMITS', '', 'system/environment_test.py::test_host_that_vanishes'),
+    ),
+    *_faults(
         'engine/errors.py',
         ('serialization failure costs an attempt', "'40001', ", '', 'test_errors.py'),
         ('shutdown of PostgreSQL costs an attempt', "'57P01', ", '', 'test_errors.py'),
@@ -269,6 +274,8 @@ FAULTS = [
         ('trouble of the server without end', '_setbacks(execution) >= MAX_SETBACKS', 'False', f'{SETBACK}test_trouble_that_does_not_pass'),
         ('attempts count as setbacks', ' - job.attempts - job.deaths', '', f'{SETBACK}test_attempts_and_deaths_are_no_setbacks'),
         ('lost claim counts as a lost connection', 'if not holds(session, job):', 'if False:', f'{SETBACK}test_a_lost_claim'),
+        ('only connecting by the pool is trouble', 'any(\n        frame.f_code.co_filename', "any(\n        frame.f_code.co_name == 'borrow' and frame.f_code.co_filename",
+         'system/stuck_test.py::test_second_connection_lost'),
     ),
     *_faults(
         'service/cursor.py',
@@ -324,6 +331,7 @@ FAULTS = [
         ('a late look replaces a newer one', 'due if knows_all else min(self.due, due)', 'due', f'{DATABASES}test_a_look_that_comes_late'),
         ('looks of others replace that for the dead', 'bool(jobs or (self.session and self.session.is_rescuing))', 'bool(jobs)',
          f'{DATABASES}test_looks_that_others_cannot_replace'),
+        ('idle database is kept', 'if self.session and self.due > now and self.last_job', 'if False and self.last_job', f'{DATABASES}test_an_idle_database_is_left'),
         ('due date is forgotten', 'min(poll_interval, delay)', 'poll_interval', f'{DATABASES}test_next_look'),
     ),
     *_faults(
