@@ -89,7 +89,8 @@ class Injector:
             thread.join()
         for name in dir(self):
             if name.startswith('_reset'):
-                self._repeat(getattr(self, name))
+                with self._expected_trouble(name):
+                    self._repeat(getattr(self, name))
         try:
             self.world.wait_until_ready()
         except AssertionError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 
 import psutil
@@ -11,6 +12,7 @@ import psycopg2
 
 from ..injector import LONG
 
+HBA_LOCK = threading.Lock()  # else one thread reads what another has half written
 REJECT = 'local all odoo reject\nhost all odoo all reject\n'
 
 
@@ -54,18 +56,20 @@ class Postgres:
 
         self._meanwhile(toggle, self.rng.uniform(1, LONG))
 
-    def _reject(self):
+    def _reject(self, is_rejected=True):
         path = self.world.cluster.data / 'pg_hba.conf'
-        path.write_text(REJECT + path.read_text())
+        staged = path.with_suffix('.new')
+        with HBA_LOCK:
+            staged.write_text(REJECT * is_rejected + path.read_text().replace(REJECT, ''))
+            staged.chmod(0o644)  # PostgreSQL is another user's
+            staged.rename(path)
         self.world.cluster.sql("SELECT pg_reload_conf()")
 
     def _allow(self, name, is_allowed):
         self.world.cluster.sql(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS {is_allowed}')
 
     def _reset_refusal(self):
-        path = self.world.cluster.data / 'pg_hba.conf'
-        path.write_text(path.read_text().replace(REJECT, ''))
-        self.world.cluster.sql("SELECT pg_reload_conf()")
+        self._reject(False)
         for database in self.world.databases:
             self._allow(database.name, True)
 
