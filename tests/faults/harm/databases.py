@@ -32,8 +32,7 @@ class Databases:
     def drop_database(self):
         """a new database gets jobs and is dropped: with jobs in it, after their end, or once the workers have left it by themselves"""
         when = self.rng.choice(['at once', 'at once', 'done', 'left'])
-        other = self.rng.choice(self.workloads) if when == 'left' else None
-        self._meanwhile_once('guests', self._visit, self._end, when, other)
+        self._meanwhile_once('guests', self._visit, self._end, when)
 
     def copy_database(self):
         """a new database is duplicated with jobs in it: the copy runs its own jobs, and the others if they are adopted"""
@@ -43,13 +42,10 @@ class Databases:
         """a new database is dropped with jobs in it, and an earlier copy gets its name"""
         self._meanwhile_once('guests', self._visit, self._replace, self.rng.random() < 0.5)
 
-    def _visit(self, function, choice, other=None):
-        """Make a database with jobs, and call the function with it.
-
-        :param Workload other: the load of a database that has no job meanwhile
-        """
+    def _visit(self, function, choice):
+        """Make a database with jobs, and call the function with it."""
         name = f'guest{next(self.numbers)}'
-        with self._idle(other) if other else contextlib.nullcontext():
+        with self._others_idle() if choice == 'left' else contextlib.nullcontext():
             database = self._repeat(self._make, name)
             try:
                 function(database, self._load(database, name), choice)
@@ -57,10 +53,12 @@ class Databases:
                 self._drop(database)
 
     @contextlib.contextmanager
-    def _idle(self, load):
-        """Let a database have no job. A worker knows two databases at a time, so with two others at work it would leave each one early."""
-        with load.lock:
-            drained(self.world, DRAIN, [load.database])
+    def _others_idle(self):
+        """Let no other database have a job. A worker that has jobs in two of them would leave each further one early."""
+        with contextlib.ExitStack() as stack:
+            for load in self.workloads:
+                stack.enter_context(load.lock)
+            drained(self.world, DRAIN)
             yield
 
     def _make(self, name):
