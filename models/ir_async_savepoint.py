@@ -44,6 +44,7 @@ class IrAsync(models.Model):
             self._insert_pending()
         mark = str(next(_marks))
         is_locked = not pending.first
+        reading = time.monotonic()  # before the clock of the database, so that a delay is never too short
         # Lock before taking ids: others conclude from the lock which ids are this transaction's.
         [[marks, began, now, origin, last_id, _locked, ids]] = self.env.execute_query(SQL(
             """
@@ -60,7 +61,7 @@ class IrAsync(models.Model):
             pending.first = mark
             if not is_locked:
                 self.env.execute_query(SQL("SELECT %s", _locks(mark, SQL("%s", last_id))))
-        pending.mark, pending.marks, pending.clock = mark, marks, (now, time.monotonic())
+        pending.mark, pending.marks, pending.clock = mark, marks, (now, reading)
         pending.query = cr.query
         return tuple(ids)
 

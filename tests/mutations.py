@@ -552,6 +552,7 @@ FAULTS = [
     ),
     *_faults(
         'models/ir_async_savepoint.py',
+        ('delay counts from an earlier moment', '(now, reading)', '(now, time.monotonic())', 'test_with_options.py::TestWithOptions::test_the_clock_is_never_behind'),
         ('jobs are lost with the settings', 'if pending.first and pending.first not in marks and', 'if False and',
          'system/savepoint_test.py::test_a_reset_of_all_settings'),
     ),

@@ -31,6 +31,13 @@ class TestWithOptions(AsyncCase):
         self.env.cr.execute(f'SELECT "{column}" FROM ir_async WHERE id = %s', [job.id])
         return self.env.cr.fetchone()[0]
 
+    def test_the_clock_is_never_behind(self):
+        """However long the statement takes that reads it. Else a delayed job would begin too early."""
+        jobs = self.env['ir.async']
+        pending = jobs._pending()
+        jobs._mark(pending, 100_000)  # so many ids take a while
+        self.assertLessEqual(self.now(), pending.now())
+
     # ------------------------------------------------------------
     # Defaults, and what each option means
     # ------------------------------------------------------------
