@@ -56,6 +56,7 @@ class Lookout:
         self._roster = Roster(listener.process_number, group())
         self._lock = threading.RLock()  # the main thread reads, too, while a job is running
         self._next_reading = 0.0
+        self._has_job = False
         self._found = 0  # visits in a row that found jobs
 
     def wait(self, pipe: int, beat: float) -> None:
@@ -88,10 +89,25 @@ class Lookout:
         empty_pipe(pipe)
         self._read()
 
-    def read_if_due(self) -> None:
-        """Read the notifications that come during a job: their meaning depends on the time, and PostgreSQL must not keep them."""
-        if self._next_reading <= time.monotonic():
-            self._read()
+    def note_job(self, is_running: bool) -> None:
+        """Note that a job begins or has ended.
+
+        :param bool is_running: whether it begins
+        """
+        with self._lock:
+            self._has_job = is_running
+
+    def stand_in(self) -> None:
+        """Stand in for the work thread while it runs a job. The main thread calls this.
+
+        It reads the notifications that come meanwhile: their meaning depends on the time, and PostgreSQL must not keep them.
+        """
+        with self._lock:
+            # If the job has ended, the work thread may sleep, and would not wake up for what this thread has read.
+            if self._has_job:
+                self.go_off()
+                if self._next_reading <= time.monotonic():
+                    self._read()
 
     def go_off(self) -> None:
         """Have another worker come on duty, since this one is busy."""

@@ -164,8 +164,7 @@ class WorkerAsync(Worker):
             self.multi.pipe_ping(self.idle_pipe)
         self.watchdog.look_after(self.stop_deadline)
         if (batch := self.watchdog.batch) and batch.busy_time <= time.monotonic():
-            self.lookout.go_off()
-            self.lookout.read_if_due()
+            self.lookout.stand_in()
 
     # ------------------------------------------------------------
     # Work thread
@@ -272,6 +271,7 @@ class WorkerAsync(Worker):
         session, runner = database.session, database.runner
         assert session and runner, "the claim has opened both"
         batch = Batch(session, runner, self.mark, jobs)
+        self.lookout.note_job(True)
         self.watchdog.watch(batch)
         try:
             runner.prepare(jobs[0])
@@ -288,6 +288,7 @@ class WorkerAsync(Worker):
             if batch.is_stopping:
                 raise JobInterrupted  # the main thread uses the session now, and ends the process
             self.watchdog.batch = None
+            self.lookout.note_job(False)
             batch.release_prefetched()
         self.request_count += batch.count
         if runner.must_end:

@@ -181,9 +181,11 @@ class TestLookout(BaseCase):
         self.name()
         self.delay = 5
         self.look(self.workers[-1])
-        worker.lookout.read_if_due()
+        worker.lookout.note_job(True)
+        worker.lookout.stand_in()
         self.clock.advance(READ_INTERVAL)
-        worker.lookout.read_if_due()
+        worker.lookout.stand_in()
+        worker.lookout.note_job(False)
         self.clock.advance(20)
         self.wait(worker)
         self.assertLess(worker.databases.get('a').due, self.clock.monotonic())
@@ -219,3 +221,15 @@ class TestLookout(BaseCase):
         self.assertLess(
             database.due - self.clock.monotonic() + GRACE, 2, "a dead worker's job can be claimed again in two seconds"
         )
+
+    def test_the_main_thread_reads_only_while_a_job_runs(self):
+        """Later it would take away the notification that has the work thread look."""
+        worker = self.workers[-1]
+        worker.lookout.note_job(True)
+        worker.lookout.note_job(False)
+        self.clock.advance(READ_INTERVAL)
+        self.order.append(SimpleNamespace(channel=NAMES, payload='a'))
+        worker.lookout.stand_in()
+        self.assertGreater(worker.databases.get('a').due, self.clock.monotonic())
+        self.wait(worker)
+        self.assertLessEqual(worker.databases.get('a').due, self.clock.monotonic())
