@@ -134,6 +134,8 @@ class Maintenance:
         if changed or found_limited:
             return 0
         scan_delay = self._claim.next_scan and max(0.01, self._claim.next_scan - time.monotonic())
+        if due is not None and due <= 0:
+            due = LOOK_INTERVAL  # somebody has its row locked
         delays = [due, self._channels.slot_delay, rescue_delay, sweep_delay, scan_delay]
         if processing or ready or self._channels.is_held_up:
             # A job is ready but was not claimed: somebody has it locked, or modules are being upgraded.

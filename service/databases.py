@@ -173,7 +173,8 @@ class Databases:
         self._databases: dict[str, Database] = {}
         self._foreign: set[str] = set()  # notified names of databases that this server does not list
         self._last_listing = float('-inf')
-        self._next_listing = self._regular_listing = 0.0
+        # The time of the next listing. It is earlier than the regular one after an unknown name.
+        self.next_listing = self._regular_listing = 0.0
 
     def __iter__(self) -> Iterator[Database]:
         return iter(list(self._databases.values()))
@@ -181,12 +182,12 @@ class Databases:
     def refresh(self) -> None:
         """List the databases when it is time to. Add new ones, and leave those that are gone."""
         now = time.monotonic()
-        if now < self._next_listing:
+        if now < self.next_listing:
             return
         if now >= self._regular_listing:
             self._foreign.clear()
         self._last_listing = now
-        self._next_listing = now + LAST_BACK_OFF  # for the case that the listing fails
+        self.next_listing = now + LAST_BACK_OFF  # for the case that the listing fails
         names = self._list_databases()
         for name in self._databases.keys() - set(names):
             self._databases.pop(name).leave()
@@ -195,11 +196,11 @@ class Databases:
                 self._databases[name] = Database(name, self._process_number, self._process_state)
         self._foreign.difference_update(names)
         # The jitter keeps the workers from all listing at the same time.
-        self._next_listing = self._regular_listing = now + settings().poll_interval * random.uniform(0.8, 1)
+        self.next_listing = self._regular_listing = now + settings().poll_interval * random.uniform(0.8, 1)
 
     def wake_all(self) -> None:
         """Schedule a visit to all databases, since notifications may have been missed."""
-        self._next_listing = 0
+        self.next_listing = 0
         self._foreign.clear()
         for database in self:
             database.wake()
@@ -215,7 +216,7 @@ class Databases:
             self._databases[name].hear(position, patience)
         elif name not in self._foreign and len(self._foreign) < MAX_FOREIGN:
             self._foreign.add(name)
-            self._next_listing = min(self._next_listing, self._last_listing + LIST_INTERVAL)
+            self.next_listing = min(self.next_listing, self._last_listing + LIST_INTERVAL)
 
     def make_room(self, database: Database) -> None:
         """Leave the least recently used databases, to keep few connections."""

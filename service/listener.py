@@ -15,6 +15,7 @@ from psycopg2 import sql
 from psycopg2.extensions import POLL_OK
 
 from ..engine.connection import PROCESS_LOCK_CLASS, connect, is_descriptor_closed, session_parameters, set_config, wait
+from ..engine.errors import Kind, kind_of
 from ..engine.notifier import CHANNEL as NAMES
 from ..engine.notifier import NOTIFY
 from ..exceptions import PoolerFound
@@ -148,11 +149,16 @@ class Listener:
         """
         if is_descriptor_closed(connection):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        try:
-            while connection.poll() == POLL_OK and self._unsent:
-                self._execute(NOTIFY, self._unsent.pop(0))
-        except psycopg2.Error as exc:
-            self._lose(exc)
+        for _turn in range(len(self._unsent) + 1):
+            try:
+                while connection.poll() == POLL_OK and self._unsent:
+                    self._execute(NOTIFY, self._unsent.pop(0))
+                return
+            except psycopg2.Error as exc:
+                if connection.closed or kind_of(exc) is Kind.LOST:
+                    self._lose(exc)
+                    return
+                _logger.info("PostgreSQL did not take a message to other workers: %s", exc)
 
     def _execute(self, query: str | sql.Composable, params: Any = None) -> None:
         assert self._connection

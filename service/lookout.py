@@ -15,6 +15,7 @@ import psycopg2
 from odoo.service.server import empty_pipe
 from odoo.tools import config
 
+from ..engine.maintenance import LOOK_INTERVAL
 from ..engine.notifier import CHANNEL as NAMES
 from ..engine.origin import VERSIONS
 from ..tools.config import settings
@@ -84,10 +85,20 @@ class Lookout:
             timeout = RECONNECT_DELAY / 4
         elif timeout and not self._roster.is_on:
             self._say(self._roster.come_on())
-        awaited: list[Any] = [pipe, *self._listener.fds()]
-        select.select(awaited, [], [], timeout)
+        self._listen(pipe, time.monotonic() + timeout)
         empty_pipe(pipe)
-        self._read()
+
+    def _listen(self, pipe: int, end: float) -> None:
+        """Hear notifications until there is something to do. Most of them are for other workers, so this loop is short."""
+        ready: list[Any] = []
+        while pipe not in ready:
+            awaited: list[Any] = [pipe, *self._listener.fds()]
+            ready, _, _ = select.select(awaited, [], [], max(0, end - time.monotonic()))
+            self._read()
+            first = self._databases.next()
+            end = min(end, self._databases.next_listing, first.due if first else end)
+            if time.monotonic() >= end or not self._listener.is_connected:
+                return
 
     def note_job(self, is_running: bool) -> None:
         """Note that a job begins or has ended.
@@ -97,27 +108,32 @@ class Lookout:
         with self._lock:
             self._has_job = is_running
 
-    def stand_in(self) -> None:
+    def stand_in(self, database: str) -> None:
         """Stand in for the work thread while it runs a job. The main thread calls this.
 
         It reads the notifications that come meanwhile: their meaning depends on the time, and PostgreSQL must not keep them.
+
+        :param str database: the database of the job
         """
         with self._lock:
             # If the job has ended, the work thread may sleep, and would not wake up for what this thread has read.
             if self._has_job:
-                self.go_off()
+                self.go_off(database)
                 if self._next_reading <= time.monotonic():
                     self._read()
 
-    def go_off(self) -> None:
-        """Have another worker come on duty, since this one is busy."""
+    def go_off(self, database: str) -> None:
+        """Have another worker come on duty, since this one is busy.
+
+        :param str database: the database whose jobs it runs
+        """
         with self._lock:
             if self._roster.is_on:
-                self._say(self._roster.go_off())
+                self._say(self._roster.go_off(database))
 
     def end(self) -> None:
         """Have another worker come on duty, since this one ends."""
-        self.go_off()
+        self._say(self._roster.gone())
         self._listener.flush()
 
     def begin_look(self, database: Database) -> str:
@@ -143,7 +159,7 @@ class Lookout:
         with self._lock:
             self._found = self._found + 1 if has_jobs else 0
             if self._found > 1:
-                self.go_off()
+                self.go_off(database.name)
             elif not has_jobs and database.due > time.monotonic():
                 self._say(self._roster.looked(database.name, mark, database.due - time.monotonic()))
 
@@ -162,11 +178,11 @@ class Lookout:
                     name = notification.payload
                     if not config['db_name'] or name in config['db_name']:
                         self._databases.hear(name, position, OWED_TIME + self._turn())
-                elif looked := self._roster.hear(notification.payload):
-                    patience = 0 if looked.is_own else LATE_TIME + self._turn()
-                    seconds = min(looked.seconds, settings().poll_interval) + patience
-                    if database := self._databases.get(looked.database):
-                        database.hear_looked(looked.position, seconds)
+                elif (look := self._roster.hear(notification.payload)) and (
+                    database := self._databases.get(look.database)
+                ):
+                    seconds = LOOK_INTERVAL if look.seconds is None else min(look.seconds, settings().poll_interval)
+                    database.hear_looked(look.position, seconds + (0 if look.is_own else LATE_TIME + self._turn()))
             if self._roster.is_on_duty:
                 for database in self._databases:
                     if database.owed:

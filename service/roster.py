@@ -26,7 +26,7 @@ MAX_HISTORY = 500  # messages whose place in the order is known
 
 _MESSAGE = re.compile(
     r'(?P<group>\w{1,64}) (?P<verb>on|off|gone|looked) (?P<worker>\d{1,10}) (?P<id>\d{1,10}\.\d{1,20})'
-    r'(?: (?P<after>[\d.]{0,32})\+(?P<names>\d{1,20}) (?P<seconds>\d{1,10}(?:\.\d{1,6})?) (?P<database>.+))?',
+    r'(?: (?P<after>[\d.]{0,32})\+(?P<names>\d{1,20}) (?P<seconds>\d{1,10}(?:\.\d{1,6})?))?(?: in (?P<database>.+))?',
     re.ASCII | re.DOTALL,
 )
 
@@ -38,12 +38,12 @@ class Position(NamedTuple):
     names: int  # how many names of databases are between the last of these and it
 
 
-class Looked(NamedTuple):
-    """A worker looked at a database and found nothing to claim."""
+class Look(NamedTuple):
+    """The look at a database that is due next, as a worker says. It is busy there, or has found nothing to claim."""
 
     database: str
-    position: Position | None  # its place when it began to look; None if this worker cannot compare it
-    seconds: float  # until its next look
+    position: Position | None  # its place when it began to look; None if it is busy, or this worker cannot compare it
+    seconds: float | None  # until its next look; None if it is busy, so that others have to look
     is_own: bool
 
 
@@ -108,15 +108,18 @@ class Roster:
         self._is_on, self._newer = True, None
         return self._message('on')
 
-    def go_off(self) -> str:
-        """Return the message that this worker is busy."""
-        self._is_on = False
-        return self._message('off')
+    def go_off(self, database: str) -> str:
+        """Return the message that this worker is busy.
 
-    def gone(self, worker: int) -> str:
+        :param str database: the database whose jobs it runs
+        """
+        self._is_on = False
+        return f'{self._message("off")} in {database}'
+
+    def gone(self, worker: int | None = None) -> str:
         """Return the message that a worker has ended.
 
-        :param int worker: its number
+        :param int worker: its number; by default that of this worker
         """
         return self._message('gone', worker)
 
@@ -131,7 +134,7 @@ class Roster:
         :param str mark: the :meth:`mark` of the time before it looked
         :param float seconds: until its next look
         """
-        return f'{self._message("looked")} {mark} {max(0, seconds):.3f} {database}'
+        return f'{self._message("looked")} {mark} {max(0, seconds):.3f} in {database}'
 
     def _message(self, verb: str, worker: int | None = None) -> str:
         self._sent += 1
@@ -151,35 +154,39 @@ class Roster:
         self._position = Position(self._position.messages, self._position.names + 1)
         return self._position
 
-    def hear(self, text: str) -> Looked | None:
+    def hear(self, text: str) -> Look | None:
         """Note a message of a worker, or a stranger's text.
 
         :param str text: the message
-        :return: the look of a worker, if the message is about one
-        :rtype: Looked | None
+        :return: the next look at a database, if the message is about one
+        :rtype: Look | None
         """
         match = _MESSAGE.fullmatch(text)
-        if not match or match['group'] != self._group or (match['verb'] == 'looked') != bool(match['database']):
+        if not match or match['group'] != self._group:
             return None
-        worker = int(match['worker'])
-        looked = None
-        if match['verb'] == 'on':
+        verb, worker, database = match['verb'], int(match['worker']), match['database']
+        if (verb == 'looked') != bool(match['seconds']) or (verb in ('looked', 'off')) != bool(database):
+            return None
+        look = None
+        if verb == 'on':
             self._hear_on(worker)
-        elif match['verb'] in ('off', 'gone'):
-            self._offs += match['verb'] == 'off'
+        elif verb in ('off', 'gone'):
             if self._newer:
                 self._newer.discard(worker)
+            if verb == 'off':
+                self._offs += 1
+                look = Look(database, None, None, worker == self._number)
         else:
             self._offs = 0
             index = self._history.get(match['after'])
             position = None if index is None else Position(index, int(match['names']))
-            looked = Looked(match['database'], position, float(match['seconds']), worker == self._number)
+            look = Look(database, position, float(match['seconds']), worker == self._number)
         self._last = match['id']
         self._position = Position(self._position.messages + 1, 0)
         self._history[self._last] = self._position.messages
         if len(self._history) > MAX_HISTORY:
             self._history.popitem(last=False)
-        return looked
+        return look
 
     def _hear_on(self, worker: int) -> None:
         if worker == self._number:

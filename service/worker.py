@@ -164,7 +164,7 @@ class WorkerAsync(Worker):
             self.multi.pipe_ping(self.idle_pipe)
         self.watchdog.look_after(self.stop_deadline)
         if (batch := self.watchdog.batch) and batch.busy_time <= time.monotonic():
-            self.lookout.stand_in()
+            self.lookout.stand_in(batch.session.dbname)
 
     # ------------------------------------------------------------
     # Work thread

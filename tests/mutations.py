@@ -411,7 +411,7 @@ FAULTS = [
     *_faults(
         'service/lookout.py',
         ('no look after listening', 'self._databases.wake_all()', 'pass', 'system/enqueue_test.py::test_notification_lost'),
-        ('busy workers stay on duty', 'self._say(self._roster.go_off())', 'pass', f'{LOOKOUT}test_a_second_batch'),
+        ('busy workers stay on duty', 'self._say(self._roster.go_off(database))', 'pass', f'{LOOKOUT}test_a_second_batch'),
         ('main thread reads for an idle work thread', 'if self._has_job:', 'if True:', f'{LOOKOUT}test_the_main_thread_reads_only_while_a_job_runs'),
         ('idle workers do not come on', 'elif timeout and not self._roster.is_on:', 'elif False:', 'system/herd_test.py::test_a_single_job[4]'),
         ('looks are not announced', 'elif not has_jobs and database.due > time.monotonic():', 'elif False:',

@@ -55,6 +55,18 @@ class TestListener(TransactionCase):
             heard += self.listener.read()
         self.assertEqual([sent.payload for sent in heard], [f'message {i}' for i in range(5)])
 
+    def test_a_message_that_postgresql_does_not_take(self):
+        """The connection stays, and so do its notifications."""
+        before = self.backend()
+        self.listener.send(WORKERS, 'x' * 8000)
+        self.listener.send(WORKERS, 'message')
+        heard = []
+        while not heard:
+            self.assertTrue(select.select(self.listener.fds(), [], [], 10)[0], "no notification within 10 seconds")
+            heard = self.listener.read()
+        self.assertEqual([sent.payload for sent in heard], ['message'])
+        self.assertEqual(self.backend(), before)
+
     def test_a_server_that_does_not_answer(self):
         """Neither sending nor reading waits for it."""
         os.kill(self.backend(), signal.SIGSTOP)

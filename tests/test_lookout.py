@@ -12,7 +12,7 @@ from odoo.addons.ir_async.engine.notifier import CHANNEL as NAMES
 from odoo.addons.ir_async.engine.rescue import GRACE
 from odoo.addons.ir_async.service import databases as databases_module
 from odoo.addons.ir_async.service import lookout as lookout_module
-from odoo.addons.ir_async.service.databases import Databases
+from odoo.addons.ir_async.service.databases import LIST_INTERVAL, Databases
 from odoo.addons.ir_async.service.lookout import LATE_STEP, LATE_TIME, OWED_TIME, READ_INTERVAL, Lookout
 from odoo.addons.ir_async.service.roster import CHANNEL as WORKERS
 from odoo.addons.ir_async.service.roster import Roster
@@ -149,7 +149,7 @@ class TestLookout(BaseCase):
         self.wait_all()
         self.assertIn(self.workers[2], self.due())
         self.assertFalse(self.look(worker))
-        with patch.object(lookout_module, 'select', Mock()):
+        with patch.object(lookout_module.select, 'select', return_value=([self.pipe], [], [])):
             worker.lookout.wait(self.pipe, 1)
         self.assertEqual(self.said()[-1], ['on', '5'])
 
@@ -182,9 +182,9 @@ class TestLookout(BaseCase):
         self.delay = 5
         self.look(self.workers[-1])
         worker.lookout.note_job(True)
-        worker.lookout.stand_in()
+        worker.lookout.stand_in('a')
         self.clock.advance(READ_INTERVAL)
-        worker.lookout.stand_in()
+        worker.lookout.stand_in('a')
         worker.lookout.note_job(False)
         self.clock.advance(20)
         self.wait(worker)
@@ -229,7 +229,27 @@ class TestLookout(BaseCase):
         worker.lookout.note_job(False)
         self.clock.advance(READ_INTERVAL)
         self.order.append(SimpleNamespace(channel=NAMES, payload='a'))
-        worker.lookout.stand_in()
+        worker.lookout.stand_in('a')
         self.assertGreater(worker.databases.get('a').due, self.clock.monotonic())
         self.wait(worker)
         self.assertLessEqual(worker.databases.get('a').due, self.clock.monotonic())
+
+    def test_a_busy_worker_is_watched(self):
+        """Though nobody named its database: it may have found the child of its own job after all others had looked."""
+        worker = self.workers[-1]
+        worker.lookout.note_job(True)
+        worker.lookout.stand_in('a')
+        self.wait_all()
+        self.clock.advance(LOOK_INTERVAL + LATE_TIME)
+        self.assertEqual([other for other in self.due() if other is not worker], [self.workers[-2]])
+
+    def test_an_unknown_name(self):
+        """The worker lists the databases before long, not after its whole wait."""
+        worker = self.workers[-1]
+        self.clock.advance(LIST_INTERVAL)
+        self.order.append(SimpleNamespace(channel=NAMES, payload='new'))
+        with patch.object(lookout_module.select, 'select', return_value=([], [], [])):
+            worker.lookout.wait(self.pipe, 1000)
+        worker.databases._list_databases = lambda: ['a', 'new']
+        self.wait(worker)
+        self.assertTrue(worker.databases.get('new'))

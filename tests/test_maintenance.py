@@ -150,6 +150,17 @@ class TestMaintenance(QueueCase):
         self.env.invalidate_all()
         self.assertFalse(job.date_scheduled)
 
+    def test_a_due_job_that_somebody_has_locked(self):
+        """The worker looks again later, not in a loop."""
+        job = self.call(delay=60)
+        self.env['ir.async'].flush_model()
+        self.env.cr.execute(
+            "UPDATE ir_async SET date_scheduled = date_scheduled - interval '2 minutes' WHERE id = %s", [job.id]
+        )
+        self.assertFalse(self.session.claim(1))
+        with patch.object(self.session, 'change', return_value=set()):  # as SKIP LOCKED does
+            self.assertEqual(self.watch(), LOOK_INTERVAL)
+
     def test_a_staged_job_keeps_its_revision(self):
         job = self.call(delay=100)
         self.shift(job, date_scheduled=-100)

@@ -38,8 +38,8 @@ class World:
             if message is None:
                 self.names[i].add(index)
                 yield index, roster.hear_name(), None
-            elif looked := roster.hear(message):
-                yield index, looked.position, self.looks[message]
+            elif (look := roster.hear(message)) and look.seconds is not None:
+                yield index, look.position, self.looks[message]
             self.heard[i] = index + 1
 
     def hear_all(self):
@@ -62,7 +62,7 @@ class TestRoster(BaseCase):
                 roster = world.rosters[i]
                 if roster.is_on:
                     came.remove(roster)
-                    world.say(roster.go_off())
+                    world.say(roster.go_off('db'))
                 else:
                     came.append(roster)
                     world.say(roster.come_on())
@@ -89,7 +89,7 @@ class TestRoster(BaseCase):
                 elif what < 0.3:
                     world.say(roster.come_on())
                 elif what < 0.4:
-                    world.say(roster.go_off())
+                    world.say(roster.go_off('db'))
                 elif what < 0.6 and i not in looking:
                     looking[i] = roster.mark(), world.names[i].copy()
                 elif what < 0.7 and i in looking:
@@ -133,7 +133,7 @@ class TestRoster(BaseCase):
                 busy = world.on_duty()
                 counts.append(len(busy))
                 for roster in busy:
-                    world.say(roster.go_off())
+                    world.say(roster.go_off('db'))
             self.assertEqual(counts, [2, 4, 8])
             end(world)
             world.hear_all()
@@ -162,13 +162,18 @@ class TestRoster(BaseCase):
             'x',
             'on 2 2.1',
             f'{GROUP} on 2',
+            f'{GROUP} on 2 2.1 in db',
+            f'{GROUP} off 2 2.1',
+            f'{GROUP} gone 2 2.1 in db',
+            f'{GROUP} looked 2 2.1 2.0+1 1',
+            f'{GROUP} looked 2 2.1 in db',
             f'{GROUP} on -2 2.1',
             f'{GROUP} on ² 2.1',
             f'{GROUP} looked 2 2.1',
-            f'{GROUP} looked 2 2.1 2.0+1 inf db',
-            f'{GROUP} looked 2 2.1 2.0+1 -1 db',
-            f'{GROUP} off 2 2.1 2.0+1 1 db',
-            f'{GROUP} looked {"9" * 50} 2.1 2.0+1 1 db',
+            f'{GROUP} looked 2 2.1 2.0+1 inf in db',
+            f'{GROUP} looked 2 2.1 2.0+1 -1 in db',
+            f'{GROUP} off 2 2.1 2.0+1 1 in db',
+            f'{GROUP} looked {"9" * 50} 2.1 2.0+1 1 in db',
             'other on 2 2.1',
             '\n' * 7000,
         ):
@@ -182,5 +187,6 @@ class TestRoster(BaseCase):
     def test_names_of_databases(self):
         """Any name comes through."""
         roster = Roster(1, GROUP)
-        for name in ('a', 'a b', "x'\n%s", 'ä 1.0+1 5 b', '1'):
+        for name in ('a', 'a b', "x'\n%s", 'ä 1.0+1 5 in b', '1', 'in'):
             self.assertEqual(roster.hear(roster.looked(name, roster.mark(), 0.5)).database, name)
+            self.assertEqual(roster.hear(roster.go_off(name)).database, name)
