@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .claim import HERE, IS_LIMITED, IS_UPGRADING, NOW, READY, SERVED, TAKE, in_order
+from .claim import HERE, IS_LIMITED, IS_UPGRADING, NOW, OF_TAKEN, READY, RECORD_START, SERVED, TAKE, in_order
 from .job import PUBLISHED, Job
 
 if TYPE_CHECKING:
@@ -21,14 +21,22 @@ RUNNING = f"""
     running AS MATERIALIZED (
         SELECT channel, count(*) AS jobs FROM ir_async WHERE state = 'processing' AND {HERE} GROUP BY channel)
 """
+# A channel starts N jobs in an interval at most, whichever interval one looks at. So the next job may start when the interval
+# has passed since the start that is the Nth one back. Such a sliding log is exact. A token bucket would need one date only,
+# but a full bucket and the tokens that come meanwhile make up to 2N - 1 starts.
+# https://en.wikipedia.org/wiki/Rate_limiting, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
+NTH_START = """
+    (SELECT date FROM ir_async_start WHERE channel = candidate.channel
+   ORDER BY date DESC OFFSET coalesce(limits.starts_per_interval, 1) - 1 LIMIT 1)
+"""
+# The date from which the next job may start, if there are enough starts to have one.
+NEXT_START = f"CASE WHEN limits.interval > 0 THEN {NTH_START} + limits.interval * interval '1 second' END"
 # Seconds until the channel has a free slot. 0: it has one now. NULL: it has none until something changes.
 SLOT_DELAY = f"""
     CASE WHEN limits.paused THEN NULL
          WHEN limits.capacity > 0 AND limits.capacity <= coalesce((
               SELECT jobs FROM running WHERE channel = candidate.channel), 0) THEN NULL
-         WHEN limits.interval > 0 THEN greatest(0, coalesce(limits.interval - EXTRACT(EPOCH FROM {NOW} - (
-              SELECT max(date_start) FROM ir_async WHERE channel = candidate.channel AND limited)), 0))
-         ELSE 0
+         ELSE greatest(0, coalesce(EXTRACT(EPOCH FROM {NEXT_START} - {NOW}), 0))
     END
 """
 
@@ -100,11 +108,15 @@ CLAIM_LIMITED = f"""
       ORDER BY channel, priority, id  -- this, and BETWEEN, leave the planner one index to use
          LIMIT 1
     FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    taken AS (UPDATE ir_async job SET {TAKE} WHERE id = ANY(ARRAY(SELECT id FROM next)) RETURNING job.*),
+    {RECORD_START},
+    forgotten AS (
+        DELETE FROM ir_async_start
+         WHERE channel = %(channel)s AND EXISTS (SELECT FROM next) AND date <= (
+               SELECT {NTH_START} FROM candidate JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1))
     )
-    UPDATE ir_async job
-       SET {TAKE}
-     WHERE id = ANY(ARRAY(SELECT id FROM next))
- RETURNING """
+    SELECT """
 
 # Only the jobs that come first, since claims have to step over these. There may be millions behind them.
 RECLASSIFY = f"""
@@ -163,7 +175,7 @@ class Channels:
         for channel, has_interval, is_first in free:
             if len(jobs) == limit or not (is_first or even_after_plain) or (has_interval and jobs):
                 break
-            query = CLAIM_LIMITED + self._session.columns
+            query = f"{CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
             jobs += [Job(*row) for row in self._session.execute(query, self._session.params(channel=channel))]
             if has_interval and jobs:
                 break  # a job that waits for others of its batch would use up the interval of its channel

@@ -56,11 +56,27 @@ CLAIM = f"""
        SET {TAKE}
      WHERE id = ANY(ARRAY(SELECT id FROM next))
  RETURNING """
+# A start in a channel with an interval has a row of its own, since the row of the job only has the last start. A crash of the
+# server must not forget the start, since it does not undo the calls that the job made.
+RECORD_START = """
+    start AS (
+        INSERT INTO ir_async_start (channel, date, job_id)
+             SELECT channel, date_start, id
+               FROM taken
+              WHERE limited AND split_part(channel, '/', 1) IN (SELECT name FROM ir_async_channel WHERE interval > 0)
+          RETURNING set_config('synchronous_commit', 'on', true)
+    )
+"""
+OF_TAKEN = "FROM taken job"
 CLAIM_ONE = f"""
-    UPDATE ir_async job
-       SET {TAKE}
-     WHERE job.id = %(job_id)s AND job.state = 'created' AND {HERE}
- RETURNING """
+    WITH taken AS (
+        UPDATE ir_async job
+           SET {TAKE}
+         WHERE job.id = %(job_id)s AND job.state = 'created' AND {HERE}
+     RETURNING job.*
+    ),
+    {RECORD_START}
+    SELECT """
 
 
 class Claim:
@@ -143,7 +159,10 @@ def claim_one(session: Session, job_id: int) -> list[Job]:
     :return: the job; empty when it could not be claimed
     :rtype: list[Job]
     """
-    return [Job(*row) for row in session.execute(CLAIM_ONE + session.all_columns, session.params(job_id=job_id))]
+    return [
+        Job(*row)
+        for row in session.execute(f"{CLAIM_ONE} {session.all_columns} {OF_TAKEN}", session.params(job_id=job_id))
+    ]
 
 
 def in_order(jobs: Iterable[Job]) -> list[Job]:

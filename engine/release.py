@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 # A job that was fenced off has another claim number: whoever stops it writes its outcome.
 RELEASE = f"""
     WITH mine AS (
-        SELECT id
+        SELECT id, channel, limited, date_start
           FROM ir_async job
          WHERE id = ANY(%(ids)s::int[]) AND worker_id = %(worker_id)s
            AND claim_number = (
                SELECT claim_number FROM unnest(%(ids)s::int[], %(claim_numbers)s::int[]) AS held (id, claim_number) WHERE held.id = job.id)
     FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    undone AS (
+        DELETE FROM ir_async_start
+         WHERE %(starts)s = 0
+           AND channel = ANY(ARRAY(SELECT channel FROM mine WHERE limited))
+           AND date = ANY(ARRAY(SELECT date_start FROM mine WHERE limited))
+           AND job_id = ANY(ARRAY(SELECT id FROM mine))
     )
     UPDATE ir_async job
        SET state = 'created',

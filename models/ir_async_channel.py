@@ -26,7 +26,7 @@ def root_of(channel: str) -> str:
 
 
 class IrAsyncChannel(models.Model):
-    """Limits of a group of jobs, over all workers of all servers: how many run at once, and how far apart they start.
+    """Limits of a group of jobs, over all workers of all servers: how many run at once, and how many start in an interval.
 
     A channel ``name/anything`` has the limits of ``name``, but its jobs are counted separately.
     A channel without a record has no limits.
@@ -42,12 +42,22 @@ class IrAsyncChannel(models.Model):
         help="Name that jobs give in their option channel. The channel * stands for all jobs and can only be paused",
     )
     capacity = fields.Integer(aggregator=None, help="Maximum number of jobs that run at once. 0: no limit")
-    interval = fields.Float(digits=0, aggregator=None, help="Minimum number of seconds between the starts of two jobs")
+    interval = fields.Float(digits=0, aggregator=None, help="Seconds in which a number of jobs may start. 0: no limit")
+    starts_per_interval = fields.Integer(
+        "Starts per Interval",
+        default=1,
+        aggregator=None,
+        help="Maximum number of jobs that start in any interval. They may start at once",
+    )
     paused = fields.Boolean(help="No job of this channel starts")
 
     _name_uniq = models.UniqueIndex('(name)', "There is already a channel with this name.")
     _check_limits = models.Constraint(
         'CHECK (capacity >= 0 AND interval >= 0)', "The capacity and the interval of a channel cannot be negative."
+    )
+    _check_starts = models.Constraint(
+        'CHECK (starts_per_interval BETWEEN 1 AND 10000)',  # a claim looks at as many
+        "A channel starts between 1 and 10,000 jobs in an interval.",
     )
 
     @api.constrains('name', 'capacity', 'interval')

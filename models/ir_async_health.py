@@ -3,6 +3,8 @@
 from odoo import api, models
 from odoo.tools import SQL
 
+from ..engine.channels import NEXT_START
+from ..engine.claim import NOW
 from .ir_async import LIVE
 from .ir_async_channel import EVERYTHING, root_of
 from .ir_async_statistics import CHANNELS_MAX, index_conditions
@@ -65,11 +67,13 @@ class IrAsync(models.Model):
         }
 
     def _limits(self):
-        """Return the names of the paused channels, and ``(capacity, interval)`` of each by its name."""
-        rows = self.env.execute_query(SQL("SELECT name, capacity, interval, paused FROM ir_async_channel"))
+        """Return the names of the paused channels, and ``(capacity, interval, starts_per_interval)`` of each by its name."""
+        rows = self.env.execute_query(
+            SQL("SELECT name, paused, capacity, interval, starts_per_interval FROM ir_async_channel")
+        )
         return (
-            {name for name, _capacity, _interval, paused in rows if paused},
-            {name: (capacity or 0, interval or 0) for name, capacity, interval, _paused in rows},
+            {name for name, paused, *_limits in rows if paused},
+            {name: (capacity or 0, interval or 0, starts or 1) for name, _paused, capacity, interval, starts in rows},
         )
 
     def _count_running(self):
@@ -129,35 +133,35 @@ class IrAsync(models.Model):
     def _oldest_startable(self, heads, paused, limits):
         """Return for how many seconds the oldest job that could start has waited for a worker, and its channel."""
         running = self._count_running()
-        moved = self._moved_since(
-            {head['channel'] for head in heads if any(limits.get(root_of(head['channel']), (0, 0)))}
-        )
+        free = self._free_since({head['channel'] for head in heads if root_of(head['channel']) in limits})
         oldest = (0.0, None)
         for head in heads:
             root = root_of(head['channel'])
-            capacity, interval = limits.get(root, (0, 0))
+            capacity = limits[root][0] if root in limits else 0
             is_full = capacity and running.get(head['channel'], 0) >= capacity
             if not (root in paused or EVERYTHING in paused or is_full):
                 # In a channel with limits, a job could not start before the one ahead of it had made room.
-                age = max(0.0, min(head['age'], moved.get(head['channel'], head['age']) - interval))
+                age = max(0.0, min(head['age'], free.get(head['channel'], head['age'])))
                 oldest = max(oldest, (age, head['channel']), key=lambda item: item[0])
         return oldest
 
-    def _moved_since(self, channels):
-        """Return the seconds since the last start or end of a job in each channel.
+    def _free_since(self, channels):
+        """Return for how many seconds each channel has at least been able to start a job: since a job started or ended there.
 
         :param channels: names of channels with limits
         :rtype: dict[str, float]
         """
         return {channel: seconds for channel, seconds in self.env.execute_query(SQL(
-            """
-            SELECT wanted, (
-                       SELECT extract(epoch FROM clock_timestamp() AT TIME ZONE 'UTC' - greatest(date_start, date_done))::float
-                         FROM ir_async
-                        WHERE channel = wanted AND limited AND date_start IS NOT NULL
-                     ORDER BY date_start DESC
-                        LIMIT 1)
-              FROM unnest(%s::varchar[]) AS wanted
+            f"""
+            SELECT channel, extract(epoch FROM {NOW} - greatest(
+                       (SELECT greatest(date_start, date_done)
+                          FROM ir_async
+                         WHERE channel = candidate.channel AND limited AND date_start IS NOT NULL
+                      ORDER BY date_start DESC
+                         LIMIT 1),
+                       {NEXT_START}))::float
+              FROM unnest(%s::varchar[]) AS candidate (channel)
+              JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
             """, list(channels))) if seconds is not None}  # fmt: skip
 
     def _unserved_channels(self, channels, workers):

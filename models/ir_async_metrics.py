@@ -46,7 +46,7 @@ class IrAsync(models.Model):
                 ({'channel': channel}, count) for channel, count, *_values in durations]),
             ('workers', "Worker processes that are alive.", [({}, health['workers'])]),
             ('channel_capacity', "Maximum number of jobs of the channel that run at once. 0: no limit.", [
-                ({'channel': channel}, capacity) for channel, (capacity, _interval) in sorted(limits.items())[:CHANNELS_MAX]
+                ({'channel': channel}, capacity) for channel, (capacity, *_interval) in sorted(limits.items())[:CHANNELS_MAX]
                 if channel != EVERYTHING]),
             ('channel_paused', "1 if the channel is paused. The channel * stands for all jobs.", [
                 ({'channel': channel}, int(channel in paused)) for channel in sorted({*limits, EVERYTHING})[:CHANNELS_MAX]]),

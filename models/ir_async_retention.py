@@ -73,6 +73,15 @@ class IrAsync(models.Model):
         jobs._delete()
         return len(jobs), len(jobs) == GC_UNLINK_LIMIT  # done, remaining
 
+    @api.autovacuum
+    def _gc_starts(self) -> None:
+        """Forget the starts of channels that were left. A claim forgets those of its channel."""
+        self.env.cr.execute("""
+            DELETE FROM ir_async_start
+             WHERE date < now() AT TIME ZONE 'UTC' - interval '1 day' - coalesce((
+                   SELECT interval FROM ir_async_channel WHERE name = split_part(channel, '/', 1)), 0) * interval '1 second'
+        """)
+
     def _delete(self) -> None:
         """Delete jobs and the files that belong to them."""
         for ids in split_every(self.env.cr.IN_MAX, self._ids):

@@ -10,6 +10,8 @@ from odoo import api, fields, models
 from odoo.exceptions import AccessError, UserError
 from odoo.tools import SQL, format_datetime
 
+from ..engine.channels import NEXT_START
+from ..engine.claim import NOW
 from .ir_async_channel import EVERYTHING, root_of
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ class IrAsync(models.Model):
                     "No worker serves the channel %(channel)s. A scheduled action runs the job, which takes longer.",
                     channel=root,
                 )
-        capacity, interval = queue.limits.get(root, (0, 0))
+        capacity, interval, starts = queue.limits.get(root, (0, 0, 1))
         running = queue.running.get(self.channel, 0)
         if capacity and running >= capacity:
             return self.env._(
@@ -119,7 +121,14 @@ class IrAsync(models.Model):
                 running=running,
                 capacity=capacity,
             )
-        if interval and queue.is_early(self.channel, interval):
+        if interval and queue.is_early(self.channel):
+            if starts > 1:
+                return self.env._(
+                    "The channel %(channel)s starts %(count)s jobs every %(interval)s seconds.",
+                    channel=self.channel,
+                    count=starts,
+                    interval=f'{interval:g}',
+                )
             return self.env._(
                 "The channel %(channel)s starts one job every %(interval)s seconds.",
                 channel=self.channel,
@@ -169,7 +178,7 @@ class _Queue:
         self.env = env
         self.now: datetime = env.cr.now()
         self._unserved: dict[str, str | None] = {}
-        self._limits: tuple[set[str], dict[str, tuple[int, float]]] | None = None
+        self._limits: tuple[set[str], dict[str, tuple[int, float, int]]] | None = None
         self._running: dict[str, int] | None = None
 
     def why_unserved(self, root: str) -> str | None:
@@ -182,10 +191,10 @@ class _Queue:
         return self._read_limits()[0]
 
     @property
-    def limits(self) -> dict[str, tuple[int, float]]:
+    def limits(self) -> dict[str, tuple[int, float, int]]:
         return self._read_limits()[1]
 
-    def _read_limits(self) -> tuple[set[str], dict[str, tuple[int, float]]]:
+    def _read_limits(self) -> tuple[set[str], dict[str, tuple[int, float, int]]]:
         if self._limits is None:
             self._limits = self.env['ir.async']._limits()
         return self._limits
@@ -196,13 +205,11 @@ class _Queue:
             self._running = self.env['ir.async']._count_running()
         return self._running
 
-    def is_early(self, channel: str, interval: float) -> bool:
-        [[is_early]] = self.env.execute_query(
-            SQL(
-                "SELECT max(date_start) + %s * interval '1 second' > clock_timestamp() AT TIME ZONE 'UTC'"
-                " FROM ir_async WHERE channel = %s AND limited",
-                interval,
-                channel,
-            )
-        )
-        return bool(is_early)
+    def is_early(self, channel: str) -> bool:
+        rows = self.env.execute_query(SQL(
+            f"""
+            SELECT {NEXT_START} > {NOW}
+              FROM (SELECT %s::varchar) AS candidate (channel)
+              JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
+            """, channel))  # fmt: skip
+        return any(is_early for [is_early] in rows)

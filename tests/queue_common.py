@@ -152,6 +152,11 @@ class QueueCase(AsyncCase):
     def shift(self, jobs, **intervals):
         """Move dates of jobs: the clock of the database cannot be moved."""
         jobs.flush_recordset()
+        if 'date_start' in intervals:
+            self.env.cr.execute(
+                "UPDATE ir_async_start SET date = date + %s WHERE job_id IN %s",
+                [timedelta(seconds=intervals['date_start']), jobs._ids],
+            )
         for column, seconds in intervals.items():
             self.env.cr.execute(  # pylint: disable=sql-injection
                 f"UPDATE ir_async SET {column} = {column} + %s WHERE id IN %s", [timedelta(seconds=seconds), jobs._ids]

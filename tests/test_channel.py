@@ -6,6 +6,7 @@ from odoo.exceptions import ValidationError
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
+from odoo.addons.ir_async.engine.release import release
 
 
 class TestChannel(QueueCase):
@@ -261,6 +262,128 @@ class TestChannel(QueueCase):
             self.end_with(claimed, ValueError("x"))
         jobs[0].retry()
         self.assertFalse(self.claim_all())
+
+    def test_starts_in_an_interval(self):
+        """No more than three start in any 1000 seconds: each makes room for another one when it is that old."""
+        self.channel('c', interval=1000, starts_per_interval=3)
+        jobs = self.calls(9, 'c')
+        started = self.claim_all()
+        self.assertEqual([job.id for job in started], jobs.ids[:3])
+        for job in started:
+            self.finish(job)
+        self.assertFalse(self.claim_all())
+        self.assertDelay(self.watch(), 1000)
+        self.shift(jobs[0], date_start=-600)
+        self.shift(jobs[1], date_start=-400)
+        self.assertFalse(self.session.claim(50))
+        self.assertDelay(self.watch(), 400)
+        self.shift(jobs[:2], date_start=-400)
+        self.assertEqual([job.id for job in self.claim_all()], [jobs.ids[3]], "the second start is 800 seconds old")
+        self.shift(jobs[1:4], date_start=-1000)
+        self.assertEqual([job.id for job in self.claim_all()], jobs.ids[4:7])
+
+    def test_starts_of_one_job_count(self):
+        """A job that starts again and again has one row, with its last start."""
+        self.channel('c', interval=1000, starts_per_interval=3)
+        job = self.call(channel='c')
+        for _start in range(3):
+            [claimed] = self.claim_all()
+            self.finish(claimed, 'created', delay=0)
+            self.shift(job, date_scheduled=-1)
+        self.assertFalse(self.claim_all())
+
+    def test_starts_of_lost_jobs_count(self):
+        """Nobody knows whether a job had begun whose worker is gone."""
+        self.channel('c', interval=1000, starts_per_interval=2)
+        self.calls(3, 'c')
+        other = self.open_session()
+        self.assertEqual(len(self.claim(1, other) + self.claim(1, other)), 2)
+        self.cut(other)
+        self.rescue()
+        self.assertFalse(self.claim_all())
+
+    def test_released_jobs_did_not_start(self):
+        self.channel('c', interval=1000, starts_per_interval=2)
+        jobs = self.calls(4, 'c')
+        [first] = self.claim()
+        self.finish(first, 'created', delay=0)
+        self.shift(jobs[0], date_scheduled=-1)
+        self.watch()
+        [again] = self.claim()
+        self.assertEqual(again.id, first.id)
+        release(self.session, [again])
+        self.assertEqual([job.id for job in self.claim_all()], [first.id], "its first start still counts")
+        self.assertFalse(self.claim_all())
+
+    def test_started_jobs_that_are_released_count(self):
+        self.channel('c', interval=1000, starts_per_interval=2)
+        self.calls(3, 'c')
+        release(self.session, self.claim(), starts=1)
+        self.assertEqual(len(self.claim_all()), 1)
+
+    def test_starts_of_subchannels(self):
+        self.channel('c', interval=1000, starts_per_interval=2)
+        jobs = [self.call(channel=f'c/{i % 2}') for i in range(8)]
+        self.assertEqual({job.id for job in self.claim_all()}, {job.id for job in jobs[:4]})
+
+    def test_starts_hold_for_all_workers(self):
+        self.channel('c', interval=1000, starts_per_interval=3)
+        self.calls(10, 'c')
+        sessions = [self.open_session() for _i in range(4)]
+        self.assertEqual(sum(len(self.claim(50, session)) for _round in range(2) for session in sessions), 3)
+
+    def test_starts_change_at_once(self):
+        channel = self.channel('c', interval=1000, starts_per_interval=2)
+        self.calls(20, 'c')
+        self.assertEqual(len(self.claim_all()), 2)
+        channel.starts_per_interval = 5
+        self.assertEqual(len(self.claim_all()), 3)
+        channel.starts_per_interval = 1
+        self.assertFalse(self.claim_all())
+        channel.interval = 0
+        self.assertEqual(len(self.claim_all()), 15)
+
+    def test_longer_interval_knows_earlier_starts(self):
+        channel = self.channel('c', interval=10, starts_per_interval=2)
+        jobs = self.calls(5, 'c')
+        self.claim_all()
+        self.shift(jobs[:2], date_start=-100)
+        [third] = self.claim()
+        self.assertEqual(third.id, jobs.ids[2])
+        channel.interval = 1000
+        self.assertFalse(self.claim_all())
+
+    def test_starts_are_forgotten(self):
+        """No more of them are kept than a claim needs. Those of a channel that was left go with the clean-up."""
+        self.channel('c', interval=10, starts_per_interval=2)
+        jobs = self.calls(6, 'c')
+        for _round in range(3):
+            self.assertEqual(len(self.claim_all()), 2)
+            self.shift(jobs, date_start=-20)
+        self.env.cr.execute("SELECT count(*) FROM ir_async_start")
+        self.assertEqual(self.env.cr.fetchone(), (2,))
+        self.env['ir.async']._gc_starts()
+        self.env.cr.execute("SELECT count(*) FROM ir_async_start")
+        self.assertEqual(self.env.cr.fetchone(), (2,), "the interval may be made longer")
+        self.shift(jobs, date_start=-86400)
+        self.env['ir.async']._gc_starts()
+        self.env.cr.execute("SELECT count(*) FROM ir_async_start")
+        self.assertEqual(self.env.cr.fetchone(), (0,))
+
+    def test_a_start_outlives_a_crash_of_postgresql(self):
+        """What the job has sent to others is not undone either. Other claims need not wait for the disk."""
+        self.channel('c', interval=1000)
+        self.channel('d', capacity=1)
+        for channel, durable in (('d', 'off'), ('c', 'on')):
+            self.call(channel=channel)
+            self.assertEqual(len(self.claim()), 1)
+            self.env.cr.execute("SHOW synchronous_commit")
+            self.assertEqual(self.env.cr.fetchone(), (durable,))
+
+    def test_starts_are_a_number(self):
+        for starts in (0, -1, 10_001):
+            with mute_logger('odoo.sql_db'), self.assertRaises(IntegrityError):
+                self.channel('c', interval=1, starts_per_interval=starts).flush_recordset()
 
     # ------------------------------------------------------------
     # Pause

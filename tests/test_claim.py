@@ -70,6 +70,27 @@ class TestClaimPlan(QueueCase):
                 [query, params] = executed.pop()
                 self.assertEqual(self.scans(self.env.cr.mogrify(query, params).decode()), expected)
 
+    def test_claim_in_an_interval(self):
+        """It reads as many starts as the channel may have in the interval, though the statistics say that there are none."""
+        self.env.cr.execute("ANALYZE ir_async, ir_async_start, ir_async_channel")
+        self.env['ir.async.channel'].create({'name': 'api', 'interval': 1000, 'starts_per_interval': 100})
+        for _i in range(2):
+            self.call(channel='api')
+        self.env.cr.execute(
+            "INSERT INTO ir_async_start SELECT 'api/' || i, now(), 1 FROM generate_series(1, 20000) i"
+            " UNION ALL SELECT 'api', now() - make_interval(hours => i), 1 FROM generate_series(1, 20000) i"
+        )
+        with self.rows_read() as explained:
+            self.assertEqual(len(self.session.claim(1)), 1)
+        self.assertTrue(any('ir_async_start' in statement for _rows, statement in explained))
+        for rows, statement in explained:
+            # The first claim also forgets all starts that it finds beyond those.
+            self.assertLess(rows, 20000 + 500 if 'forgotten' in statement else 500, statement)
+        with self.rows_read() as explained:
+            release(self.session, self.session.claim(1))
+        for rows, statement in explained:
+            self.assertLess(rows, 500, statement)
+
     @contextmanager
     def rows_read(self):
         """Provide a list of the statements that the session executes: pairs of the rows that it reads and its text."""

@@ -513,10 +513,10 @@ class TestExport(DownloadCase):
             self.assertTrue(partners.has_async_export('csv'))
         channel.write({'capacity': 0, 'interval': 40})
         self.assertTrue(partners.has_async_export('csv'), "it is the first one")
-        self.queue('done', 'export')
         for seconds, is_free in ((10, False), (50, True)):
             self.env.cr.execute(
-                "UPDATE ir_async SET date_start = clock_timestamp() AT TIME ZONE 'UTC' - %s * interval '1 second'",
+                "DELETE FROM ir_async_start; INSERT INTO ir_async_start"
+                " VALUES ('export', clock_timestamp() AT TIME ZONE 'UTC' - %s * interval '1 second', 1)",
                 [seconds],
             )
             self.assertEqual(partners.has_async_export('csv'), is_free)

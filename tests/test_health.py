@@ -136,8 +136,15 @@ class TestHealth(HealthCase):
         self.env.cr.execute(
             "UPDATE ir_async SET date_start = now() AT TIME ZONE 'UTC' - interval '400 s' WHERE id = %s", [last.id]
         )
+        self.env.cr.execute(
+            "INSERT INTO ir_async_start SELECT channel, date_start, id FROM ir_async WHERE id = %s", [last.id]
+        )
         self.make_job(age=4000, channel='slow')
         self.assertEqual(self.codes(), [], "its interval is not over")
+        channel.starts_per_interval = 2
+        self.assertEqual(self.codes(), ['overdue'])
+        channel.starts_per_interval = 1
+        self.assertEqual(self.codes(), [])
         channel.interval = 0
         self.assertEqual(self.codes(), ['overdue'])
         self.env.cr.execute("UPDATE ir_async SET date_done = now() AT TIME ZONE 'UTC' WHERE id = %s", [last.id])

@@ -105,10 +105,12 @@ class TestWaitReason(WaitCase):
         self.make_job('processing', channel='mail/1')
         self.assertReason(job, "mail/1 is full: 1 of 1")
         channel.write({'capacity': 0, 'interval': 3600})
-        self.env.cr.execute(
-            "UPDATE ir_async SET date_start = now() AT TIME ZONE 'UTC', limited = true WHERE channel = 'mail/1'"
-        )
-        self.assertReason(job, "every 3600 seconds")
+        self.env.cr.execute("INSERT INTO ir_async_start VALUES ('mail/1', now() AT TIME ZONE 'UTC', 1)")
+        self.assertReason(job, "starts one job every 3600 seconds")
+        channel.starts_per_interval = 2
+        self.assertReason(job, "free worker")
+        self.env.cr.execute("INSERT INTO ir_async_start SELECT * FROM ir_async_start")
+        self.assertReason(job, "starts 2 jobs every 3600 seconds")
         channel.paused = True
         self.assertReason(job, "channel mail is paused")
 

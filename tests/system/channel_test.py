@@ -1,13 +1,14 @@
 """Channels: how many jobs of a kind run at once."""
 
 import contextlib
+import random
 import threading
 import time
 from datetime import timezone
 from itertools import pairwise
 
 import pytest
-from harness import wait_until
+from harness import DEATH, wait_until
 from pressure import seconds
 
 from odoo.service.model import retrying
@@ -147,6 +148,34 @@ def test_interval(database, server):
     gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(starts)]
     assert min(gaps) >= 0.3, gaps
     assert sorted(seconds(epoch(earlier), epoch(later)) for earlier, later in pairwise(starts))[4] < 0.5, gaps
+
+
+def test_starts_in_an_interval(database, server):
+    """Four starts in any second, over all workers, while jobs are tried again and workers are killed: no more, and no fewer."""
+    edit(database, 'api', interval=1, starts_per_interval=4)
+    database.sql("CREATE TABLE all_starts AS SELECT * FROM ir_async_start")
+    database.sql("GRANT INSERT ON all_starts TO public")
+    database.sql(
+        "CREATE FUNCTION note() RETURNS trigger AS"
+        " 'BEGIN INSERT INTO all_starts SELECT NEW.*; RETURN NEW; END' LANGUAGE plpgsql"
+    )
+    database.sql("CREATE TRIGGER note AFTER INSERT ON ir_async_start FOR EACH ROW EXECUTE FUNCTION note()")
+    expected = [DEATH, 'ERROR .* Job .*effect_then_kill.* failed']
+    with server(database, workers=2, expected=expected) as odoo, server(database, workers=2, expected=expected):
+        with database.env() as env:
+            queue = env['ir.async'].with_options(channel='api')
+            for i in range(10):
+                queue.call(env['test.async.effect'].effect, f'job {i}')
+            queue.call(env['test.async.effect'].postpone_first, 'again')
+            queue.call(env['test.async.effect'].effect_then_kill, 'kill')
+        wait_until(lambda: len(database.runs('kill')) >= 2)
+        random.choice(wait_until(odoo.workers)).kill()
+        states = database.wait_for_all()
+    assert states == {'done': 11, 'failed': 1}
+    starts = [epoch(start) for [start] in database.sql("SELECT date FROM all_starts ORDER BY date")]
+    assert len(starts) >= 10 + 2 + 3
+    assert min(later - earlier for earlier, later in zip(starts, starts[4:])) >= 1, starts
+    assert sorted(seconds(earlier, later) for earlier, later in zip(starts, starts[4:8]))[0] < 1.5, "without delay"
 
 
 def test_pause_of_everything(database, server):

@@ -24,6 +24,7 @@ import pytest
         'KeyKey',
         'KeyClaim',
         'CapacityCapacity',
+        'StartStart',
         'RetryPrune',
     ],
 )

@@ -37,7 +37,7 @@ BLOCKED = """
 """
 CLEAN = """
     DELETE FROM ir_async_after_rel; DELETE FROM ir_async_stop; DELETE FROM ir_async; DELETE FROM ir_async_channel;
-    DELETE FROM test_async_effect
+    DELETE FROM ir_async_start; DELETE FROM test_async_effect
 """
 
 
@@ -588,6 +588,28 @@ class CapacityCapacity(Scenario):
 
     def check_end(self):
         assert sum(len(worker.claimed) for worker in self.participants) == 1
+
+
+class StartStart(Scenario):
+    """A channel never starts more jobs in an interval than it may."""
+
+    def prepare(self):
+        with self.database.env() as env:
+            env['ir.async.channel'].create({'name': 'one', 'interval': 3600, 'starts_per_interval': 2})
+        for _i in range(3):
+            self.database.enqueue('noop', options={'channel': 'one'})
+        workers = [Worker(self.database) for _i in range(2)]
+        for worker in workers:
+            worker.session.maintain()
+        worker.claim()
+        worker.commit()
+        return workers
+
+    def check(self):
+        assert sum(job.state == 'processing' for job in self.jobs()) <= 2
+
+    def check_end(self):
+        assert sum(len(worker.claimed) for worker in self.participants) == 2
 
 
 class RetryPrune(Scenario):

@@ -263,6 +263,7 @@ def test_upgrade_keeps_jobs(database, server):
             .id
         )
     make_old(database)
+    database.sql("UPDATE ir_async SET limited = true, date_start = create_date WHERE state = 'done'")
     renamed = {'session': 'worker_id', 'claims': 'claim_number'}
     jobs = rows(database, 'ir_async', renamed=renamed, without=['database'])
     others = {
@@ -279,6 +280,8 @@ def test_upgrade_keeps_jobs(database, server):
         now = rows(database, table)
         assert all(row == row | old for row, old in zip(now, before)), table
         assert len(now) == len(before) + (table == 'ir_async_channel'), table  # the channel of reports is new
+    started = database.sql("SELECT DISTINCT channel FROM ir_async WHERE limited AND date_start IS NOT NULL")
+    assert database.sql("SELECT channel FROM ir_async_start") == started != []
     with database.env() as env:
         favorite = env['ir.filters'].browse(favorite_id)
         assert favorite.domain == "[('claim_number', '>', 1), ('worker_id', 'in', [7]), ('name', '=', 'session')]"

@@ -74,7 +74,7 @@ ROWS = """
 """
 CLEAN = """
     DELETE FROM ir_async_after_rel; DELETE FROM ir_async_stop; DELETE FROM ir_async; DELETE FROM ir_async_worker;
-    DELETE FROM ir_async_channel; DELETE FROM test_async_effect; DELETE FROM ir_cron_trigger;
+    DELETE FROM ir_async_channel; DELETE FROM ir_async_start; DELETE FROM test_async_effect; DELETE FROM ir_cron_trigger;
     SELECT setval(name, 1, false) FROM unnest('{ir_async_id_seq, ir_async_worker_id_seq}'::regclass[]) AS name;
 """
 
@@ -297,7 +297,7 @@ class QueueMachine(RuleBasedStateMachine):
         self._read_limited()
 
     def _read_limited(self):
-        """Take over which jobs are in the index of limited ones: the start of such a job counts for an interval."""
+        """Take over which jobs are in the index of limited ones."""
         for id_, limited in self.sql("SELECT id, limited FROM ir_async"):
             if id_ in self.jobs and self.jobs[id_].limited != limited:
                 self.model.write(self.jobs[id_], limited=limited)
@@ -504,7 +504,7 @@ class QueueMachine(RuleBasedStateMachine):
         released = release(worker.session, worker.jobs)
         assert released == {token.id for token in worker.jobs if self._held(token)}
         for id_ in released:
-            self.model.write(self.jobs[id_], state='created', worker_id=None, is_recent=False)
+            self.model.release(self.jobs[id_])
         worker.jobs = []
 
     @precondition(lambda self: self.workers and self.ids(*ENDED))
@@ -554,13 +554,8 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def interval_passes(self):
         self.step()
-        recent = [job for job in self.jobs.values() if job.is_recent]
-        self.sql(
-            "UPDATE ir_async SET date_start = date_start - interval '2 days' WHERE id = ANY(%s)",
-            [[job.id for job in recent]],
-        )
-        for job in recent:
-            self.model.write(job, is_recent=False)
+        self.sql("UPDATE ir_async_start SET date = date - interval '2 days'")
+        self.model.recent.clear()
 
     @rule(limits=st.sampled_from(LIMITS))
     def set_channel(self, limits):

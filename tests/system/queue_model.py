@@ -1,5 +1,6 @@
 """What the queue must do, in plain Python: its jobs, and how each step of the machine changes them."""
 
+from collections import defaultdict
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -30,7 +31,7 @@ class Job:
     stop: str | None = None  # the reason of a request to stop it
     effects: list = field(default_factory=list)  # the arguments of its runs that were committed
     has_payload: bool = False  # a result, or the last error
-    is_recent: bool = False  # its start counts for the interval of its channel
+    is_recorded: bool = False  # its last start is recorded for the interval of its channel
     born: int = 0  # the step that committed it
     changed: int = 0  # the step that wrote its row last
 
@@ -88,7 +89,8 @@ class Transaction:
 class Model:
     def __init__(self):
         # channels: capacity, whether it has an interval, whether it is paused
-        self.jobs, self.channels, self.now = {}, {}, 0
+        # recent: by channel, the ids of the jobs whose starts are recorded and less old than the interval
+        self.jobs, self.channels, self.recent, self.now = {}, {}, defaultdict(set), 0
 
     def write(self, job, **values):
         vars(job).update(values, changed=self.now)
@@ -97,7 +99,7 @@ class Model:
         siblings = [other for other in self.jobs.values() if other.channel == job.channel]
         capacity, has_interval, is_paused = self.channels.get(job.channel.split('/')[0], (0, False, False))
         is_full = capacity and sum(other.state == 'processing' for other in siblings) >= capacity
-        is_early = has_interval and any(other.is_recent and other.limited for other in siblings)
+        is_early = has_interval and self.recent[job.channel]
         is_paused = is_paused or self.channels.get('*', (0, False, False))[2]
         is_ready = job.state == 'created' and not job.date and job.id not in locked
         return is_ready and not (is_full or is_early or is_paused)
@@ -111,7 +113,17 @@ class Model:
         for job in jobs:
             assert self.is_claimable(job, locked), f"{job} must not be claimed"
             assert all(self.jobs[id_].state in ENDED_WELL for id_ in job.parents), f"{job} overtakes its parents"
-            self.write(job, state='processing', worker_id=worker_id, claim_number=job.claim_number + 1, is_recent=True)
+            is_recorded = self.channels.get(job.channel.split('/')[0], (0, False, False))[1]
+            if is_recorded:
+                self.recent[job.channel].add(job.id)
+            values = {'claim_number': job.claim_number + 1, 'is_recorded': is_recorded}
+            self.write(job, state='processing', worker_id=worker_id, **values)
+
+    def release(self, job):
+        """Put a job back that has not begun."""
+        if job.is_recorded:
+            self.recent[job.channel].discard(job.id)
+        self.write(job, state='created', worker_id=None, is_recorded=False)
 
     def end(self, job, ending, starts, **values):
         """End a run: `succeeded`, `done`, `failed`, `died` too often, `retry`, `lost` with its connection, or `stopped`."""
