@@ -18,13 +18,17 @@ class RetryJob(Exception):
     :param str reason: the text that the job shows as its error until then
     :param delay: time until the next try, in seconds or as a ``timedelta``; by default the option ``retry_delay``, as after
         a failure
+    :param bool pause_channel: whether the other jobs of its channel start no earlier either, if that channel has limits
     :raises TypeError: when the delay is no duration; the job then fails with this error
     """
 
-    delay: float | None = None  # also of a subclass that does not call `__init__`
+    # also of a subclass that does not call `__init__`
+    delay: float | None = None
+    pause_channel = False
 
-    def __init__(self, reason: str, delay: float | timedelta | None = None) -> None:
+    def __init__(self, reason: str, delay: float | timedelta | None = None, pause_channel: bool = False) -> None:
         super().__init__(reason)
+        self.pause_channel = pause_channel
         try:
             self.delay = None if delay is None else to_seconds(delay)
         except (TypeError, ValueError, OverflowError):

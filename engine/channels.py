@@ -29,8 +29,11 @@ NTH_START = """
     (SELECT date FROM ir_async_start WHERE channel = candidate.channel
    ORDER BY date DESC OFFSET coalesce(limits.starts_per_interval, 1) - 1 LIMIT 1)
 """
-# The date from which the next job may start, if there are enough starts to have one.
-NEXT_START = f"CASE WHEN limits.interval > 0 THEN {NTH_START} + limits.interval * interval '1 second' END"
+NEXT_OF_INTERVAL = f"CASE WHEN limits.interval > 0 THEN {NTH_START} + limits.interval * interval '1 second' END"
+# The end of the pause that jobs of the channel asked for.
+PAUSE_END = "(SELECT max(until) FROM ir_async_pause WHERE channel = candidate.channel)"
+# The date from which the next job may start, if anything but a free slot decides that.
+NEXT_START = f"greatest({NEXT_OF_INTERVAL}, {PAUSE_END})"
 # Seconds until the channel has a free slot. 0: it has one now. NULL: it has none until something changes.
 SLOT_DELAY = f"""
     CASE WHEN limits.paused THEN NULL
@@ -117,6 +120,14 @@ CLAIM_LIMITED = f"""
                SELECT {NTH_START} FROM candidate JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1))
     )
     SELECT """
+
+# A row of its own, as several jobs may ask at once. It does not change: the greatest date counts. A resumed channel has none.
+PAUSE = f"""
+    INSERT INTO ir_async_pause (channel, until)
+         SELECT channel, date_scheduled
+           FROM ir_async
+          WHERE id = %(id)s AND date_scheduled IS NOT NULL AND {IS_LIMITED}
+"""
 
 # Only the jobs that come first, since claims have to step over these. There may be millions behind them.
 RECLASSIFY = f"""

@@ -51,6 +51,7 @@ class Outcome(NamedTuple):
     payload: str | None = None  # JSON
     delay: float | None = None  # seconds from now until it is tried again
     attempts: int = 1  # the number of attempts to charge
+    pauses_channel: bool = False  # until it is tried again
 
 
 class StateChange(NamedTuple):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from odoo import api, fields, models
 from odoo.exceptions import ValidationError
-from odoo.tools import ormcache
+from odoo.tools import SQL, ormcache
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -101,7 +101,11 @@ class IrAsyncChannel(models.Model):
         self.write({'paused': True})
 
     def action_resume(self) -> None:
-        """Start jobs of these channels again."""
+        """Start jobs of these channels again, also if one of their jobs has paused them."""
+        self.check_access('write')
+        self.env.cr.execute(
+            SQL("DELETE FROM ir_async_pause WHERE split_part(channel, '/', 1) = ANY(%s)", self.mapped('name'))
+        )
         self.write({'paused': False})
 
     @api.model

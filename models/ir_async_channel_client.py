@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from odoo import api, fields, models
+from odoo.tools import SQL
 
 from .ir_async_channel import EVERYTHING
 
@@ -17,6 +18,21 @@ class IrAsyncChannel(models.Model):
         "Queued", compute='_compute_counts', help="Jobs that wait for other jobs, a date or their turn"
     )
     failed_count = fields.Integer("Failed", compute='_compute_counts')
+
+    paused_until = fields.Datetime(
+        compute='_compute_paused_until', help="One of its jobs has asked that no other one starts until then"
+    )
+
+    @api.depends('name')
+    def _compute_paused_until(self):
+        ends = dict(self.env.execute_query(SQL(
+            """
+            SELECT split_part(channel, '/', 1) AS root, date_trunc('second', max(until))
+              FROM ir_async_pause
+             WHERE until > clock_timestamp() AT TIME ZONE 'UTC' GROUP BY root
+            """)))  # fmt: skip
+        for channel in self:
+            channel.paused_until = ends.get(channel.name, False)
 
     @api.depends('name')
     def _compute_counts(self):

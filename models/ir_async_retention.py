@@ -75,12 +75,13 @@ class IrAsync(models.Model):
 
     @api.autovacuum
     def _gc_starts(self) -> None:
-        """Forget the starts of channels that were left. A claim forgets those of its channel."""
+        """Forget the starts of channels that were left, and pauses that are over. A claim forgets the starts of its channel."""
         self.env.cr.execute("""
             DELETE FROM ir_async_start
-             WHERE date < now() AT TIME ZONE 'UTC' - interval '1 day' - coalesce((
+             WHERE date < clock_timestamp() AT TIME ZONE 'UTC' - interval '1 day' - coalesce((
                    SELECT interval FROM ir_async_channel WHERE name = split_part(channel, '/', 1)), 0) * interval '1 second'
         """)
+        self.env.cr.execute("DELETE FROM ir_async_pause WHERE until < clock_timestamp() AT TIME ZONE 'UTC'")
 
     def _delete(self) -> None:
         """Delete jobs and the files that belong to them."""

@@ -13,6 +13,7 @@ from odoo.exceptions import UserError
 from odoo.http import serialize_exception
 from odoo.tools import SQL, json_default
 
+from ..engine.channels import PAUSE
 from ..engine.errors import Kind, kind_of
 from ..engine.job import Outcome
 from ..exceptions import RetryJob, WorkerDied
@@ -85,6 +86,10 @@ class IrAsync(models.Model):
         revision = self.env.cr.finish(job, outcome, starts)
         if job.stop:
             self.env.cr.execute(SQL("DELETE FROM ir_async_stop WHERE job_id = %s", job.id))
+        if outcome.pauses_channel:
+            self.env.cr.execute(PAUSE, {'id': job.id})
+            if not self.env.cr.rowcount:
+                _logger.warning("The channel of job %s has no limits, so it is not paused. Only the job waits", job)
         if outcome.state == 'created':
             self.env.cr.execute(SQL("DELETE FROM ir_async_progress WHERE job_id = %s", job.id))
         if job.notify:
@@ -117,7 +122,7 @@ class IrAsync(models.Model):
         payload = self._encode_error(job, exc, debug)
         if isinstance(exc, RetryJob):
             delay = exc.delay if exc.delay is not None else _retry_delay(job)
-            return Outcome('created', payload, delay=delay, attempts=0)
+            return Outcome('created', payload, delay=delay, attempts=0, pauses_channel=exc.pause_channel)
         if job.attempts + 1 < job.max_attempts and not isinstance(exc, WorkerDied):
             return Outcome('created', payload, delay=_retry_delay(job))
         return Outcome('failed', payload)

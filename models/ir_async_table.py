@@ -37,7 +37,7 @@ class IrAsync(models.Model):
         if changes:
             cr.execute(SQL("ALTER TABLE %s %s", SQL.identifier(self._table), SQL(', ').join(changes)))
         create_functions(cr)
-        self._create_starts()
+        self._create_channel_tables()
         # A dependency that is met stays, for information. These indexes hold only the unmet ones.
         if not sql.column_exists(cr, 'ir_async_after_rel', 'unmet'):
             cr.execute("ALTER TABLE ir_async_after_rel ADD COLUMN unmet boolean NOT NULL DEFAULT true")
@@ -60,23 +60,27 @@ class IrAsync(models.Model):
         if not sql.index_exists(cr, 'ir_async_late_parents_idx'):
             cr.execute("CREATE INDEX ir_async_late_parents_idx ON ir_async (id) WHERE late_parent_ids IS NOT NULL")
 
-    def _create_starts(self) -> None:
-        """Create the table of the starts in channels with an interval: see ``engine/channels.py``.
+    def _create_channel_tables(self) -> None:
+        """Create the tables of the starts in an interval, and of the pauses that jobs asked for: see ``engine/channels.py``.
 
-        It is no model, since a model's ids would be used up by and by.
+        They are no models, since a model's ids would be used up by and by.
         """
         cr = self.env.cr
-        if sql.table_exists(cr, 'ir_async_start'):
-            return
-        cr.execute("""
-            CREATE TABLE ir_async_start (channel varchar NOT NULL, date timestamp NOT NULL, job_id int4 NOT NULL);
-            CREATE INDEX ir_async_start_idx ON ir_async_start (channel, date);
-            INSERT INTO ir_async_start
-                 SELECT DISTINCT ON (channel) channel, date_start, id
-                   FROM ir_async
-                  WHERE limited AND date_start IS NOT NULL
-               ORDER BY channel, date_start DESC
-        """)
+        if not sql.table_exists(cr, 'ir_async_start'):
+            cr.execute("""
+                CREATE TABLE ir_async_start (channel varchar NOT NULL, date timestamp NOT NULL, job_id int4 NOT NULL);
+                CREATE INDEX ir_async_start_idx ON ir_async_start (channel, date);
+                INSERT INTO ir_async_start
+                     SELECT DISTINCT ON (channel) channel, date_start, id
+                       FROM ir_async
+                      WHERE limited AND date_start IS NOT NULL
+                   ORDER BY channel, date_start DESC
+            """)
+        if not sql.table_exists(cr, 'ir_async_pause'):
+            cr.execute("""
+                CREATE TABLE ir_async_pause (channel varchar NOT NULL, until timestamp NOT NULL);
+                CREATE INDEX ir_async_pause_idx ON ir_async_pause (channel, until);
+            """)
 
     def _changed_defaults(self) -> list[str]:
         """Return the columns whose default in the database differs from ``DEFAULTS``, once PostgreSQL has parsed both."""

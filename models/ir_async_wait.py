@@ -10,7 +10,7 @@ from odoo import api, fields, models
 from odoo.exceptions import AccessError, UserError
 from odoo.tools import SQL, format_datetime
 
-from ..engine.channels import NEXT_START
+from ..engine.channels import NEXT_OF_INTERVAL, PAUSE_END
 from ..engine.claim import NOW
 from .ir_async_channel import EVERYTHING, root_of
 
@@ -112,6 +112,12 @@ class IrAsync(models.Model):
                     "No worker serves the channel %(channel)s. A scheduled action runs the job, which takes longer.",
                     channel=root,
                 )
+        if until := queue.paused_until(self.channel):
+            return self.env._(
+                "The channel %(channel)s is paused until %(date)s, since one of its jobs asked for that.",
+                channel=self.channel,
+                date=format_datetime(self.env, until),
+            )
         capacity, interval, starts = queue.limits.get(root, (0, 0, 1))
         running = queue.running.get(self.channel, 0)
         if capacity and running >= capacity:
@@ -205,10 +211,16 @@ class _Queue:
             self._running = self.env['ir.async']._count_running()
         return self._running
 
+    def paused_until(self, channel: str) -> datetime | None:
+        [[until]] = self.env.execute_query(
+            SQL(f"SELECT {PAUSE_END} FROM (SELECT %s::varchar) AS candidate (channel)", channel)
+        )
+        return until if until and until > self.now else None
+
     def is_early(self, channel: str) -> bool:
         rows = self.env.execute_query(SQL(
             f"""
-            SELECT {NEXT_START} > {NOW}
+            SELECT {NEXT_OF_INTERVAL} > {NOW}
               FROM (SELECT %s::varchar) AS candidate (channel)
               JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
             """, channel))  # fmt: skip

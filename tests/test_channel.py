@@ -2,11 +2,13 @@ from unittest.mock import patch
 
 from psycopg2 import IntegrityError
 
-from odoo.exceptions import ValidationError
+from odoo.exceptions import AccessError, ValidationError
+from odoo.tests import new_test_user
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine.release import release
+from odoo.addons.ir_async.exceptions import RetryJob
 
 
 class TestChannel(QueueCase):
@@ -408,6 +410,104 @@ class TestChannel(QueueCase):
         self.assertFalse(self.claim_all())
         channel.action_resume()
         self.assertEqual(len(self.claim_all()), 1)
+
+    # ------------------------------------------------------------
+    # Pause by a job
+    # ------------------------------------------------------------
+
+    def pause(self, job, **options):
+        """Have a claimed job ask its channel to wait."""
+        return self.end_with(job, RetryJob("Too many requests", pause_channel=True, **options))
+
+    def test_pause_by_a_job(self):
+        """No job of its channel starts until it does itself. Those that run go on, and the pause ends by itself."""
+        self.channel('c', capacity=3)
+        jobs = self.calls(4, 'c')
+        running = self.claim(2) + self.claim(2)
+        self.pause(running[0], delay=60)
+        self.assertRecordValues(jobs[0], [{'state': 'created', 'attempts': 0}])
+        self.finish(running[1])
+        self.assertFalse(self.claim_all())
+        self.assertDelay(self.watch(), 60)
+        self.pass_time(60)
+        self.shift(jobs[0], date_scheduled=-60)
+        self.watch()
+        self.assertEqual([job.id for job in self.claim_all()], [jobs.ids[0], *jobs.ids[2:]])
+
+    def pass_time(self, seconds):
+        self.env.cr.execute("UPDATE ir_async_pause SET until = until - %s * interval '1 second'", [seconds])
+
+    def test_longest_pause_counts(self):
+        self.channel('c', capacity=3)
+        self.calls(4, 'c')
+        running = self.claim() + self.claim() + self.claim()
+        for job, delay in zip(running, (10, 60, 30)):
+            self.pause(job, delay=delay)
+        self.pass_time(40)
+        self.assertFalse(self.claim_all())
+        self.pass_time(20)
+        self.assertEqual(len(self.claim_all()), 1)
+
+    def test_pause_by_default_is_the_delay_of_the_job(self):
+        self.channel('c', capacity=1)
+        self.calls(2, 'c', retry_delay=30)
+        self.pause(self.claim()[0])
+        self.assertFalse(self.claim_all())
+        self.assertDelay(self.watch(), 30)
+
+    def test_pause_is_for_the_subchannel(self):
+        self.channel('c', capacity=1)
+        jobs = [self.call(channel=channel) for channel in ('c/1', 'c/1', 'c/2', 'c', 'd')]
+        self.pause(self.claim()[0], delay=60)
+        self.assertEqual({job.id for job in self.claim_all()}, {job.id for job in jobs[2:]})
+
+    def test_other_ends_pause_nothing(self):
+        self.channel('c', capacity=1)
+        self.calls(3, 'c', max_attempts=2)
+        self.end_with(self.claim()[0], RetryJob("later", delay=60))
+        self.end_with(self.claim()[0], ValueError("x"))
+        self.assertEqual(len(self.claim_all()), 1)
+
+    def test_pause_outlives_its_job(self):
+        self.channel('c', capacity=1)
+        jobs = self.calls(2, 'c')
+        self.pause(self.claim()[0], delay=60)
+        jobs[0].cancel()
+        self.assertFalse(self.claim_all())
+
+    def test_manager_ends_a_pause(self):
+        channel, other = self.channel('c', capacity=1), self.channel('cc', capacity=1)
+        jobs = [self.call(channel=name) for name in ('c/1', 'cc', 'c/1', 'cc')]
+        for job in self.claim(2):
+            self.pause(job, delay=60)
+        self.assertFalse(self.claim_all())
+        for record, job in zip((channel, other), jobs):
+            self.assertEqual(record.paused_until, job.date_scheduled.replace(microsecond=0))
+        self.assertRaises(AccessError, channel.with_user(new_test_user(self.env, 'internal')).action_resume)
+        channel.action_resume()
+        self.env.invalidate_all()
+        self.assertEqual((channel.paused_until, bool(other.paused_until)), (False, True))
+        self.assertEqual([job.id for job in self.claim_all()], [jobs[2].id])
+
+    def test_pause_in_a_channel_without_limits(self):
+        """Claims there look at no state of a channel. The log says so."""
+        self.channel('c')
+        self.calls(2, 'c')
+        with self.assertLogs('odoo.addons.ir_async', 'WARNING') as logs:
+            self.pause(self.claim()[0], delay=60)
+        self.assertIn("has no limits", logs.output[0])
+        self.assertEqual(len(self.claim_all()), 1)
+
+    def test_pauses_are_forgotten(self):
+        self.channel('c', capacity=2)
+        self.calls(2, 'c')
+        running = self.claim() + self.claim()
+        for job, delay in zip(running, (10, 60)):
+            self.pause(job, delay=delay)
+        self.pass_time(30)
+        self.env['ir.async']._gc_starts()
+        self.env.cr.execute("SELECT count(*) FROM ir_async_pause")
+        self.assertEqual(self.env.cr.fetchone(), (1,))
 
     def test_pause_of_everything(self):
         self.channel('c', capacity=5)

@@ -178,6 +178,24 @@ def test_starts_in_an_interval(database, server):
     assert sorted(seconds(earlier, later) for earlier, later in zip(starts, starts[4:8]))[0] < 1.5, "without delay"
 
 
+def test_pause_by_a_job(database, server):
+    """A job has the others of its channel wait, whichever worker would run them; then all of them run."""
+    edit(database, 'api', capacity=1)
+    with server(database, workers=2), server(database, workers=2):
+        with database.env() as env:
+            queue, effect = env['ir.async'].with_options(channel='api'), env['test.async.effect']
+            queue.call(effect.pause_first, 'slow down', 2)
+            for i in range(5):
+                queue.call(effect.effect, f'job {i}')
+            env['ir.async'].with_options(channel='api/other').call(effect.effect, 'other')
+        assert database.wait_for_all() == {'done': 7}
+    first, _second = database.runs('slow down')
+    [other] = database.runs('other')
+    others = [run.time for run in database.runs() if run.name.startswith('job')]
+    assert seconds(first.time, other.time) < 2 <= min(others) - first.time
+    assert seconds(first.time + 2, max(others)) < 3
+
+
 def test_pause_of_everything(database, server):
     edit(database, '*', paused=True)
     with server(database):

@@ -37,7 +37,7 @@ BLOCKED = """
 """
 CLEAN = """
     DELETE FROM ir_async_after_rel; DELETE FROM ir_async_stop; DELETE FROM ir_async; DELETE FROM ir_async_channel;
-    DELETE FROM ir_async_start; DELETE FROM test_async_effect
+    DELETE FROM ir_async_start; DELETE FROM ir_async_pause; DELETE FROM test_async_effect
 """
 
 

@@ -74,7 +74,7 @@ ROWS = """
 """
 CLEAN = """
     DELETE FROM ir_async_after_rel; DELETE FROM ir_async_stop; DELETE FROM ir_async; DELETE FROM ir_async_worker;
-    DELETE FROM ir_async_channel; DELETE FROM ir_async_start; DELETE FROM test_async_effect; DELETE FROM ir_cron_trigger;
+    DELETE FROM ir_async_channel; DELETE FROM ir_async_start; DELETE FROM ir_async_pause; DELETE FROM test_async_effect; DELETE FROM ir_cron_trigger;
     SELECT setval(name, 1, false) FROM unnest('{ir_async_id_seq, ir_async_worker_id_seq}'::regclass[]) AS name;
 """
 

@@ -2,7 +2,7 @@
 -- from a dump of a database of that version. Both depend on no other record than the users 1 and 2.
 SET ROLE odoo;
 DROP FUNCTION ir_async_begin, ir_async_finish;
-DROP TABLE ir_async, ir_async_after_rel, ir_async_channel, ir_async_progress, ir_async_stop, ir_async_start, ir_async_worker CASCADE;
+DROP TABLE ir_async, ir_async_after_rel, ir_async_channel, ir_async_progress, ir_async_stop, ir_async_start, ir_async_pause, ir_async_worker CASCADE;
 
 CREATE TABLE ir_async (
     id integer NOT NULL,

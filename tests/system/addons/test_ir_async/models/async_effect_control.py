@@ -125,6 +125,13 @@ class TestAsyncEffect(models.Model):
         if len(self._read_trace(name)) == 1:
             raise RetryJob(name, delay=0.05)
 
+    @api.model
+    def pause_first(self, name, seconds):
+        """Ask that its channel waits, once."""
+        self._trace(name)
+        if len(self._read_trace(name)) == 1:
+            raise RetryJob(name, delay=seconds, pause_channel=True)
+
     # ------------------------------------------------------------
     # Others
     # ------------------------------------------------------------
