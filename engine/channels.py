@@ -73,7 +73,8 @@ FREE = f"""
     ,
     {RUNNING},
     slot AS (
-        SELECT candidate.*, {SLOT_DELAY} AS delay, coalesce(limits.interval, 0) > 0 AS has_interval
+        SELECT candidate.*, {SLOT_DELAY} AS delay, coalesce(limits.interval, 0) > 0 AS has_interval,
+               coalesce(limits.fair, false) AS is_fair
           FROM head candidate
      LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
     ),
@@ -84,10 +85,34 @@ FREE = f"""
       ORDER BY priority, id
          LIMIT 1
     )
-    SELECT channel, delay, has_interval, (priority, id) < ALL (SELECT priority, id FROM plain)
+    SELECT channel, delay, has_interval, is_fair, (priority, id) < ALL (SELECT priority, id FROM plain)
       FROM slot
      WHERE delay IS NOT NULL
   ORDER BY delay, priority, id
+"""
+
+OF_CHANNEL = f"""{READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)s AND %(channel)s
+           AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}"""
+NO_TURN = "turn AS (SELECT NULL::int4 AS id WHERE false)"
+# In a fair channel, the users whose jobs have the first priority take turns, in the order of their ids: after the user of the last
+# start comes the next one. This is one step in an index, however many jobs and users there are.
+TURN = f"""
+    turn AS (
+        SELECT job.id
+          FROM unnest(ARRAY[1 + (
+                   SELECT user_id FROM ir_async WHERE channel = %(channel)s AND limited AND date_start IS NOT NULL
+                 ORDER BY date_start DESC LIMIT 1), 0]) AS round (from_user)
+    CROSS JOIN LATERAL (
+            SELECT id
+              FROM ir_async
+             WHERE {OF_CHANNEL} AND user_id >= from_user AND priority = (
+                   SELECT priority FROM ir_async WHERE {OF_CHANNEL} ORDER BY channel, priority, id LIMIT 1)
+          ORDER BY channel, priority, user_id, id
+             LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED
+        ) job
+         LIMIT 1
+    )
 """
 
 # The first statement takes the lock, the second one counts. The snapshot of the second one includes the claims that the lock
@@ -103,15 +128,16 @@ CLAIM_LIMITED = f"""
           FROM candidate
      LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
     ),
-    next AS (
-        SELECT id
+    {NO_TURN},
+    other AS (
+        SELECT id  -- also in a fair channel, if others have all jobs of the first priority locked
           FROM ir_async
-         WHERE {READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)s AND %(channel)s
-           AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}
+         WHERE {OF_CHANNEL} AND NOT EXISTS (SELECT FROM turn)
       ORDER BY channel, priority, id  -- this, and BETWEEN, leave the planner one index to use
          LIMIT 1
     FOR NO KEY UPDATE SKIP LOCKED
     ),
+    next AS (SELECT id FROM turn UNION ALL SELECT id FROM other),
     taken AS (UPDATE ir_async job SET {TAKE} WHERE id = ANY(ARRAY(SELECT id FROM next)) RETURNING job.*),
     {RECORD_START},
     forgotten AS (
@@ -120,6 +146,7 @@ CLAIM_LIMITED = f"""
                SELECT {NTH_START} FROM candidate JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1))
     )
     SELECT """
+CLAIM_FAIR = CLAIM_LIMITED.replace(NO_TURN, TURN)
 
 # A row of its own, as several jobs may ask at once. It does not change: the greatest date counts. A resumed channel has none.
 PAUSE = f"""
@@ -154,6 +181,7 @@ class _Head(NamedTuple):
 
     channel: str
     has_interval: bool
+    is_fair: bool
     is_first: bool  # no plain job precedes it
 
 
@@ -183,10 +211,10 @@ class Channels:
             return []
         free = self._free(FIRST_HEADS) or self._free(ALL_HEADS)
         jobs: list[Job] = []
-        for channel, has_interval, is_first in free:
+        for channel, has_interval, is_fair, is_first in free:
             if len(jobs) == limit or not (is_first or even_after_plain) or (has_interval and jobs):
                 break
-            query = f"{CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
+            query = f"{CLAIM_FAIR if is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
             jobs += [Job(*row) for row in self._session.execute(query, self._session.params(channel=channel))]
             if has_interval and jobs:
                 break  # a job that waits for others of its batch would use up the interval of its channel
@@ -197,7 +225,7 @@ class Channels:
         """Return the channels whose first job could run now, in the order of these jobs."""
         rows = self._session.execute(f"WITH {heads} {FREE}", self._session.params())
         self.slot_delay = next((float(delay) for _channel, delay, *_flags in rows if delay), None)
-        return [_Head(channel, has_interval, is_first) for channel, delay, has_interval, is_first in rows if not delay]
+        return [_Head(channel, *flags) for channel, delay, *flags in rows if not delay]
 
     def reclassify(self) -> set[int]:
         """Mark ready jobs as limited if their channel got its limits after they were enqueued.

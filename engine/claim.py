@@ -19,7 +19,7 @@ QUICK_SCAN = 0.02  # maximum seconds of a full scan that needs no low-water mark
 SCAN_INTERVAL = 1  # seconds between two full scans of a worker that finds jobs above its low-water marks
 
 NOW = "(clock_timestamp() AT TIME ZONE 'UTC')"
-LIMITED = "SELECT name FROM ir_async_channel WHERE name != '*' AND (capacity > 0 OR interval > 0 OR paused)"
+LIMITED = "SELECT name FROM ir_async_channel WHERE name != '*' AND (capacity > 0 OR interval > 0 OR paused OR fair)"
 IS_LIMITED = f"split_part(channel, '/', 1) IN ({LIMITED})"
 IS_PAUSED = "EXISTS (SELECT FROM ir_async_channel WHERE name = '*' AND paused)"
 UPGRADING = "ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove')"

@@ -160,6 +160,9 @@ class IrAsync(models.Model):
     _limited_channel_idx = models.Index(
         "(origin, channel, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited"
     )
+    _limited_user_idx = models.Index(
+        "(origin, channel, priority, user_id, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited"
+    )
     _scheduled_idx = models.Index("(origin, date_scheduled) WHERE state = 'created' AND date_scheduled IS NOT NULL")
     _waiting_idx = models.Index("(origin, id) WHERE state = 'waiting'")
     _worker_idx = models.Index("(worker_id) WHERE state = 'processing'")

@@ -49,6 +49,11 @@ class IrAsyncChannel(models.Model):
         aggregator=None,
         help="Maximum number of jobs that start in any interval. They may start at once",
     )
+    fair = fields.Boolean(
+        "Users Take Turns",
+        help="Among jobs of the same priority, each user's first one comes in turn. So a long queue of one user does not hold"
+        " up the others",
+    )
     paused = fields.Boolean(help="No job of this channel starts")
 
     _name_uniq = models.UniqueIndex('(name)', "There is already a channel with this name.")
@@ -60,7 +65,7 @@ class IrAsyncChannel(models.Model):
         "A channel starts between 1 and 10,000 jobs in an interval.",
     )
 
-    @api.constrains('name', 'capacity', 'interval')
+    @api.constrains('name', 'capacity', 'interval', 'fair')
     def _check_name(self):
         for channel in self:
             if channel.name != channel.name.strip() or channel.name.startswith('/'):
@@ -77,7 +82,7 @@ class IrAsyncChannel(models.Model):
                         parent=root_of(channel.name),
                     )
                 )
-            if channel.name == EVERYTHING and (channel.capacity or channel.interval):
+            if channel.name == EVERYTHING and (channel.capacity or channel.interval or channel.fair):
                 raise ValidationError(self.env._("The channel * can only be paused."))
 
     @api.model_create_multi
@@ -121,7 +126,7 @@ class IrAsyncChannel(models.Model):
         return frozenset(
             self.sudo()
             .search([('name', '!=', EVERYTHING)])
-            .filtered(lambda channel: channel.capacity or channel.interval or channel.paused)
+            .filtered(lambda channel: channel.capacity or channel.interval or channel.paused or channel.fair)
             .mapped('name')
         )
 

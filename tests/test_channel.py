@@ -388,6 +388,64 @@ class TestChannel(QueueCase):
                 self.channel('c', interval=1, starts_per_interval=starts).flush_recordset()
 
     # ------------------------------------------------------------
+    # Turns
+    # ------------------------------------------------------------
+
+    def calls_by_users(self, *counts, **options):
+        """Enqueue so many jobs of each user, those of one after the other; return the ids of the jobs of each."""
+        ids = []
+        for i, count in enumerate(counts):
+            user = new_test_user(self.env, f'user {i} {options}', groups='base.group_system')
+            partner = self.partner.with_user(user)
+            queue = self.env['ir.async'].with_user(user).with_options(**options)
+            ids.append([queue.call(partner.name_create, "x").id for _i in range(count)])
+        return ids
+
+    def run_all(self):
+        """Run one job after the other; return the ids in order."""
+        ids = []
+        while jobs := self.claim():
+            ids += [job.id for job in jobs]
+            for job in jobs:
+                self.finish(job)
+        return ids
+
+    def test_users_take_turns(self):
+        self.channel('c', fair=True)
+        a, b, c = self.calls_by_users(5, 2, 3, channel='c')
+        self.assertEqual(self.run_all(), [a[0], b[0], c[0], a[1], b[1], c[1], a[2], c[2], *a[3:]])
+
+    def test_turns_are_within_a_priority(self):
+        self.channel('c', fair=True)
+        [urgent] = self.calls_by_users(2, channel='c', priority=1)
+        a, b = self.calls_by_users(2, 2, channel='c')
+        self.assertEqual(self.run_all(), [*urgent, a[0], b[0], a[1], b[1]])
+
+    def test_turns_with_other_limits(self):
+        self.channel('c', fair=True, capacity=2)
+        a, b = self.calls_by_users(3, 1, channel='c')
+        self.assertEqual([job.id for job in self.claim_all()], [a[0], b[0]])
+
+    def test_turns_of_subchannels(self):
+        self.channel('c', fair=True)
+        (a, b), (c, d) = self.calls_by_users(2, 2, channel='c/1'), self.calls_by_users(2, 2, channel='c/2')
+        ids = self.run_all()
+        self.assertEqual([id_ for id_ in ids if id_ in a + b], [a[0], b[0], a[1], b[1]])
+        self.assertEqual([id_ for id_ in ids if id_ in c + d], [c[0], d[0], c[1], d[1]])
+
+    def test_turn_of_a_job_that_did_not_begin(self):
+        self.channel('c', fair=True)
+        a, b = self.calls_by_users(2, 2, channel='c')
+        release(self.session, self.claim())
+        self.assertEqual(self.run_all(), [a[0], b[0], a[1], b[1]])
+
+    def test_order_without_turns(self):
+        channel = self.channel('c', fair=True)
+        a, b = self.calls_by_users(3, 1, channel='c')
+        channel.write({'fair': False, 'capacity': 1})
+        self.assertEqual(self.run_all(), [*a, *b])
+
+    # ------------------------------------------------------------
     # Pause
     # ------------------------------------------------------------
 
@@ -519,7 +577,7 @@ class TestChannel(QueueCase):
         self.assertEqual({job.id for job in self.claim_all()}, set(jobs.ids))
 
     def test_the_channel_of_everything_can_be_paused_only(self):
-        for values in ({'capacity': 1}, {'interval': 1}):
+        for values in ({'capacity': 1}, {'interval': 1}, {'fair': True}):
             with self.assertRaises(ValidationError):
                 self.channel('*', **values)
 

@@ -5,6 +5,8 @@ from unittest.mock import ANY, patch
 
 from psycopg2.extensions import AsIs
 
+from odoo.tests import new_test_user
+
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine import fence
 from odoo.addons.ir_async.engine.claim import MAX_MARKS, SCAN_INTERVAL, claim_one
@@ -90,6 +92,23 @@ class TestClaimPlan(QueueCase):
             release(self.session, self.session.claim(1))
         for rows, statement in explained:
             self.assertLess(rows, 500, statement)
+
+    def test_claim_in_turn(self):
+        """A claim reads as much, however many jobs and users there are, though the statistics say that there are none."""
+        self.env.cr.execute("ANALYZE ir_async, ir_async_channel")
+        self.env['ir.async.channel'].create({'name': 'default', 'fair': True})
+        self.fill(5000, 'done')
+        self.fill(5000, 'created')
+        users = [new_test_user(self.env, f'user {i}').id for i in range(20)]
+        self.env.cr.execute(
+            "UPDATE ir_async SET user_id = (%s)[1 + id %% 20] WHERE state = 'created' AND id %% 3 = 0", [users]
+        )
+        self.session.claim(1)
+        with self.rows_read() as explained:
+            self.assertEqual(len(self.session.claim(1)), 1)
+        self.assertTrue(any('round' in statement for _rows, statement in explained))
+        for rows, statement in explained:
+            self.assertLess(rows, 1000, statement)  # the look at the channels reads 200 jobs
 
     @contextmanager
     def rows_read(self):

@@ -178,6 +178,25 @@ def test_starts_in_an_interval(database, server):
     assert sorted(seconds(earlier, later) for earlier, later in zip(starts, starts[4:8]))[0] < 1.5, "without delay"
 
 
+def test_users_take_turns(database, server):
+    """A long queue of one user does not hold up the few jobs of another."""
+    edit(database, 'fair', fair=True)
+    edit(database, '*', paused=True)
+    with database.env() as env:
+        other = env['res.users'].create({'name': 'Other', 'login': 'other'})
+        for user, count in ((env.user, 200), (other, 10)):
+            queue = env['ir.async'].with_user(user).with_options(channel='fair')
+            for i in range(count):
+                queue.call(env['test.async.effect'].with_user(user).sudo().effect, f'{user.id} {i}')
+    with server(database, workers=2), server(database, workers=2):
+        edit(database, '*', paused=False)
+        assert database.wait_for_all() == {'done': 210}
+    users = [user for [user] in database.sql("SELECT user_id FROM ir_async ORDER BY date_start")]
+    assert users[:20].count(other.id) == 10, users
+    ids = [id_ for [id_] in database.sql("SELECT id FROM ir_async ORDER BY user_id, date_start")]
+    assert ids == sorted(ids), "the order of each user's jobs"
+
+
 def test_pause_by_a_job(database, server):
     """A job has the others of its channel wait, whichever worker would run them; then all of them run."""
     edit(database, 'api', capacity=1)

@@ -11,6 +11,7 @@ import pytest
         'ClaimClaim',
         'ClaimCancel',
         'LimitedClaimCancel',
+        'FairClaimCancel',
         'CommitRescue',
         'ReleaseRescue',
         'ReleaseRelease',

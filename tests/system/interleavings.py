@@ -302,13 +302,20 @@ class LimitedClaimCancel(ClaimCancel):
     """The same in a channel with a capacity."""
 
     options = {'channel': 'one'}
+    limits = {'capacity': 2}
 
     def prepare(self):
         with self.database.env() as env:
-            env['ir.async.channel'].create({'name': 'one', 'capacity': 2})
+            env['ir.async.channel'].create({'name': 'one', **self.limits})
         worker, request = super().prepare()
         worker.session.maintain()
         return [worker, request]
+
+
+class FairClaimCancel(LimitedClaimCancel):
+    """The same in a channel where users take turns."""
+
+    limits = {'fair': True}
 
 
 class CommitRescue(Scenario):
@@ -631,7 +638,7 @@ class RetryPrune(Scenario):
         assert states == ([] if self.participants[0].refusal else ['created'])
 
 
-DERIVED = (LimitedClaimCancel, RescueRescue, UnblockCancel)
+DERIVED = (LimitedClaimCancel, FairClaimCancel, RescueRescue, UnblockCancel)
 SCENARIOS = {scenario.__name__: scenario for scenario in (*Scenario.__subclasses__(), *DERIVED)}
 
 
