@@ -169,4 +169,4 @@ def test_workers_say_that_they_end(cluster, database, server):
         with server(database, workers=2) as odoo:
             wait_until(lambda: len(workers('on')) == 2, "both are idle")
             odoo.stop()
-        wait_until(lambda: workers('off') == workers('on'), "they said that they end", SOON)
+        wait_until(lambda: workers('gone') == workers('on'), "they said that they end", SOON)
