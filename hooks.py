@@ -47,7 +47,8 @@ def uninstall_hook(env: Environment) -> None:
         # The next regular vacuum of files is up to a day away, and these files have no owner any more.
         env.cr.postcommit.add(lambda: _vacuum_files(env.registry))
     drop_functions(env.cr)
-    env.cr.execute("DROP TABLE ir_async_start, ir_async_pause")
+    # In the order in which claims lock them, so that none of both waits for the other.
+    env.cr.execute("LOCK TABLE ir_async, ir_async_channel; DROP TABLE ir_async_start, ir_async_pause")
     env['ir.config_parameter'].search([('key', '=like', r'ir\_async.%')]).unlink()
     env['ir.filters'].with_context(active_test=False).search([('model_id', 'in', models)]).unlink()
     env['ir.exports'].search([('resource', 'in', models)]).unlink()

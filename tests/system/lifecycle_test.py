@@ -9,6 +9,7 @@ from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 
+import psycopg2
 import pytest
 from harness import ODOO, complaints, wait_until
 
@@ -153,6 +154,31 @@ def test_uninstall_beside_workers(cluster, database, server, tmp_path, uninstall
         database.leave()
         load(database, '-i', 'test_ir_async')
         assert database.wait_for(database.enqueue('effect', 'installed again')).state == 'done'
+
+
+def test_uninstall_beside_claims(database, server):
+    """Claims in channels lock the same tables. Neither waits for the other."""
+    # A claim that waits finds no deadlock before the uninstallation waits, too, as on a slow machine.
+    database.sql(f"ALTER DATABASE \"{database.name}\" SET deadlock_timeout = '20ms'")
+    from odoo.addons.ir_async.engine.session import Session  # noqa: PLC0415 -- importable once the cluster is there
+
+    errors, session = [], Session.open(database.name, always=True).session
+
+    def claim():
+        while not errors:
+            session._channels.has_jobs = True
+            try:
+                session.claim(1)
+            except psycopg2.Error as exc:
+                errors.append(type(exc))
+
+    thread = threading.Thread(target=claim)
+    thread.start()
+    uninstall_by_command(database, server)
+    thread.join()
+    session.close()
+    assert errors == [psycopg2.errors.UndefinedTable]
+    assert leftovers(database) == []
 
 
 def test_defaults_are_the_users(database):
