@@ -8,6 +8,8 @@ from odoo import api, fields, models
 from odoo.exceptions import ValidationError
 from odoo.tools import SQL, ormcache
 
+from ..tools.options import MAX_INT
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -60,10 +62,18 @@ class IrAsyncChannel(models.Model):
     _check_limits = models.Constraint(
         'CHECK (capacity >= 0 AND interval >= 0)', "The capacity and the interval of a channel cannot be negative."
     )
+    _check_interval = models.Constraint(
+        f'CHECK (interval <= {MAX_INT})',  # also refuses NaN; claims add the interval to a date
+        "The interval of a channel is a number of seconds, at most 2,147,483,647.",
+    )
     _check_starts = models.Constraint(
         'CHECK (starts_per_interval BETWEEN 1 AND 10000)',  # a claim looks at as many
         "A channel starts between 1 and 10,000 jobs in an interval.",
     )
+
+    def init(self) -> None:
+        # Earlier versions took any interval.
+        self.env.cr.execute(SQL("UPDATE ir_async_channel SET interval = %(max)s WHERE interval > %(max)s", max=MAX_INT))
 
     @api.constrains('name', 'capacity', 'interval', 'fair')
     def _check_name(self):

@@ -387,6 +387,25 @@ class TestChannel(QueueCase):
             with mute_logger('odoo.sql_db'), self.assertRaises(IntegrityError):
                 self.channel('c', interval=1, starts_per_interval=starts).flush_recordset()
 
+    def test_interval_is_a_number(self):
+        """One that no date can be added to would have every claim fail, also those in other channels."""
+        for interval in (-1, 2**31, 1e13, float('inf'), float('nan')):
+            with mute_logger('odoo.sql_db'), self.assertRaises(IntegrityError), self.env.cr.savepoint():
+                self.channel('c', interval=interval).flush_recordset()
+        self.channel('c', interval=2**31 - 1)
+        self.calls(2, 'c')
+        self.assertEqual(len(self.claim_all()), 1)
+        self.env['ir.async']._gc_starts()
+
+    def test_interval_of_an_earlier_version(self):
+        """Earlier versions took any interval."""
+        self.channel('c', interval=1)
+        self.env.cr.execute("ALTER TABLE ir_async_channel DROP CONSTRAINT ir_async_channel_check_interval")
+        self.env.cr.execute("UPDATE ir_async_channel SET interval = 'NaN' WHERE name = 'c'")
+        self.env['ir.async.channel'].init()
+        self.calls(2, 'c')
+        self.assertEqual(len(self.claim_all()), 1)
+
     # ------------------------------------------------------------
     # Turns
     # ------------------------------------------------------------
