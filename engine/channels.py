@@ -30,8 +30,11 @@ NTH_START = """
    ORDER BY date DESC OFFSET coalesce(limits.starts_per_interval, 1) - 1 LIMIT 1)
 """
 NEXT_OF_INTERVAL = f"CASE WHEN limits.interval > 0 THEN {NTH_START} + limits.interval * interval '1 second' END"
-# The end of the pause that jobs of the channel asked for.
-PAUSE_END = "(SELECT max(until) FROM ir_async_pause WHERE channel = candidate.channel)"
+# The end of the pause that jobs of the channel asked for. Only a channel with limits has one: see `PAUSE`.
+PAUSE_END = """
+    CASE WHEN limits.capacity > 0 OR limits.interval > 0
+         THEN (SELECT max(until) FROM ir_async_pause WHERE channel = candidate.channel) END
+"""
 # The date from which the next job may start, if anything but a free slot decides that.
 NEXT_START = f"greatest({NEXT_OF_INTERVAL}, {PAUSE_END})"
 # Seconds until the channel has a free slot. 0: it has one now. NULL: it has none until something changes.

@@ -212,10 +212,13 @@ class _Queue:
         return self._running
 
     def paused_until(self, channel: str) -> datetime | None:
-        [[until]] = self.env.execute_query(
-            SQL(f"SELECT {PAUSE_END} FROM (SELECT %s::varchar) AS candidate (channel)", channel)
-        )
-        return until if until and until > self.now else None
+        rows = self.env.execute_query(SQL(
+            f"""
+            SELECT {PAUSE_END}
+              FROM (SELECT %s::varchar) AS candidate (channel)
+              JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
+            """, channel))  # fmt: skip
+        return next((until for [until] in rows if until and until > self.now), None)
 
     def is_early(self, channel: str) -> bool:
         rows = self.env.execute_query(SQL(

@@ -575,6 +575,20 @@ class TestChannel(QueueCase):
         self.assertIn("has no limits", logs.output[0])
         self.assertEqual(len(self.claim_all()), 1)
 
+    def test_pause_of_a_channel_that_lost_its_limits(self):
+        """Nobody could end the pause. A channel without limits waits for nothing."""
+        for name, lose in (
+            ('c', lambda channel: channel.write({'capacity': 0})),
+            ('d', lambda channel: channel.unlink()),
+        ):
+            channel = self.channel(name, capacity=1)
+            jobs = self.calls(2, name)
+            self.pause(self.claim()[0], delay=60)
+            lose(channel)
+            later = self.call(channel=name)
+            self.assertFalse(channel.exists().paused_until)
+            self.assertEqual({job.id for job in self.claim_all()}, {jobs.ids[1], later.id})
+
     def test_pauses_are_forgotten(self):
         self.channel('c', capacity=2)
         self.calls(2, 'c')

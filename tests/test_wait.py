@@ -117,6 +117,8 @@ class TestWaitReason(WaitCase):
         self.assertReason(job, "starts 2 jobs every 3600 seconds")
         self.env.cr.execute("INSERT INTO ir_async_pause VALUES ('mail/1', '2100-02-03 10:00:00')")
         self.assertReason(job, "mail/1 is paused until .*2100.*, since one of its jobs")
+        channel.interval = 0
+        self.assertReason(job, "free worker")
         channel.paused = True
         self.assertReason(job, "channel mail is paused")
 
