@@ -146,7 +146,9 @@ CLAIM_LIMITED = f"""
     forgotten AS (
         DELETE FROM ir_async_start
          WHERE channel = %(channel)s AND EXISTS (SELECT FROM next) AND date <= (
-               SELECT {NTH_START} FROM candidate JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1))
+               SELECT {NTH_START}
+                 FROM candidate
+                 JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1) AND limits.interval > 0)
     )
     SELECT """
 CLAIM_FAIR = CLAIM_LIMITED.replace(NO_TURN, TURN)

@@ -406,6 +406,15 @@ class TestChannel(QueueCase):
         self.calls(2, 'c')
         self.assertEqual(len(self.claim_all()), 1)
 
+    def test_interval_that_was_off_knows_earlier_starts(self):
+        channel = self.channel('c', interval=1000, starts_per_interval=2)
+        self.calls(4, 'c')
+        self.assertEqual(len(self.claim_all()), 2)
+        channel.interval = 0
+        self.assertEqual(len(self.claim()), 1)
+        channel.interval = 1000
+        self.assertFalse(self.claim_all())
+
     # ------------------------------------------------------------
     # Turns
     # ------------------------------------------------------------
