@@ -63,7 +63,7 @@ RECORD_START = """
         INSERT INTO ir_async_start (channel, date, job_id)
              SELECT channel, date_start, id
                FROM taken
-              WHERE limited AND split_part(channel, '/', 1) IN (SELECT name FROM ir_async_channel WHERE interval > 0)
+              WHERE split_part(channel, '/', 1) IN (SELECT name FROM ir_async_channel WHERE interval > 0)
           RETURNING set_config('synchronous_commit', 'on', true)
     )
 """

@@ -7,6 +7,7 @@ from odoo.tests import new_test_user
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
+from odoo.addons.ir_async.engine.claim import claim_one
 from odoo.addons.ir_async.engine.release import release
 from odoo.addons.ir_async.exceptions import RetryJob
 
@@ -413,6 +414,14 @@ class TestChannel(QueueCase):
         channel.interval = 0
         self.assertEqual(len(self.claim()), 1)
         channel.interval = 1000
+        self.assertFalse(self.claim_all())
+
+    def test_start_of_a_job_that_is_not_marked_yet(self):
+        """A job that is run by its id may be older than the limits of its channel."""
+        jobs = self.calls(2, 'c')
+        self.channel('c', interval=1000)
+        self.env['ir.async'].flush_model()
+        self.assertEqual(len(claim_one(self.session, jobs.ids[0])), 1)
         self.assertFalse(self.claim_all())
 
     # ------------------------------------------------------------
