@@ -81,6 +81,10 @@ class IrAsync(models.Model):
              WHERE date < clock_timestamp() AT TIME ZONE 'UTC' - interval '1 day' - coalesce((
                    SELECT interval FROM ir_async_channel WHERE name = split_part(channel, '/', 1)), 0) * interval '1 second'
         """)
+        # Starts of the future are from before the clock was set back. Nobody knows when they were: it may have been just now.
+        self.env.cr.execute("""
+            UPDATE ir_async_start SET date = clock_timestamp() AT TIME ZONE 'UTC' WHERE date > clock_timestamp() AT TIME ZONE 'UTC'
+        """)
         self.env.cr.execute("DELETE FROM ir_async_pause WHERE until < clock_timestamp() AT TIME ZONE 'UTC'")
 
     def _delete(self) -> None:

@@ -424,6 +424,17 @@ class TestChannel(QueueCase):
         self.assertEqual(len(claim_one(self.session, jobs.ids[0])), 1)
         self.assertFalse(self.claim_all())
 
+    def test_starts_of_a_clock_that_was_fast(self):
+        """After the clock was set back, the clean-up has the channel start jobs in an interval, not in years."""
+        self.channel('c', interval=10, starts_per_interval=2)
+        jobs = self.calls(4, 'c')
+        started = self.claim_all()
+        self.shift(jobs[:2], date_start=365 * 86400)
+        self.env['ir.async']._gc_starts()
+        self.assertFalse(self.claim_all(), "they may be of just now")
+        self.shift(jobs[:2], date_start=-10)
+        self.assertEqual((len(started), len(self.claim_all())), (2, 2))
+
     # ------------------------------------------------------------
     # Turns
     # ------------------------------------------------------------
