@@ -32,7 +32,7 @@ NTH_START = """
 NEXT_OF_INTERVAL = f"CASE WHEN limits.interval > 0 THEN {NTH_START} + limits.interval * interval '1 second' END"
 # The end of the pause that jobs of the channel asked for. Only a channel with limits has one: see `PAUSE`.
 PAUSE_END = """
-    CASE WHEN limits.capacity > 0 OR limits.interval > 0
+    CASE WHEN limits.capacity > 0 OR limits.interval > 0 OR limits.fair
          THEN (SELECT max(until) FROM ir_async_pause WHERE channel = candidate.channel) END
 """
 # The date from which the next job may start, if anything but a free slot decides that.

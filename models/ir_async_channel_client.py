@@ -23,7 +23,7 @@ class IrAsyncChannel(models.Model):
         compute='_compute_paused_until', help="One of its jobs has asked that no other one starts until then"
     )
 
-    @api.depends('name', 'capacity', 'interval')
+    @api.depends('name', 'capacity', 'interval', 'fair')
     def _compute_paused_until(self):
         ends = dict(self.env.execute_query(SQL(
             """
@@ -32,7 +32,9 @@ class IrAsyncChannel(models.Model):
              WHERE until > clock_timestamp() AT TIME ZONE 'UTC' GROUP BY root
             """)))  # fmt: skip
         for channel in self:
-            channel.paused_until = (channel.capacity or channel.interval) and ends.get(channel.name, False)
+            channel.paused_until = (channel.capacity or channel.interval or channel.fair) and ends.get(
+                channel.name, False
+            )
 
     @api.depends('name')
     def _compute_counts(self):

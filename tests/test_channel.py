@@ -595,6 +595,15 @@ class TestChannel(QueueCase):
         self.assertEqual((channel.paused_until, bool(other.paused_until)), (False, True))
         self.assertEqual([job.id for job in self.claim_all()], [jobs[2].id])
 
+    def test_pause_in_a_channel_whose_users_take_turns(self):
+        """Taking turns is a limit, too."""
+        channel = self.channel('c', fair=True)
+        self.calls(2, 'c')
+        self.pause(self.claim()[0], delay=60)
+        self.assertFalse(self.claim_all())
+        channel.invalidate_recordset()
+        self.assertTrue(channel.paused_until)
+
     def test_pause_in_a_channel_without_limits(self):
         """Claims there look at no state of a channel. The log says so."""
         self.channel('c')
