@@ -1,6 +1,6 @@
 {
     'name': 'Background Jobs',
-    'version': '19.0.1.1.0',
+    'version': '19.0.1.2.0',
     'summary': 'Run any model method in the background and notify the user',
     'category': 'Hidden/Tools',
     'author': 'The ir_async authors',

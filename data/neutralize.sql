@@ -6,6 +6,13 @@ UPDATE ir_async
        revision = revision + 1
  WHERE state IN ('waiting', 'created', 'processing');
 
+-- Nor do their channels stay paused. A copy of an older version has no such table.
+DO $$ BEGIN
+    IF to_regclass('ir_async_pause') IS NOT NULL THEN
+        DELETE FROM ir_async_pause;
+    END IF;
+END $$;
+
 -- Jobs that are queued here later run even without workers.
 UPDATE ir_cron
    SET active = true

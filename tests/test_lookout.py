@@ -248,7 +248,7 @@ class TestLookout(BaseCase):
         worker = self.workers[-1]
         self.clock.advance(LIST_INTERVAL)
         self.order.append(SimpleNamespace(channel=NAMES, payload='new'))
-        with patch.object(lookout_module.select, 'select', return_value=([], [], [])):
+        with patch.object(lookout_module.select, 'select', side_effect=2 * [([], [], [])]):
             worker.lookout.wait(self.pipe, 1000)
         worker.databases._list_databases = lambda: ['a', 'new']
         self.wait(worker)

@@ -221,9 +221,12 @@ class TestRetention(MethodCase):
         jobs = self.make_jobs(*[(state, 0) for state in states])
         scheduled = self.ir_async.with_options(delay=60, key='sync').call(self.partner.async_foo)
         self.env.cr.flush()
+        self.env.cr.execute("INSERT INTO ir_async_pause (channel, until) VALUES ('default', 'infinity')")
         with file_open('ir_async/data/neutralize.sql') as file:
             self.env.cr.execute(file.read())
         self.env.invalidate_all()
+        self.env.cr.execute("SELECT FROM ir_async_pause")
+        self.assertFalse(self.env.cr.rowcount)
         self.assertEqual([job.state for job in jobs], ['cancelled'] * 3 + states[3:])
         self.assertEqual(scheduled.state, 'cancelled')
         self.assertFalse(self.run_jobs())

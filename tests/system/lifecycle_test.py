@@ -14,7 +14,7 @@ import pytest
 from harness import ODOO, complaints, wait_until
 
 WITH_HTTP = ('--workers=0', '--max-cron-threads=0', '--load=base,rpc,web')
-VERSION = '19.0.1.1.0'
+VERSION = '19.0.1.2.0'
 COPIED = 'WARNING .* 2 queued jobs came with a copy'
 
 
