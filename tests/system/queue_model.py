@@ -1,8 +1,6 @@
 """What the queue must do, in plain Python: its jobs, and how each step of the machine changes them."""
 
-from collections import defaultdict
-from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ENDED_WELL = ('succeeded', 'done')
 ENDED = (*ENDED_WELL, 'failed', 'cancelled')
@@ -48,7 +46,7 @@ class Transaction:
 
     def __init__(self, model):
         self.model, self.began = model, model.now
-        self.holders = {job.key: copy(job) for job in model.jobs.values() if job.takes_key}
+        self.holders = {job.key: replace(job) for job in model.jobs.values() if job.takes_key}
         # held: the queued jobs that must not begin before the commit, with what replaces them
         self.new, self.held, self.is_flushed = [], {}, True
 
@@ -68,12 +66,10 @@ class Transaction:
     def is_lost(self, locked):
         """Return whether transactions that were committed meanwhile keep this one from its commit."""
         jobs = self.model.jobs
-        taken = {job.key for job in jobs.values() if job.takes_key}
-        own = {job.id for job in self.new}
         return (
-            any(job.key in taken for job in self.new)
+            any(job.takes_key and job.key in {new.key for new in self.new} for job in jobs.values())
             or any(id_ not in jobs or jobs[id_].changed > self.began for id_ in self.held.keys() - locked)
-            or any(id_ not in jobs for job in self.new for id_ in job.parents - job.late - own)
+            or any(id_ not in jobs for job in self.new for id_ in job.parents - job.late - {new.id for new in self.new})
         )
 
     def commit(self):
@@ -81,28 +77,29 @@ class Transaction:
             self.model.jobs[job.id] = job
             job.parents, job.unmet = (ids & self.model.jobs.keys() for ids in (job.parents, job.unmet))
             self.model.write(job, born=self.model.now)
-        for id_, new in self.held.items():
-            if new:
-                self.model.write(self.model.jobs[id_], tag=new.tag, priority=new.priority, date=new.date)
+        for id_, new in filter(lambda item: item[1], self.held.items()):
+            self.model.write(self.model.jobs[id_], tag=new.tag, priority=new.priority, date=new.date)
 
 
 class Model:
     def __init__(self):
         # channels: capacity, whether it has an interval, whether it is paused
         # recent: by channel, the ids of the jobs whose starts are recorded and less old than the interval
-        self.jobs, self.channels, self.recent, self.now = {}, {}, defaultdict(set), 0
+        self.jobs, self.channels, self.recent, self.now = {}, {}, {}, 0
 
     def write(self, job, **values):
         vars(job).update(values, changed=self.now)
 
+    def limits(self, channel):
+        return self.channels.get(channel.split('/')[0], (0, False, False))
+
     def is_claimable(self, job, locked):
         siblings = [other for other in self.jobs.values() if other.channel == job.channel]
-        capacity, has_interval, is_paused = self.channels.get(job.channel.split('/')[0], (0, False, False))
+        capacity, has_interval, is_paused = self.limits(job.channel)
         is_full = capacity and sum(other.state == 'processing' for other in siblings) >= capacity
-        is_early = has_interval and self.recent[job.channel]
-        is_paused = is_paused or self.channels.get('*', (0, False, False))[2]
-        is_ready = job.state == 'created' and not job.date and job.id not in locked
-        return is_ready and not (is_full or is_early or is_paused)
+        is_early = has_interval and self.recent.get(job.channel)
+        is_held = job.date or job.id in locked or is_full or is_early or is_paused or self.limits('*')[2]
+        return job.state == 'created' and not is_held
 
     def claim(self, ids, limit, worker_id, locked, is_complete):
         """Check a claim. A worker that has looked after everything before must get the first job, if there is any."""
@@ -113,16 +110,13 @@ class Model:
         for job in jobs:
             assert self.is_claimable(job, locked), f"{job} must not be claimed"
             assert all(self.jobs[id_].state in ENDED_WELL for id_ in job.parents), f"{job} overtakes its parents"
-            is_recorded = self.channels.get(job.channel.split('/')[0], (0, False, False))[1]
-            if is_recorded:
-                self.recent[job.channel].add(job.id)
-            values = {'claim_number': job.claim_number + 1, 'is_recorded': is_recorded}
-            self.write(job, state='processing', worker_id=worker_id, **values)
+            job.is_recorded = self.limits(job.channel)[1]
+            self.recent.setdefault(job.channel, set()).update({job.id} if job.is_recorded else ())
+            self.write(job, state='processing', worker_id=worker_id, claim_number=job.claim_number + 1)
 
     def release(self, job):
         """Put a job back that has not begun."""
-        if job.is_recorded:
-            self.recent[job.channel].discard(job.id)
+        self.recent.get(job.channel, set()).difference_update({job.id} if job.is_recorded else ())
         self.write(job, state='created', worker_id=None, is_recorded=False)
 
     def end(self, job, ending, starts, **values):
@@ -139,8 +133,8 @@ class Model:
     def charge(self, job, worker_id, claim_number):
         """Charge a job with the death of a worker."""
         if job.state in ('created', 'processing'):
-            if (job.worker_id, job.claim_number) == (worker_id, claim_number):
-                job.state, job.worker_id = 'created', None
+            job.state = 'created' if (job.worker_id, job.claim_number) == (worker_id, claim_number) else job.state
+            job.worker_id = None if job.state == 'created' else job.worker_id
             self.write(job, deaths=job.deaths + (not job.stop), starts=job.starts + 1)
 
     def maintain(self, dead, locked):
@@ -178,15 +172,8 @@ class Model:
             self.write(job, state='cancelled')
         elif action == 'retry' and is_free and job.state in ('failed', 'cancelled') and 'cancelled' not in states:
             is_waiting = bool(job.late) or any(self.jobs[id_].state not in ENDED_WELL for id_ in job.unmet)
-            self.write(
-                job,
-                state='waiting' if is_waiting else 'created',
-                attempts=0,
-                deaths=0,
-                date=None,
-                stop=None,
-                has_payload=False,
-            )
+            job.attempts, job.deaths, job.date, job.stop, job.has_payload = 0, 0, None, None, False
+            self.write(job, state='waiting' if is_waiting else 'created')
         elif action == 'complete' and job.state in ENDED_WELL:
             self.write(job, state='done')
         else:
@@ -201,5 +188,4 @@ class Model:
         assert deleted >= {id_ for id_ in old if self.jobs[id_].state in ENDED} - parents - locked
         self.jobs = {id_: job for id_, job in self.jobs.items() if id_ not in deleted}
         for job in self.jobs.values():
-            job.parents -= deleted
-            job.unmet -= deleted
+            job.parents, job.unmet = job.parents - deleted, job.unmet - deleted
