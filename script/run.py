@@ -21,7 +21,8 @@ DATABASE = 'ir_async_demo'
 LOGIN = PASSWORD = 'admin'
 LOG = STATE / 'run.log'
 PATIENCE = 600
-LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%odoo_async%'"
+# Each worker process holds this lock while it listens: PROCESS_LOCK_CLASS in engine/connection.py.
+LISTENING = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = {int.from_bytes(b'irap', 'big')}"
 
 
 class Problem(Exception):

@@ -37,8 +37,9 @@ class IrAsync(OdooSystem):
     def wait_workers(self, workers, patience=60):
         self.wait_ready(
             lambda: pg.query(
-                "SELECT count(*) >= %s FROM pg_stat_activity WHERE usename = %s AND query = 'LISTEN odoo_async'",
-                [workers, self.role],
+                "SELECT count(*) >= %s FROM pg_stat_activity JOIN pg_locks USING (pid)"
+                " WHERE usename = %s AND locktype = 'advisory' AND classid = %s",
+                [workers, self.role, int.from_bytes(b'irap', 'big')],  # PROCESS_LOCK_CLASS in engine/connection.py
             )[0][0],
             patience,
         )
