@@ -92,7 +92,7 @@ class IrAsyncChannel(models.Model):
                         parent=root_of(channel.name),
                     )
                 )
-            if channel.name == EVERYTHING and (channel.capacity or channel.interval or channel.fair):
+            if channel.name == EVERYTHING and channel._has_limits():
                 raise ValidationError(self.env._("The channel * can only be paused."))
 
     @api.model_create_multi
@@ -122,6 +122,13 @@ class IrAsyncChannel(models.Model):
             SQL("DELETE FROM ir_async_pause WHERE split_part(channel, '/', 1) = ANY(%s)", self.mapped('name'))
         )
 
+    def _has_limits(self) -> bool:
+        """Return whether anything but a pause limits the jobs of this channel: see ``LIMITED`` in ``engine/claim.py``.
+
+        :rtype: bool
+        """
+        return bool(self.capacity or self.interval or self.fair)
+
     @api.model
     def _limited_names(self) -> frozenset[str]:
         """Return the names of the channels that have limits.
@@ -135,7 +142,7 @@ class IrAsyncChannel(models.Model):
         return frozenset(
             self.sudo()
             .search([('name', '!=', EVERYTHING)])
-            .filtered(lambda channel: channel.capacity or channel.interval or channel.paused or channel.fair)
+            .filtered(lambda channel: channel.paused or channel._has_limits())
             .mapped('name')
         )
 

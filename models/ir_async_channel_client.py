@@ -32,9 +32,7 @@ class IrAsyncChannel(models.Model):
              WHERE until > clock_timestamp() AT TIME ZONE 'UTC' GROUP BY root
             """)))  # fmt: skip
         for channel in self:
-            channel.paused_until = (channel.capacity or channel.interval or channel.fair) and ends.get(
-                channel.name, False
-            )
+            channel.paused_until = channel._has_limits() and ends.get(channel.name, False)
 
     @api.depends('name')
     def _compute_counts(self):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from odoo import api, fields, models
 from odoo.exceptions import AccessError, UserError
@@ -212,19 +212,18 @@ class _Queue:
         return self._running
 
     def paused_until(self, channel: str) -> datetime | None:
-        rows = self.env.execute_query(SQL(
-            f"""
-            SELECT {PAUSE_END}
-              FROM (SELECT %s::varchar) AS candidate (channel)
-              JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
-            """, channel))  # fmt: skip
-        return next((until for [until] in rows if until and until > self.now), None)
+        until = self._of_channel(PAUSE_END, channel)
+        return until if until and until > self.now else None
 
     def is_early(self, channel: str) -> bool:
+        return bool(self._of_channel(f'{NEXT_OF_INTERVAL} > {NOW}', channel))
+
+    def _of_channel(self, expression: str, channel: str) -> Any:
+        """Return the value of an expression for a channel; None if it has no limits."""
         rows = self.env.execute_query(SQL(
             f"""
-            SELECT {NEXT_OF_INTERVAL} > {NOW}
+            SELECT {expression}
               FROM (SELECT %s::varchar) AS candidate (channel)
               JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
             """, channel))  # fmt: skip
-        return any(is_early for [is_early] in rows)
+        return rows[0][0] if rows else None

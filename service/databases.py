@@ -37,8 +37,8 @@ class Database:
         self._process_number = process_number
         self._process_state = process_state
         self.due = 0.0
-        self.owed: Position | None = None  # where a caller last named it, unless somebody has looked since
         self._named: Position | None = None  # where a caller last named it
+        self.owed = False  # nobody has looked since
         self.must_look = True  # whatever others find
         self._latest = float('inf')  # time of the next look if all that is heard is false
         self.last_job = 0.0
@@ -68,7 +68,7 @@ class Database:
         :param Position position: the place of the notification
         :param float patience: seconds that others have to look
         """
-        self.owed = self._named = position
+        self._named, self.owed = position, True
         self.hurry(patience)
 
     def hear_looked(self, position: Position | None, seconds: float) -> None:
@@ -79,7 +79,7 @@ class Database:
         """
         knows_all = position is not None and (self._named is None or self._named <= position)
         if knows_all:
-            self.owed = None
+            self.owed = False
         if not self.owed and not self.must_look:
             due = max(min(time.monotonic() + seconds, self._latest), self._backs_off_until)
             # A look that began before the database was named may come late, after one that found a dated job.

@@ -146,7 +146,7 @@ class Lookout:
         with self._lock:
             if database.owed and not self._roster.is_on_duty:
                 self._say(self._roster.come_on())  # those on duty are dead or stopped
-            database.owed = None
+            database.owed = False
             return self._roster.mark()
 
     def end_look(self, database: Database, mark: str, has_jobs: bool) -> None:

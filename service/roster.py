@@ -59,9 +59,8 @@ class Roster:
         self._group = group
         self._sent = 0
         self._is_on = False
-        self._newer: set[int] | None = (
-            None  # workers that came on after this one; None before it has heard that itself came on
-        )
+        # Workers that came on after this one. None before it has heard that itself came on.
+        self._newer: set[int] | None = None
         self._offs = 0  # workers that became busy since a database was named, or one of them found nothing
         self._history: OrderedDict[str, int] = OrderedDict()
         self._last = ''
@@ -89,11 +88,6 @@ class Roster:
         :rtype: bool
         """
         return self.rank < ON_DUTY + self._offs
-
-    @property
-    def position(self) -> Position:
-        """Up to where this worker has listened."""
-        return self._position
 
     def connect(self) -> None:
         """Note that the connection is new. Names may have been missed, so what comes now is after all places known before."""

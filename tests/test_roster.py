@@ -156,7 +156,7 @@ class TestRoster(BaseCase):
         """Nothing that somebody else sends is an error, or fills the memory."""
         roster = Roster(1, GROUP)
         roster.hear(roster.come_on())
-        before = roster.position
+        before = roster.mark()
         for text in (
             '',
             'x',
@@ -178,7 +178,7 @@ class TestRoster(BaseCase):
             '\n' * 7000,
         ):
             self.assertIsNone(roster.hear(text), text)
-        self.assertEqual(roster.position, before)
+        self.assertEqual(roster.mark(), before)
         self.assertEqual(roster.rank, 0)
         for number in range(2, MAX_NEWER + 100):
             roster.hear(f'{GROUP} on {number} {number}.1')
