@@ -90,15 +90,16 @@ class Lookout:
 
     def _listen(self, pipe: int, end: float) -> None:
         """Hear notifications until there is something to do. Most of them are for other workers, so this loop is short."""
+        awaited: list[Any] = [pipe, *self._listener.fds()]
         ready: list[Any] = []
         while pipe not in ready:
-            awaited: list[Any] = [pipe, *self._listener.fds()]
-            ready, _, _ = select.select(awaited, [], [], max(0, end - time.monotonic()))
+            # First, since the connection may already have read some while it sent. Nothing would wake this thread up for these.
             self._read()
             first = self._databases.next()
             end = min(end, self._databases.next_listing, first.due if first else end)
             if time.monotonic() >= end or not self._listener.is_connected:
                 return
+            ready, _, _ = select.select(awaited, [], [], max(0, end - time.monotonic()))
 
     def note_job(self, is_running: bool) -> None:
         """Note that a job begins or has ended.

@@ -437,6 +437,8 @@ FAULTS = [
         ('busy workers stay on duty', 'self._say(self._roster.go_off(database))', 'pass', f'{LOOKOUT}test_a_second_batch'),
         ('an unknown name waits for the end of the wait', 'min(end, self._databases.next_listing, first.due if first else end)',
          'min(end, first.due if first else end)', f'{LOOKOUT}test_an_unknown_name'),
+        ('what was read while sending waits', 'self._read()\n            first', 'self._read() if ready else None\n            first',
+         f'{LOOKOUT}test_what_came_while_a_message_was_sent'),
         ('busy workers are not watched', 'LOOK_INTERVAL if look.seconds is None else', '60 if look.seconds is None else', f'{LOOKOUT}test_a_busy_worker_is_watched'),
         ('main thread reads for an idle work thread', 'if self._has_job:', 'if True:', f'{LOOKOUT}test_the_main_thread_reads_only_while_a_job_runs'),
         ('idle workers do not come on', 'elif timeout and not self._roster.is_on:', 'elif False:', 'system/herd_test.py::test_a_single_job[4]'),

@@ -243,6 +243,14 @@ class TestLookout(BaseCase):
         self.clock.advance(LOOK_INTERVAL + LATE_TIME)
         self.assertEqual([other for other in self.due() if other is not worker], [self.workers[-2]])
 
+    def test_what_came_while_a_message_was_sent(self):
+        """The connection has read it, so nothing would wake the worker up."""
+        worker = self.workers[-1]
+        self.order.append(SimpleNamespace(channel=NAMES, payload='a'))
+        with patch.object(lookout_module.select, 'select', side_effect=AssertionError("the worker sleeps")):
+            worker.lookout.wait(self.pipe, 60)
+        self.assertEqual(self.due(), [worker])
+
     def test_an_unknown_name(self):
         """The worker lists the databases before long, not after its whole wait."""
         worker = self.workers[-1]
