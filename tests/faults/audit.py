@@ -11,7 +11,7 @@ from .dates import LATEST, find_waits
 from .intervals import find_runs_of_archived, find_stale_runs, may_have_failed
 from .kinds import ACCOUNT
 from .log import find_errors
-from .relations import count_added, find_crowds, find_early_children
+from .relations import count_added, find_bursts, find_crowds, find_early_children
 from .runs import find_runs, possible_deaths, read_events
 from .violations import Violation
 
@@ -65,6 +65,8 @@ class Audit:
         self.deaths, self.uncertain_deaths = possible_deaths(self.world, self.runs)
         for workload in self.workloads:
             self._database(workload)
+            for job_id, text in find_bursts(workload.database.name, events):
+                self.add('capacity', workload.database.name, job_id, text)
 
     # ------------------------------------------------------------
     # A database

@@ -7,11 +7,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 LEDGER, ACCOUNT = 'ir.async.ledger', 'ir.async.ledger.account'
-CHANNELS = {'ledger': 2, 'ledger/one': 2, 'single': 1}
+CHANNELS = {
+    'ledger': {'capacity': 2},
+    'single': {'capacity': 1},
+    'fair': {'capacity': 3, 'fair': True},
+    'rate': {'interval': 1, 'starts_per_interval': 2},
+    'polite': {'capacity': 4},  # its jobs ask for pauses
+}
+CAPACITY = {'ledger': 2, 'ledger/one': 2, 'single': 1, 'fair': 3, 'polite': 4}
 ACCOUNTS = 12
 KEYS = 4
 ISOLATIONS = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE']
 LEAVER = 'leaver'  # the login of a user who is archived and restored
+TURNERS = ('turner-1', 'turner-2', 'turner-3')  # the logins of users who take turns
 
 # Of databases that may be gone before their jobs end: none of these fails, so that any error in the log is a surprise.
 GUEST_WEIGHTS = {
@@ -48,8 +56,8 @@ class Kinds:
 
     WEIGHTS = {
         'noop': 3, 'write': 6, 'sleep': 4, 'sleep_in_sql': 2, 'commit': 2, 'rollback': 2, 'fail_then_end_well': 2,
-        'fail': 1, 'odd': 1, 'overtime': 0.3, 'postpone': 1, 'chain': 2, 'keyed': 3, 'channel': 4, 'delay': 2, 'more': 2,
-        'date': 1, 'restart': 1, 'debounce': 2, 'progress': 1, 'cancel_me': 0.5, 'chunks': 1, 'bulk': 1, 'count': 1,
+        'fail': 1, 'odd': 1, 'overtime': 0.3, 'postpone': 1, 'chain': 2, 'keyed': 3, 'channel': 4, 'rate': 1, 'turns': 1, 'polite': 1, 'delay': 2,
+        'more': 2, 'date': 1, 'restart': 1, 'debounce': 2, 'progress': 1, 'cancel_me': 0.5, 'chunks': 1, 'bulk': 1, 'count': 1,
         'blob': 0.4, 'setting': 2, 'process': 1, 'leave_cursor': 0.5, 'close_cursor': 0.5, 'fork': 0.5, 'thread': 0.5, 'hook': 1,
         'of_user': 3, 'isolation': 1, 'pool': 4, 'hang': 0.5, 'huge': 0.02,
     }  # fmt: skip
@@ -200,10 +208,31 @@ class Kinds:
         return [self._call(env, 'debounce', 'write_effect', call={'delay': options['delay']}, **options)]
 
     def channel(self, env):
-        channel = self.rng.choice(list(CHANNELS))
+        channel = self.rng.choice(['ledger', 'ledger/one', 'single'])
         return [
             self._call(env, 'channel', 'sleep', self.rng.uniform(0.02, 0.2), expected=('succeeded',), channel=channel)
         ]
+
+    def rate(self, env):
+        return [
+            self._call(env, 'rate', 'write_with_start', channel='rate') for _ in range(self.rng.choice([1, 1, 2, 4]))
+        ]
+
+    def turns(self, env):
+        calls = []
+        for _ in range(self.rng.randint(1, 4)):
+            user = env['res.users'].search([('login', '=', self.rng.choice(TURNERS))])
+            ledger, seconds = env[LEDGER].with_user(user), self.rng.uniform(0, 0.2)
+            calls.append(
+                self._call(env, 'turns', 'sleep', seconds, records=ledger, channel='fair', expected=('succeeded',))
+            )
+        return calls
+
+    def polite(self, env):
+        """A pause keeps the other jobs of the channel waiting, and none for good."""
+        method = self.rng.choice(['postpone', 'write_effect'])
+        pause = [True] if method == 'postpone' else []
+        return [self._call(env, 'polite', method, *pause, channel='polite')]
 
     def delay(self, env):
         delay = self.rng.uniform(0.2, 4)

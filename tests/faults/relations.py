@@ -1,10 +1,10 @@
-"""What holds between jobs: how many run at once, who waits for whom, what they add up to."""
+"""What holds between jobs: how many run at once or start in a time, who waits for whom, what they add up to."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
-from .kinds import CHANNELS
+from .kinds import CAPACITY, CHANNELS
 
 
 def find_crowds(runs, calls, jobs):
@@ -17,8 +17,8 @@ def find_crowds(runs, calls, jobs):
     groups = defaultdict(list)
     for run in runs:
         if call := calls.get(run.token):
-            if call.channel:
-                groups[f'channel {call.channel}', CHANNELS[call.channel]].append(run)
+            if call.channel in CAPACITY:
+                groups[f'channel {call.channel}', CAPACITY[call.channel]].append(run)
             if call.key and call.kind != 'restart' and run.job_id in jobs and not jobs[run.job_id].notify:
                 groups[f'key {call.key}', 1].append(run)
             groups[f'job {run.job_id}', 1].append(run)
@@ -32,6 +32,23 @@ def find_crowds(runs, calls, jobs):
                 others = ', '.join(f"{r.job_id} in {r.pid} {r.begin:.3f}–{r.end:.3f}" for r in at_once)
                 found.append((run, f"{what}, capacity {capacity}: jobs {others}"))
     return found
+
+
+def find_bursts(name, events):
+    """Return the id of a job and a text wherever a channel started more jobs in its interval than it may.
+
+    :param str name: of a database
+    :param list events: those that methods noted
+    """
+    seconds, count = CHANNELS['rate']['interval'], CHANNELS['rate']['starts_per_interval']
+    starts = sorted(
+        {(event['claimed'], event['job']) for event in events if event['event'] == 'start' and event['db'] == name}
+    )
+    return [
+        (job_id, f"channel rate started {count + 1} jobs in {last - first:.3f} s")
+        for (first, _job), (last, job_id) in zip(starts, starts[count:], strict=False)
+        if last - first < seconds - 1e-5  # dates are in microseconds
+    ]
 
 
 def find_early_children(calls, effects):

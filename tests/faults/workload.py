@@ -14,7 +14,7 @@ from odoo.exceptions import UserError
 from odoo.modules.registry import Registry
 
 from .harm import conflicts
-from .kinds import ACCOUNT, ACCOUNTS, CHANNELS, LEAVER, Kinds
+from .kinds import ACCOUNT, ACCOUNTS, CHANNELS, LEAVER, TURNERS, Kinds
 
 
 class Rollback(Exception):
@@ -47,16 +47,17 @@ class Workload(threading.Thread):
         self.lock = threading.Lock()  # held while it works: who has it keeps new jobs from coming
 
     def prepare(self):
-        """Make the records that jobs write, a user, the channels with limits, and the triggers of faults."""
+        """Make the records that jobs write, users, the channels with limits, and the triggers of faults."""
         conflicts.prepare(self.database)
         with self.database.env() as env:
             env['res.users'].create(
-                {'name': LEAVER, 'login': LEAVER, 'group_ids': [Command.set(env.ref('base.group_user').ids)]}
+                [
+                    {'name': login, 'login': login, 'group_ids': [Command.set(env.ref('base.group_user').ids)]}
+                    for login in (LEAVER, *TURNERS)
+                ]
             )
             env[ACCOUNT].create([{} for _ in range(ACCOUNTS)])
-            env['ir.async.channel'].create(
-                [{'name': name, 'capacity': capacity} for name, capacity in CHANNELS.items() if '/' not in name]
-            )
+            env['ir.async.channel'].create([{'name': name, **limits} for name, limits in CHANNELS.items()])
 
     def stop(self):
         self.stopped.set()

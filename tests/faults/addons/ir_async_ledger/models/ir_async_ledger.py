@@ -113,9 +113,14 @@ class IrAsyncLedger(models.Model):
             self._book(token)
 
     @api.model
-    def write_as_user(self, token):
-        """Note since when the transaction sees what it sees, and what the registry has."""
+    def write_with_start(self, token):
+        """Note when the job was claimed."""
         job = self.env['ir.async'].current()
+        self._trace('start', token, job.id, claimed=self._times(job)[1])
+        self.write_effect(token)
+
+    def _times(self, job):
+        """Return the begin of the transaction and the last claim of the job, in seconds since 1970."""
         self.env.cr.execute(
             """
             SELECT extract(epoch FROM transaction_timestamp())::float,
@@ -123,7 +128,13 @@ class IrAsyncLedger(models.Model):
             """,
             [job.id],
         )
-        [[since, claimed]] = self.env.cr.fetchall()
+        return self.env.cr.fetchone()
+
+    @api.model
+    def write_as_user(self, token):
+        """Note since when the transaction sees what it sees, and what the registry has."""
+        job = self.env['ir.async'].current()
+        since, claimed = self._times(job)
         self._trace('transaction', token, job.id, since=since, claimed=claimed, is_installed='note' in self._fields)
         self.write_effect(token)
 
@@ -172,14 +183,14 @@ class IrAsyncLedger(models.Model):
                 raise ValueError(token)
 
     @api.model
-    def postpone(self, token):
+    def postpone(self, token, pause_channel=False):
         """Ask once to be run later."""
         with self._run(token):
             self._book(token)
             asked = Path(os.environ['IR_ASYNC_TEST_TRACE']) / f'postponed-{token}'
             if not asked.exists():
                 asked.touch()
-                raise RetryJob(token, delay=0.5)
+                raise RetryJob(token, delay=0.5, pause_channel=pause_channel)
 
     @api.model
     def raise_odd(self, token, kind):
