@@ -13,7 +13,7 @@ RESULTS = {
     'failed': "Jobs that ended in a wrong state",
     'date': "Dated jobs that began too early, or too late",
     'order': "Children that ran before their parents",
-    'capacity': "More jobs at once than the channel or key allows",
+    'capacity': "More jobs at once or in an interval than the channel or key allows",
     'leaked': "What a job found from an earlier one",
     'database': "Effects in a wrong database",
     'blocked': "Databases that could not be dropped, copied or renamed in time",
