@@ -251,6 +251,23 @@ class TestLookout(BaseCase):
             worker.lookout.wait(self.pipe, 60)
         self.assertEqual(self.due(), [worker])
 
+    def test_workers_far_from_duty_read_later(self):
+        """Those on duty begin the job meanwhile, and what these say wakes the others no second time."""
+        for worker, is_far in ((self.workers[0], True), (self.workers[-1], False)):
+            awaited = []
+
+            def wait(descriptors, *_more, awaited=awaited):
+                awaited.append(descriptors)
+                self.clock.advance(1)
+                return descriptors[1:] if len(awaited) == 1 else [], [], []
+
+            with (
+                patch.object(Listener, 'fds', return_value=[object()]),
+                patch.object(lookout_module.select, 'select', wait),
+            ):
+                worker.lookout.wait(self.pipe, 3)
+            self.assertEqual(len(awaited[1]) == 1, is_far)
+
     def test_an_unknown_name(self):
         """The worker lists the databases before long, not after its whole wait."""
         worker = self.workers[-1]
