@@ -16,17 +16,19 @@ from run import DATABASE, default_port, prepare_database
 
 IMAGES, DESCRIPTION = ROOT / 'docs' / 'images', ROOT / 'static' / 'description'
 COPY = 'ir_async_screenshots'
+# as in engine/origin.py: without it, the jobs would be those of another database
+ORIGIN = """
+    (SELECT system_identifier FROM pg_control_system()) || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 # the jobs on the screenshots
 ACTION = {'result': {'type': 'ir.actions.act_window', 'res_model': 'res.partner', 'view_mode': 'list'}}
 FILE = {'result': {'type': 'ir.actions.act_url', 'url': '/web/content/1?download=true'}}
+STACK = [
+    ['/opt/odoo/addons/web/controllers/dataset.py', 38, 'call_kw'],
+    ['/opt/addons/prices/models/product_pricelist.py', 42, 'action_import'],
+]
 TRACEBACK = """\
-Job 6 (product.pricelist.import_prices) was enqueued by admin (most recent call last):
-  File "/opt/odoo/addons/web/controllers/dataset.py", line 38, in call_kw
-    return call_kw(request.env[model], method, args, kwargs)
-  File "/opt/addons/prices/models/product_pricelist.py", line 42, in action_import
-    job = self.env['ir.async'].call_notify(_("Price list import"), self.import_prices, file)
-
 Traceback (most recent call last):
   File "/opt/addons/ir_async/models/ir_async_run.py", line 80, in _perform
     result = getattr(records, job.method)(*args, **kwargs)
@@ -76,12 +78,15 @@ def add_jobs():
         values = ', '.join(map(quote, (name, model, method, state)))
         start = f"created + interval '{waited} s'" if waited is not None else 'NULL'
         done = f"created + interval '{waited + ran} s'" if ran else 'NULL'
+        # without a worker, a ready job would say so
+        scheduled = "created + interval '1 hour'" if state == 'created' else 'NULL'
         psql(
             f"""
             INSERT INTO ir_async (name, res_model, method, state, payload, res_ids, args, kwargs, context, user_id, notify,
-                                  su, priority, channel, stack, create_date, date_start, date_done)
+                                  su, priority, channel, stack, origin, create_date, date_start, date_done, date_scheduled)
                  SELECT {values}, {quote(payload and json.dumps(payload))}::json,
-                        '[]', '[]', '{{}}', '{{}}', u.id, true, false, 10, 'default', '[]', created, {start}, {done}
+                        '[]', '[]', '{{}}', '{{}}', u.id, true, false, 10, 'default', {quote(json.dumps(STACK))},
+                        {ORIGIN}, created, {start}, {done}, {scheduled}
                    FROM res_users u, (SELECT now() AT TIME ZONE 'UTC' - interval '{age} s' AS created) AS times
                   WHERE u.login = 'admin'
         """,
@@ -90,7 +95,10 @@ def add_jobs():
     psql(
         """
         INSERT INTO ir_async_progress (job_id, done, total, message)
-             SELECT id, 6204, 10000, '6,204 of 10,000 invoices' FROM ir_async WHERE state = 'processing'
+             SELECT id, 6204, 10000, '6,204 of 10,000 invoices' FROM ir_async WHERE state = 'processing';
+        INSERT INTO ir_async_after_rel (job_id, after_id)
+             SELECT child.id, parent.id FROM ir_async child, ir_async parent
+              WHERE child.state = 'waiting' AND parent.state = 'processing'
     """,
         COPY,
     )
