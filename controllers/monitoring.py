@@ -24,12 +24,12 @@ PROMETHEUS = 'text/plain; version=0.0.4; charset=utf-8'
 class MonitoringController(http.Controller):
     """The two routes for monitoring. Both are off until the system parameter ``ir_async.metrics_token`` is set."""
 
-    @http.route('/ir_async/health', type='http', auth='none', methods=['GET'], save_session=False)
+    @http.route('/ir_async/health', type='http', auth='none', methods=['GET'], save_session=False, readonly=False)
     def health(self, **_params: str) -> http.Response:
         """Answer whether the queue of a database is healthy, with the reasons if it is not: JSON, status 200 or 503."""
         return self._answer(self._health)
 
-    @http.route('/ir_async/metrics', type='http', auth='none', methods=['GET'], save_session=False)
+    @http.route('/ir_async/metrics', type='http', auth='none', methods=['GET'], save_session=False, readonly=False)
     def metrics(self, **_params: str) -> http.Response:
         """Answer with the figures of the queue of a database, in the text format of Prometheus."""
         return self._answer(lambda env: _response(env['ir.async']._metrics(), PROMETHEUS))

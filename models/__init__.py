@@ -1,4 +1,5 @@
 from . import (
+    ir_async_primary,  # inherited by the next ones
     base,
     ir_actions_report,
     ir_async,

@@ -31,6 +31,7 @@ class IrAsync(models.Model):
     """A call of a method, which a worker process runs soon, with the same user, context and records."""
 
     _name = 'ir.async'
+    _inherit = ['ir.async.primary']
     _description = "Background Job"
     _order = 'id DESC'
     _log_access = False  # jobs are written in bulk, by SQL

@@ -35,6 +35,7 @@ class IrAsyncChannel(models.Model):
     """
 
     _name = 'ir.async.channel'
+    _inherit = ['ir.async.primary']
     _description = "Background Job Channel"
     _order = 'name'
     _allow_sudo_commands = False

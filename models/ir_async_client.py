@@ -95,7 +95,6 @@ class IrAsync(models.Model):
             job.display_name = job.name or f"{job.res_model}.{job.method}()"
 
     @api.model
-    @api.readonly
     def get_user_jobs(self, job_ids: Iterable[int] = ()) -> list[dict[str, Any]]:
         """Return the jobs that the web client lists for the user, in the form of the bus messages.
 

@@ -15,6 +15,7 @@ class IrAsyncWorker(models.Model):
     """
 
     _name = 'ir.async.worker'
+    _inherit = ['ir.async.primary']
     _description = "Background Job Worker"
     _log_access = False
     _rec_name = 'host'

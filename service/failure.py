@@ -189,7 +189,9 @@ def _send_back(session: Session, execution: Execution, exc: BaseException) -> No
 
 def log_failed_hook(execution: Execution, exc: BaseException) -> None:
     """Log the exception of a hook that ran after the outcome of its job was committed."""
-    _logger.error("The outcome of job %s is committed, but a hook after it failed\n%s", execution.job, safe_traceback(exc))
+    _logger.error(
+        "The outcome of job %s is committed, but a hook after it failed\n%s", execution.job, safe_traceback(exc)
+    )
 
 
 def _log_failure(execution: Execution, exc: BaseException, duration: float) -> None:

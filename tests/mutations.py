@@ -511,6 +511,10 @@ FAULTS = [
         ('actions lock no rows', ' ORDER BY id FOR NO KEY UPDATE"', '"', f'{ORDERS}[FinishCancel]'),
     ),
     *_faults(
+        'models/ir_async_primary.py',
+        ('jobs are read from a replica', 'call._readonly = False', 'pass', 'system/replica_test.py::test_reads_from_the_primary'),
+    ),
+    *_faults(
         'models/ir_async_actions.py',
         ('retried child begins before its failed parent', "parent.state NOT IN ('succeeded', 'done')\n             UNION", "parent.state NOT IN ('succeeded', 'done', 'failed')\n             UNION",
          f'{AFTER}test_retry_of_a_cancelled_child_waits_for_its_parents'),

@@ -1,56 +1,15 @@
 """Progress of a job, seen from outside while its transaction is open."""
 
-import json
 import time
 
 import pytest
-import requests
-import websocket
+from client import Client
 from harness import wait_until
 from pressure import seconds
 
 pytestmark = pytest.mark.alone
 
 THREADED = ('--workers=0', '--max-cron-threads=0')
-
-
-class Client:
-    """A browser, as far as notifications go."""
-
-    def __init__(self, odoo, database):
-        self.url = f'127.0.0.1:{odoo.port}'
-        self.session = requests.Session()
-        self.rpc('/web/session/authenticate', db=database.name, login='admin', password='admin')
-        self.websocket = websocket.create_connection(
-            f'ws://{self.url}/websocket', cookie=f'session_id={self.session.cookies["session_id"]}', timeout=1
-        )
-        self.websocket.send(json.dumps({'event_name': 'subscribe', 'data': {'channels': [], 'last': 0}}))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        self.websocket.close()
-
-    def rpc(self, route, **params):
-        answer = self.session.post(f'http://{self.url}{route}', json={'params': params}, timeout=60).json()
-        assert 'error' not in answer, answer['error']['data']['debug']
-        return answer['result']
-
-    def notifications(self, until, timeout=60):
-        """Return what is told about jobs, as (time, notification), until something is."""
-        found, deadline = [], time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            try:
-                messages = json.loads(self.websocket.recv())
-            except websocket.WebSocketTimeoutException:
-                continue
-            for message in messages:
-                if message['message']['type'] == 'ir.async':
-                    found.append((time.time(), message['message']['payload']))
-                    if until(found[-1][1]):
-                        return found
-        raise AssertionError(f"not told: {found}")
 
 
 def notify(database, method, *args):
@@ -88,13 +47,7 @@ def test_progress(database, server, measured):
             # what was reported last is kept, even if the job was rolled back
             [kept] = database.sql("SELECT done, total, message FROM ir_async_progress WHERE job_id = %s", [job_id])
             assert kept == (20_000, 20_000, "all of it")
-            [row] = client.rpc(
-                '/web/dataset/call_kw/ir.async/read',
-                model='ir.async',
-                method='read',
-                args=[[job_id], ['progress', 'state']],
-                kwargs={},
-            )
+            [row] = client.call('ir.async', 'read', [job_id], ['progress', 'state'])
             assert row['progress'] == {'done': 20_000, 'total': 20_000, 'message': "all of it"}
             if not fail:
                 reported = database.job(job_id).payload['result']

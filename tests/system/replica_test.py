@@ -1,0 +1,56 @@
+"""A read replica of PostgreSQL."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+import requests
+from client import Client
+from harness import Cluster
+
+
+@pytest.fixture
+def replica(cluster, database):
+    """A replica that is late: it has what was there before the test."""
+    with tempfile.TemporaryDirectory(prefix='ir_async-') as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        replica = Cluster(folder)
+        replica.copy(cluster)
+        replica.PARAMETERS = Cluster.PARAMETERS | {'recovery_min_apply_delay': '1h'}
+        replica.start()
+        yield replica
+        replica.stop()
+
+
+def test_reads_from_the_primary(replica, database, server):
+    """Requests about jobs read the primary. A replica does not know the job yet, and never which workers are alive."""
+    with database.env() as env:
+        env['ir.config_parameter'].set_param('ir_async.metrics_token', 'token')
+        partner = env['res.partner'].create({'name': "New"}).id
+        channel = env['ir.async.channel'].create({'name': 'new', 'capacity': 1}).id
+        effect = env['test.async.effect'].with_user(env.ref('base.user_admin'))
+        job_id = env['ir.async'].call_notify("Job", effect.effect, 'job').id
+    args = ('--workers=0', '--max-cron-threads=0', f'--db_replica_host={replica.folder}')
+    with server(database, args=args) as odoo, Client(odoo, database) as client:
+        assert client.call('res.partner', 'search_count', [('id', '=', partner)]) == 0, "others read the replica"
+
+        assert database.wait_for(job_id).state == 'done'
+        here = [('id', '=', job_id)]
+        assert [row['id'] for row in client.call('ir.async', 'get_user_jobs', [job_id])] == [job_id]
+        assert client.call('ir.async', 'search_count', here) == 1
+        assert client.call('ir.async', 'web_read', [job_id], {'state': {}}) == [{'id': job_id, 'state': 'done'}]
+        found = client.call('ir.async', 'web_search_read', here, {'state': {}})
+        assert found['records'] == [{'id': job_id, 'state': 'done'}]
+        [group] = client.call('ir.async', 'web_read_group', here, ['state'], ['__count'])['groups']
+        assert group['__count'] == 1
+        assert client.call('ir.async.channel', 'search_count', [('id', '=', channel)]) == 1
+        assert client.call('ir.async.worker', 'search_count', [('is_alive', '=', True)]) == odoo.workers_count
+        for route in ('health', 'metrics'):
+            answer = requests.get(
+                f'http://127.0.0.1:{odoo.port}/ir_async/{route}',
+                headers={'Authorization': 'Bearer token'},
+                timeout=60,
+            )
+            assert answer.status_code == 200, answer.text
+        assert f'ir_async_workers {odoo.workers_count}' in answer.text
