@@ -1,5 +1,4 @@
 from . import (
-    ir_async_primary,  # inherited by the next ones
     base,
     ir_actions_report,
     ir_async,
@@ -19,6 +18,7 @@ from . import (
     ir_async_metrics,
     ir_async_notify,
     ir_async_origin,
+    ir_async_primary,
     ir_async_progress,
     ir_async_retention,
     ir_async_run,
