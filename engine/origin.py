@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from odoo.modules.module import adapt_version, get_manifest
+from odoo.modules.module import Manifest, adapt_version, get_manifest
 
 from .job import QUEUED_PARTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from psycopg2.extensions import cursor as Cursor
 
     from odoo.sql_db import BaseCursor
@@ -32,7 +34,10 @@ EXPRESSIONS = {
     False: f"(SELECT 'unknown/' || {_DATABASE} || '/' || current_database())",
 }
 
+INSTALLED = "SELECT array_agg(name::text ORDER BY name) FROM ir_module_module WHERE state IN ('installed', 'to upgrade', 'to remove')"
+
 _skipped: set[str] = set()  # databases of another version that are already in the log
+incomplete: dict[str, list[str]] = {}  # databases of which this server lacks modules, and these
 _reported: set[tuple[str, str]] = set()  # databases with foreign jobs that are already in the log
 
 
@@ -76,6 +81,33 @@ def is_same_version(dbname: str, versions: dict[str, str]) -> bool:
             *(', '.join(f'{name} {found.get(name)}' for name in VERSIONS) for found in (versions, VERSIONS)),
         )
     return False
+
+
+class ModulesMissing(Exception):
+    """This server does not have the code of all modules of a database."""
+
+
+def has_modules(dbname: str, names: Iterable[str]) -> bool:
+    """Return whether this server has the code of all modules of a database. Log it once if it has not.
+
+    Odoo would load the others. Then methods would be missing, or would be executed without what a module adds to them.
+
+    :param str dbname: the database
+    :param Iterable[str] names: its installed modules
+    :rtype: bool
+    """
+    missing = [name for name in names if not Manifest.for_addon(name, display_warning=False)]
+    known = incomplete.pop(dbname, None)
+    if missing:
+        incomplete[dbname] = missing
+    if missing and missing != known:
+        _logger.error(
+            "Jobs of database %s do not run on this server, since its addons path lacks installed modules: %s. Add their"
+            " folders to addons_path, or uninstall them",
+            dbname,
+            ', '.join(missing),
+        )
+    return not missing
 
 
 # Each condition has a partial index: the table may have millions of jobs that ended.

@@ -38,7 +38,7 @@ from .dependencies import Dependencies
 from .fence import ARE_THERE
 from .job import BEGUN, CLAIMED, StateChange
 from .maintenance import Maintenance
-from .origin import EXPRESSIONS, IS_PERMITTED, is_same_version, warn_of_copies
+from .origin import EXPRESSIONS, INSTALLED, IS_PERMITTED, has_modules, is_same_version, warn_of_copies
 from .process import server_pid, start_of
 from .registration import CLOSE, register
 from .rescue import Rescue
@@ -76,7 +76,7 @@ PLANNER = {
 
 VERSIONS = f"""
     SELECT (SELECT json_object_agg(name, latest_version) FROM ir_module_module WHERE name IN ('base', 'ir_async')),
-           ({IS_PERMITTED}), {ARE_THERE}
+           ({INSTALLED}), ({IS_PERMITTED}), {ARE_THERE}
 """
 LOOK = f"""
     SELECT EXISTS (SELECT FROM ir_async WHERE {READY} AND NOT limited AND {HERE})
@@ -147,8 +147,8 @@ class Session:
         try:
             with connection.cursor() as cr:
                 cr.execute(VERSIONS)
-                [[versions, is_permitted, has_functions]] = cr.fetchall()
-                if not is_same_version(dbname, versions or {}):
+                [[versions, modules, is_permitted, has_functions]] = cr.fetchall()
+                if not is_same_version(dbname, versions or {}) or not has_modules(dbname, modules or ()):
                     return Opened()
                 if not has_functions:
                     _report_missing_functions(dbname)

@@ -1,3 +1,6 @@
+from . import ir_async_primary  # the next ones inherit it
+
+# isort: split
 from . import (
     base,
     ir_actions_report,
@@ -18,7 +21,6 @@ from . import (
     ir_async_metrics,
     ir_async_notify,
     ir_async_origin,
-    ir_async_primary,
     ir_async_progress,
     ir_async_retention,
     ir_async_run,

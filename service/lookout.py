@@ -17,7 +17,7 @@ from odoo.tools import config
 
 from ..engine.maintenance import LOOK_INTERVAL
 from ..engine.notifier import CHANNEL as NAMES
-from ..engine.origin import VERSIONS
+from ..engine.origin import VERSIONS, incomplete
 from ..tools.config import settings
 from .listener import RECONNECT_DELAY
 from .roster import CHANNEL as WORKERS
@@ -39,8 +39,14 @@ FAR, FAR_TIME = 4, 0.02
 
 
 def group() -> str:
-    """Return the name of the workers that can stand in for each other: same databases, same channels, same versions."""
-    what = (config['db_name'], config['db_user'], sorted(settings().channels), sorted(VERSIONS.items()))
+    """Return the name of the workers that can stand in for each other: same databases, channels, versions, and missing modules."""
+    what = (
+        config['db_name'],
+        config['db_user'],
+        sorted(settings().channels),
+        sorted(VERSIONS.items()),
+        sorted(incomplete.items()),
+    )
     return hashlib.sha256(repr(what).encode()).hexdigest()[:12]
 
 
@@ -162,6 +168,9 @@ class Lookout:
         :param bool has_jobs: whether there were jobs to claim. After the second time, there may be more for others
         """
         with self._lock:
+            if (name := group()) != self._roster.group:
+                self._say(self._roster.change_to(name))
+                return  # this worker does not know whether there are jobs for the others
             self._found = self._found + 1 if has_jobs else 0
             if self._found > 1:
                 self.go_off(database.name)

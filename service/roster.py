@@ -56,7 +56,7 @@ class Roster:
 
     def __init__(self, number: int, group: str) -> None:
         self._number = number
-        self._group = group
+        self.group = group
         self._sent = 0
         self._is_on = False
         # Workers that came on after this one. None before it has heard that itself came on.
@@ -117,6 +117,18 @@ class Roster:
         """
         return self._message('gone', worker)
 
+    def change_to(self, group: str) -> str:
+        """Leave the group for another one.
+
+        :param str group: the name of the other group
+        :return: the message to the group that is left
+        :rtype: str
+        """
+        message = self.gone()
+        self.group = group
+        self._is_on, self._newer, self._offs = False, None, 0
+        return message
+
     def mark(self) -> str:
         """Return the place up to which this worker has listened, as others understand it."""
         return f'{self._last}+{self._position.names}'
@@ -132,7 +144,7 @@ class Roster:
 
     def _message(self, verb: str, worker: int | None = None) -> str:
         self._sent += 1
-        return f'{self._group} {verb} {worker or self._number} {self._number}.{self._sent}'
+        return f'{self.group} {verb} {worker or self._number} {self._number}.{self._sent}'
 
     # ------------------------------------------------------------
     # Messages heard
@@ -156,7 +168,7 @@ class Roster:
         :rtype: Look | None
         """
         match = _MESSAGE.fullmatch(text)
-        if not match or match['group'] != self._group:
+        if not match or match['group'] != self.group:
             return None
         verb, worker, database = match['verb'], int(match['worker']), match['database']
         if (verb == 'looked') != bool(match['seconds']) or (verb in ('looked', 'off')) != bool(database):

@@ -22,6 +22,7 @@ from odoo.service.model import retrying
 
 from ..engine.errors import Kind, kind_of
 from ..engine.job import StateChange
+from ..engine.origin import INSTALLED, ModulesMissing, has_modules
 from ..exceptions import ClaimLost, JobInterrupted
 from ..tools.error_text import first_line
 from . import failure
@@ -59,6 +60,7 @@ class Runner:
         self._process_state = process_state
         self._owns_process = process_state is not None and process_state.owns_process
         self._signals: str | None = None
+        self._registry: Registry | None = None
         self._pool = JobPool(session.dbname, session.server_version, **session.client_check)
         self.progress = Progress(
             session.dbname,
@@ -70,14 +72,25 @@ class Runner:
         """Bring the registry and its caches up to date, once per claim, as for a request.
 
         :param Job job: any of the claimed jobs
+        :raises ModulesMissing: when a module was installed whose code this server does not have
         """
         # The claim has read the sequences, on a snapshot older than those of the jobs.
         if job.signals != self._signals:
             self._delete_foreign_registry()
             with contextlib.closing(self._cursor()) as cr:
                 cr.begin()
-                Registry(self.session.dbname).check_signaling(cr)
+                registry = Registry(self.session.dbname).check_signaling(cr)
+                if registry is not self._registry:
+                    self._check_modules(cr)
+                self._registry = registry
             self._signals = job.signals
+
+    def _check_modules(self, cr: JobCursor) -> None:
+        # Another server may have installed a module since the session was opened.
+        cr.execute(INSTALLED)
+        [[names]] = cr.fetchall()
+        if not has_modules(self.session.dbname, names):
+            raise ModulesMissing(self.session.dbname)
 
     def _delete_foreign_registry(self) -> None:
         """Delete the registry of another database that had the same name before. Two copies may have equal signals."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import psycopg2
-import psycopg2.errors
+from psycopg2.errors import UndefinedColumn, UndefinedFunction, UndefinedTable
 
 from odoo.service.server import (
     Worker,
@@ -27,6 +27,7 @@ from odoo.tools import config
 
 from ..engine.errors import Kind, kind_of
 from ..engine.notifier import notifier
+from ..engine.origin import ModulesMissing
 from ..exceptions import JobInterrupted
 from ..tools.config import settings
 from .batch import Batch
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 # The module was uninstalled, or is being upgraded to a version with other columns or functions.
-UNINSTALLED = (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn, psycopg2.errors.UndefinedFunction)
+UNINSTALLED = (UndefinedTable, UndefinedColumn, UndefinedFunction, ModulesMissing)
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 

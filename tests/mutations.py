@@ -449,6 +449,8 @@ FAULTS = [
         ('lost workers stay on duty', 'self._say(self._roster.come_on())  # those on duty', 'pass  # those on duty',
          f'{LOOKOUT}test_those_on_duty_are_lost'),
         ('servers of other channels stand in', 'sorted(settings().channels), ', '', f'{LOOKOUT}test_servers_that_cannot_stand_in_for_each_other'),
+        ('a server that lacks modules looks for others', 'if (name := group()) != self._roster.group:', 'if False:',
+         f'{LOOKOUT}test_a_server_that_lacks_modules'),
         ('a worker that becomes on duty waits', 'if database.owed:\n                        database.hurry()', 'pass', f'{LOOKOUT}test_two_look_at_once'),
     ),
     *_faults(
@@ -500,6 +502,7 @@ FAULTS = [
         ('old caches', 'Registry(self.session.dbname).check_signaling(cr)', 'Registry(self.session.dbname)',
          'system/databases_test.py::test_caches_are_cleared_in_time'),
         ('registry of a replaced database', 'Registry.delete(self.session.dbname)', 'pass', 'system/databases_test.py::test_replaced_under_the_same_name'),
+        ('modules are not looked for after an installation', 'self._check_modules(cr)', 'pass', 'system/databases_test.py::test_addons_path_without_a_module'),
         ('threads of a job stay', '            self.must_end = True\n\n    def _cursor', '\n    def _cursor', 'system/isolation_test.py::test_left_thread[joined]'),
         ('rolled-back fields stay', '        execution.reset_registry(self.session.dbname)\n\n    def _leave_threads', '\n    def _leave_threads',
          'system/isolation_test.py::test_fields[rollback]', 'system/isolation_test.py::test_fields[exit]'),

@@ -251,6 +251,15 @@ class TestLookout(BaseCase):
             worker.lookout.wait(self.pipe, 60)
         self.assertEqual(self.due(), [worker])
 
+    def test_a_server_that_lacks_modules(self):
+        """It has not looked, so the others do, and no longer count on it."""
+        self.name()
+        worker = self.workers.pop()
+        with patch.dict(lookout_module.incomplete, {'a': ['sale']}):
+            self.look(worker)
+        self.wait_all()
+        self.assertEqual(self.due(), self.workers[-2:])
+
     def test_workers_far_from_duty_read_later(self):
         """Those on duty begin the job meanwhile, and what these say wakes the others no second time."""
         for worker, is_far in ((self.workers[0], True), (self.workers[-1], False)):

@@ -310,7 +310,10 @@ class Kinds:
         return [self._call(env, 'hook', 'failing_hook', when, expected=(expected,))]
 
     def hang(self, env):
-        """A hook that hangs before the commit is stopped by the time-out of its job; after it, the job has ended well."""
+        """A hook that hangs before the commit is stopped by the time-out of its job; after it, the job has ended well.
+
+        A fault may delay the commit until the time-out.
+        """
         when = self.rng.choice(['precommit', 'postcommit'])
-        seconds, expected = (30, 'failed') if when == 'precommit' else (3, 'done')
-        return [self._call(env, 'hang', 'hanging_hook', when, seconds, timeout=1, expected=(expected,))]
+        seconds, expected = (30, ('failed',)) if when == 'precommit' else (3, ('done', 'failed'))
+        return [self._call(env, 'hang', 'hanging_hook', when, seconds, timeout=1, expected=expected)]

@@ -1,11 +1,14 @@
 """Databases come, go, change, and share the workers."""
 
 import itertools
+import os
+import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
-from harness import ODOO, Database, wait_until
+from harness import ODOO, Database, Server, wait_until
 
 from odoo.modules.registry import Registry
 
@@ -135,6 +138,33 @@ def test_uninstalled_before_the_signal(cluster, database, server):
                 odoo.send_signal(signal.SIGCONT)
                 odoo.communicate()
         assert job.state == 'done', job.payload
+
+
+def test_addons_path_without_a_module(cluster, database, server, tmp_path):
+    """A server without the code of an installed module runs no job: another one may have it. It says which one is missing."""
+    own, others = re.search(r'(.*),(.*)', os.environ['ODOO_ADDONS_PATH']).groups()
+    (tmp_path / 'test_ir_async').symlink_to(Path(others) / 'test_ir_async')
+    args = [*Server.PREFORK, f'--addons-path={own},{tmp_path}']
+    expected = [
+        'lacks installed modules: test_ir_async_later. ',
+        'not installable, skipped',
+        'Some modules are not loaded',
+    ]
+    with server(database, args=args, expected=expected) as odoo:
+        assert database.wait_for(database.enqueue('effect', 'before')).state == 'done'
+        cluster.odoo('-d', database.name, '-i', 'test_ir_async_later')
+        with database.env() as env:
+            job_id = env['ir.async'].call(env['test.async.effect'].effect_with_note, 'name', 'note').id
+        odoo.wait_for_log('lacks installed modules')
+        with server(database):
+            job = database.wait_for(job_id)
+        assert (job.state, job.starts, job.deaths) == ('done', 1, 0), job.payload
+        assert odoo.log.count('lacks installed modules') <= len(odoo.workers()), "once for each worker"
+
+    with server(database), server(database, args=args, expected=expected) as late:
+        wait_until(lambda: late.log.count('lacks installed modules') == len(late.workers()), "both have looked")
+        # the workers that came last would look for all others
+        assert database.wait_for(database.enqueue('effect', 'after')).state == 'done'
 
 
 def test_half_of_an_installation_fails(database, server):
