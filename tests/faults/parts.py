@@ -39,7 +39,7 @@ class Part:
         """Begin to use it. PostgreSQL runs, with all databases."""
 
     def leave(self):
-        """Remove it."""
+        """Remove it, also when only a part of it was made."""
 
 
 class Clock(Part):
@@ -92,6 +92,7 @@ class PoolerPart(Part):
     """
 
     server = 0
+    pooler = None
 
     def enter(self):
         self.pooler = Pooler(
@@ -103,7 +104,8 @@ class PoolerPart(Part):
         odoo_config['db_host'] = str(self.pooler.folder)  # from now on, for this process
 
     def leave(self):
-        self.pooler.stop()
+        if self.pooler:
+            self.pooler.stop()
 
     @staticmethod
     def missing():

@@ -15,12 +15,15 @@ from .proxy import SOCKET
 class Standby(Part):
     """PostgreSQL's address is the socket in the folder of the world: after a failover, a link to the socket of the new primary."""
 
+    _standby = None
+
     def enter(self):
         self._number = 0
         self._build()
 
     def leave(self):
-        self._standby.stop()
+        if self._standby:
+            self._standby.stop()
 
     def _build(self):
         """Copy the primary. Then each commit waits for the copy."""
