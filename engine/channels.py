@@ -98,18 +98,26 @@ OF_CHANNEL = f"""{READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)
            AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}"""
 NO_TURN = "turn AS (SELECT NULL::int4 AS id WHERE false)"
 # In a fair channel, the users whose jobs have the first priority take turns, in the order of their ids: after the user of the last
-# start comes the next one. This is one step in an index, however many jobs and users there are.
+# start comes the next one. This is one step in an index, however many jobs and users there are. Starts of other priorities, and
+# of a clock that was fast, would give the user after them all turns.
 TURN = f"""
+    first AS MATERIALIZED (
+        SELECT priority FROM ir_async WHERE {OF_CHANNEL} ORDER BY channel, priority, id LIMIT 1
+    ),
     turn AS (
         SELECT job.id
           FROM unnest(ARRAY[1 + (
-                   SELECT user_id FROM ir_async WHERE channel = %(channel)s AND limited AND date_start IS NOT NULL
-                 ORDER BY date_start DESC LIMIT 1), 0]) AS round (from_user)
+                   SELECT user_id
+                     FROM ir_async
+                    WHERE channel = %(channel)s AND limited AND date_start <= (SELECT {NOW})
+                      AND priority BETWEEN (SELECT priority FROM first) AND (SELECT priority FROM first)
+                 ORDER BY priority DESC, date_start DESC  -- this, and BETWEEN, leave the planner one index to use
+                    LIMIT 1), 0]) AS round (from_user)
     CROSS JOIN LATERAL (
             SELECT id
               FROM ir_async
-             WHERE {OF_CHANNEL} AND user_id >= from_user AND priority = (
-                   SELECT priority FROM ir_async WHERE {OF_CHANNEL} ORDER BY channel, priority, id LIMIT 1)
+             WHERE {OF_CHANNEL} AND channel = %(channel)s  -- equal, so that the scan ends with the priority
+               AND priority = (SELECT priority FROM first) AND user_id >= from_user
           ORDER BY channel, priority, user_id, id
              LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED

@@ -151,7 +151,7 @@ class IrAsync(models.Model):
     date_done = fields.Datetime("Ended on", readonly=True)
 
     # Workers search these by origin, so that jobs which came with a copy of a database do not slow them down. Of these
-    # indexes, only `_limited_start_idx` and `_notified_idx` hold finished jobs, of which the table keeps weeks.
+    # indexes, only `_limited_start_idx`, `_limited_turn_idx` and `_notified_idx` hold finished jobs, of which the table keeps weeks.
     _claim_idx = models.Index(
         "(origin, priority, id) WHERE state = 'created' AND date_scheduled IS NULL AND NOT limited"
     )
@@ -168,6 +168,7 @@ class IrAsync(models.Model):
     _waiting_idx = models.Index("(origin, id) WHERE state = 'waiting'")
     _worker_idx = models.Index("(worker_id) WHERE state = 'processing'")
     _limited_start_idx = models.Index("(channel, date_start) WHERE limited")
+    _limited_turn_idx = models.Index("(channel, priority, date_start) WHERE limited AND date_start IS NOT NULL")
     _notified_idx = models.Index("(user_id, id) WHERE notify AND dismissed IS NOT TRUE")
     _live_key_uniq = models.UniqueIndex(
         f"(key, {KEY_OWNER.code}, origin) WHERE {TAKES_KEY.code}",

@@ -449,10 +449,10 @@ class TestChannel(QueueCase):
             ids.append([queue.call(partner.name_create, "x").id for _i in range(count)])
         return ids
 
-    def run_all(self):
+    def run_all(self, limit=None):
         """Run one job after the other; return the ids in order."""
         ids = []
-        while jobs := self.claim():
+        while len(ids) != limit and (jobs := self.claim()):
             ids += [job.id for job in jobs]
             for job in jobs:
                 self.finish(job)
@@ -468,6 +468,25 @@ class TestChannel(QueueCase):
         [urgent] = self.calls_by_users(2, channel='c', priority=1)
         a, b = self.calls_by_users(2, 2, channel='c')
         self.assertEqual(self.run_all(), [*urgent, a[0], b[0], a[1], b[1]])
+
+    def test_turns_go_on_after_other_priorities(self):
+        """The urgent jobs of one user do not give the next user all turns."""
+        self.channel('c', fair=True)
+        a, b, c = self.calls_by_users(2, 2, 2, channel='c')
+        last = self.env['ir.async'].browse(c[0]).user_id
+        queue = self.env['ir.async'].with_user(last).with_options(channel='c', priority=1)
+        turns = []
+        for _i in range(6):
+            queue.call(self.partner.with_user(last).name_create, "urgent")
+            turns += self.run_all(2)[1:]
+        self.assertEqual(turns, [a[0], b[0], c[0], a[1], b[1], c[1]])
+
+    def test_turns_after_the_clock_was_set_back(self):
+        self.channel('c', fair=True)
+        a, b = self.calls_by_users(3, 2, channel='c')
+        self.claim()
+        self.shift(self.env['ir.async'].browse(a[0]), date_start=86400)
+        self.assertEqual(self.run_all(), [a[1], b[0], a[2], b[1]])
 
     def test_turns_with_other_limits(self):
         self.channel('c', fair=True, capacity=2)

@@ -110,15 +110,31 @@ class TestClaimPlan(QueueCase):
         for rows, statement in explained:
             self.assertLess(rows, 1000, statement)  # the look at the channels reads 200 jobs
 
+    def test_claim_in_turn_before_a_backlog(self):
+        """A claim reads no jobs with another priority."""
+        self.env['ir.async.channel'].create({'name': 'default', 'fair': True})
+        self.fill(20_000, 'created')
+        for _i in range(2):
+            self.call(priority=1)
+        self.env['ir.async'].flush_model()
+        self.session.claim(1)
+        with self.rows_read(count_pages=True) as explained:
+            self.assertEqual([job.priority for job in self.session.claim(1)], [1])
+        [pages] = [pages for pages, statement in explained if 'round' in statement]
+        self.assertLess(pages, 100)
+
     @contextmanager
-    def rows_read(self):
-        """Provide a list of the statements that the session executes: pairs of the rows that it reads and its text."""
+    def rows_read(self, count_pages=False):
+        """Provide a list of the statements that the session executes: pairs of the rows that it reads and its text.
+
+        Count pages instead where a plan does not tell what is read: how many entries of an index it passes over.
+        """
 
         def explain(query, params=()):
             for statement in self.env.cr.mogrify(query, params).decode().split(';'):
                 if statement.split()[:1] in (['WITH'], ['SELECT'], ['EXECUTE']):
                     self.env.cr.execute("SAVEPOINT explain")
-                    self.env.cr.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+                    self.env.cr.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}")
                     [[[plan]]] = self.env.cr.fetchall()
                     self.env.cr.execute("ROLLBACK TO explain")
                     nodes, rows = [plan['Plan']], 0
@@ -128,7 +144,8 @@ class TestClaimPlan(QueueCase):
                         found = node['Actual Rows'] if 'Scan' in node['Node Type'] else 0
                         removed = sum(value for key, value in node.items() if key.startswith('Rows Removed'))
                         rows += (found + removed) * node['Actual Loops']
-                    explained.append((rows, statement))
+                    pages = plan['Plan']['Shared Hit Blocks'] + plan['Plan']['Shared Read Blocks']
+                    explained.append((pages if count_pages else rows, statement))
             return execute(query, params)
 
         self.env['ir.async'].flush_model()
