@@ -101,8 +101,10 @@ NO_TURN = "turn AS (SELECT NULL::int4 AS id WHERE false)"
 # start comes the next one. This is one step in an index, however many jobs and users there are. Starts of other priorities, and
 # of a clock that was fast, would give the user after them all turns.
 TURN = f"""
-    first AS MATERIALIZED (
-        SELECT priority FROM ir_async WHERE {OF_CHANNEL} ORDER BY channel, priority, id LIMIT 1
+    first AS (
+        SELECT priority FROM ir_async WHERE {OF_CHANNEL} ORDER BY channel, priority, id
+         LIMIT 1  -- others may have all jobs of a priority locked
+    FOR NO KEY UPDATE SKIP LOCKED
     ),
     turn AS (
         SELECT job.id
@@ -141,7 +143,7 @@ CLAIM_LIMITED = f"""
     ),
     {NO_TURN},
     other AS (
-        SELECT id  -- also in a fair channel, if others have all jobs of the first priority locked
+        SELECT id
           FROM ir_async
          WHERE {OF_CHANNEL} AND NOT EXISTS (SELECT FROM turn)
       ORDER BY channel, priority, id  -- this, and BETWEEN, leave the planner one index to use

@@ -131,6 +131,7 @@ FAULTS = [
          f'{CHANNEL}test_turns_are_within_a_priority'),
         ('claim in turn waits for locked jobs', '             LIMIT 1\n        FOR NO KEY UPDATE SKIP LOCKED', '             LIMIT 1\n        FOR NO KEY UPDATE',
          f'{ORDERS}[FairClaimCancel]'),
+        ('a locked job ends the turns', 'a priority locked\n    FOR NO KEY UPDATE SKIP LOCKED', 'a priority locked', 'system/channel_test.py::test_turns_past_a_locked_job'),
         ('turns begin anew', 'ORDER BY priority DESC, date_start DESC', 'ORDER BY priority, date_start', f'{CHANNEL}test_users_take_turns'),
         ('urgent jobs move the turn', 'AND priority BETWEEN (SELECT priority FROM first) AND (SELECT priority FROM first)\n                 ORDER BY priority DESC,',
          'ORDER BY', f'{CHANNEL}test_turns_go_on_after_other_priorities'),
