@@ -181,7 +181,10 @@ class WorkerAsync(Worker):
                     self.process_work()
             self.lookout.end()
             for database in self.databases:
+                owes_look = database.session and database.must_look
                 database.leave()
+                if owes_look:
+                    notifier.notify(database.name)  # a child may be in the queue, or a slot free
         except JobInterrupted:
             pass  # the exception arrived after the job had ended
         except Exception as exc:  # noqa: BLE001 -- the process is replaced

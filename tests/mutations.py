@@ -472,6 +472,7 @@ FAULTS = [
     ),
     *_faults(
         'service/worker.py',
+        ('nobody looks after the last job of a worker', 'if owes_look:', 'if False:', 'system/herd_test.py::test_the_last_job_of_a_worker'),
         ('workers end in silence', 'self.lookout.end()', 'pass', 'system/herd_test.py::test_workers_say_that_they_end'),
         ('death is not noted', 'note_death(self.mark)', 'pass', 'system/charge_test.py::test_deaths_are_counted'),
         ('stop is ignored', 'self.stop_deadline = time.monotonic() + settings().stop_timeout', 'pass', 'system/stop_test.py::test_stop[prefork-term]'),

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 import pytest
-from harness import wait_until
+from harness import Server, wait_until
 
 SOON = 20  # seconds for what takes one or two
 JOBS = 20
@@ -170,3 +170,23 @@ def test_workers_say_that_they_end(cluster, database, server):
             wait_until(lambda: len(workers('on')) == 2, "both are idle")
             odoo.stop()
         wait_until(lambda: workers('gone') == workers('on'), "they said that they end", SOON)
+
+
+def test_the_last_job_of_a_worker(cluster, database, server, tmp_path):
+    """A worker that ends after a job has others look, since it does not: a child may be in the queue, or a slot free."""
+    gate = tmp_path / 'gate'
+    with server(database, workers=1, args=[*Server.PREFORK, '--limit-request=1']) as odoo:
+        job_id = database.enqueue('wait_for_gate', 'last', str(gate))
+        database.wait_for_run('last')
+        with contextlib.closing(cluster.connect()) as connection:
+            with connection.cursor() as cr:
+                cr.execute("LISTEN odoo_async")
+            gate.touch()
+            database.wait_for(job_id)
+
+            def is_named():
+                connection.poll()
+                return database.name in [sent.payload for sent in connection.notifies]
+
+            wait_until(is_named, "the worker names the database", SOON)
+        odoo.stop()
