@@ -66,6 +66,10 @@ class PoolerFound(RuntimeError):
         )
 
 
+class ModulesMissing(RuntimeError):
+    """This server does not have the code of all modules of a database."""
+
+
 class KeyTaken(errors.SerializationFailure):
     """Another transaction has enqueued or begun a job with the same key in the meantime.
 

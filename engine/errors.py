@@ -17,6 +17,7 @@ import enum
 from typing import cast
 
 import psycopg2
+from psycopg2 import errors
 
 from odoo.exceptions import ConcurrencyError
 from odoo.sql_db import PoolError
@@ -27,6 +28,9 @@ LOST_CODES = {'57P01', '57P02', '57P03', '57P05', '25P03', '25P04'}
 SERVER_CLASSES = {'53', '58'}  # insufficient resources, system error
 # object in use; plan that uses a rebuilt index; damaged page; dropped database
 SERVER_CODES = {'55006', 'XX000', 'XX001', 'XX002', '57P04'}
+
+# The module was uninstalled, or is being upgraded to a version with other columns or functions.
+UNINSTALLED = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
 
 
 class Kind(enum.Enum):

@@ -83,10 +83,6 @@ def is_same_version(dbname: str, versions: dict[str, str]) -> bool:
     return False
 
 
-class ModulesMissing(Exception):
-    """This server does not have the code of all modules of a database."""
-
-
 def has_modules(dbname: str, names: Iterable[str]) -> bool:
     """Return whether this server has the code of all modules of a database. Log it once if it has not.
 

@@ -22,8 +22,8 @@ from odoo.service.model import retrying
 
 from ..engine.errors import Kind, kind_of
 from ..engine.job import StateChange
-from ..engine.origin import INSTALLED, ModulesMissing, has_modules
-from ..exceptions import ClaimLost, JobInterrupted
+from ..engine.origin import INSTALLED, has_modules
+from ..exceptions import ClaimLost, JobInterrupted, ModulesMissing
 from ..tools.error_text import first_line
 from . import failure
 from .cursor import JobCursor, JobPool, has_lost_server

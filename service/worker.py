@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import psutil
 import psycopg2
-from psycopg2.errors import UndefinedColumn, UndefinedFunction, UndefinedTable
 
 from odoo.service.server import (
     Worker,
@@ -25,10 +24,9 @@ from odoo.service.server import (
 )
 from odoo.tools import config
 
-from ..engine.errors import Kind, kind_of
+from ..engine.errors import UNINSTALLED, Kind, kind_of
 from ..engine.notifier import notifier
-from ..engine.origin import ModulesMissing
-from ..exceptions import JobInterrupted
+from ..exceptions import JobInterrupted, ModulesMissing
 from ..tools.config import settings
 from .batch import Batch
 from .databases import Databases
@@ -50,8 +48,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-# The module was uninstalled, or is being upgraded to a version with other columns or functions.
-UNINSTALLED = (UndefinedTable, UndefinedColumn, UndefinedFunction, ModulesMissing)
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
@@ -253,7 +249,7 @@ class WorkerAsync(Worker):
                 publish(database.session)
         except Exception as exc:
             # Expected: the database was dropped or is being copied, PostgreSQL restarts, or the module was uninstalled.
-            is_expected = kind_of(exc) is not Kind.METHOD or isinstance(exc, UNINSTALLED)
+            is_expected = kind_of(exc) is not Kind.METHOD or isinstance(exc, (*UNINSTALLED, ModulesMissing))
             _logger.log(
                 logging.INFO if is_expected else logging.WARNING,
                 "Worker (%s) backs off from database %s: %s",
