@@ -1,9 +1,11 @@
 """The addon is installed, upgraded, and uninstalled, on a server that works."""
 
+import contextlib
 import re
 import subprocess
 import threading
 import xmlrpc.client
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from decimal import Decimal
 from importlib import import_module
@@ -444,6 +446,23 @@ def test_code_before_its_upgrade(cluster, database, server):
         assert not database.runs()
         load(database, '-u', 'ir_async')
         assert database.wait_for(8).state == 'done'
+
+
+def test_upgrade_beside_readers(cluster, database):
+    """Once the new version is there, so are the workers. The upgrade deletes nothing then, so none waits for the other."""
+    make_old(database)
+    with ThreadPoolExecutor() as pool, contextlib.closing(cluster.connect(database.name)) as connection:
+        upgrade = pool.submit(load, database, '-u', 'ir_async')
+        is_new = "SELECT latest_version != '19.0.1.0.0' FROM ir_module_module WHERE name = 'ir_async'"
+        while not upgrade.done() and not database.value(is_new):
+            pass  # without a sleep: the rest takes a moment
+        with connection.cursor() as cr:
+            cr.execute("BEGIN; LOCK TABLE ir_async IN ACCESS SHARE MODE")
+            is_waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'ir_async'::regclass AND NOT granted"
+            wait_until(lambda: upgrade.done() or database.value(is_waiting), "the upgrade ends or waits")
+            cr.execute("LOCK TABLE ir_async_worker IN ACCESS SHARE MODE; COMMIT")
+        upgrade.result()
+    assert not database.sql("SELECT FROM ir_model_fields WHERE model = 'ir.async.worker' AND name = 'date_ready'")
 
 
 def test_functions_that_are_missing(database, server):
