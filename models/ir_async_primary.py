@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+from types import FunctionType
 
 from odoo import models
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class IrAsyncPrimary(models.AbstractModel):
@@ -20,7 +16,7 @@ class IrAsyncPrimary(models.AbstractModel):
     """
 
     _name = 'ir.async.primary'
-    _description = "Model that is Read from the Primary"
+    _description = "Background Job Read from the Primary"
 
     def _register_hook(self) -> None:
         super()._register_hook()
@@ -29,12 +25,9 @@ class IrAsyncPrimary(models.AbstractModel):
             setattr(model_class, name, _on_primary(method))
 
 
-def _on_primary(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method that is not marked by :func:`odoo.api.readonly`, so that requests for it use the primary."""
-
-    @functools.wraps(method)
-    def call(self: models.BaseModel, *args: Any, **kwargs: Any) -> Any:
-        return method(self, *args, **kwargs)
-
-    call._readonly = False  # type: ignore[attr-defined]
-    return call
+def _on_primary(method: FunctionType) -> FunctionType:
+    """Return a copy of a method that is not marked by :func:`odoo.api.readonly`, so that requests for it use the primary."""
+    copy = FunctionType(method.__code__, method.__globals__, method.__name__, method.__defaults__, method.__closure__)
+    copy.__kwdefaults__ = method.__kwdefaults__
+    copy.__dict__.update(method.__dict__, _readonly=False)
+    return copy

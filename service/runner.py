@@ -60,7 +60,7 @@ class Runner:
         self._process_state = process_state
         self._owns_process = process_state is not None and process_state.owns_process
         self._signals: str | None = None
-        self._registry: Registry | None = None
+        self._checked: Registry | None = None  # the registry for which this server has all modules
         self._pool = JobPool(session.dbname, session.server_version, **session.client_check)
         self.progress = Progress(
             session.dbname,
@@ -80,9 +80,9 @@ class Runner:
             with contextlib.closing(self._cursor()) as cr:
                 cr.begin()
                 registry = Registry(self.session.dbname).check_signaling(cr)
-                if registry is not self._registry:
+                if registry is not self._checked:
                     self._check_modules(cr)
-                self._registry = registry
+                self._checked = registry
             self._signals = job.signals
 
     def _check_modules(self, cr: JobCursor) -> None:

@@ -455,7 +455,7 @@ FAULTS = [
          f'{LOOKOUT}test_a_look_that_has_to_be_repeated'),
         ('lost workers stay on duty', 'self._say(self._roster.come_on())  # those on duty', 'pass  # those on duty',
          f'{LOOKOUT}test_those_on_duty_are_lost'),
-        ('servers of other channels stand in', 'sorted(settings().channels), ', '', f'{LOOKOUT}test_servers_that_cannot_stand_in_for_each_other'),
+        ('servers of other channels stand in', '        sorted(settings().channels),\n', '', f'{LOOKOUT}test_servers_that_cannot_stand_in_for_each_other'),
         ('a server that lacks modules looks for others', 'if (name := group()) != self._roster.group:', 'if False:',
          f'{LOOKOUT}test_a_server_that_lacks_modules'),
         ('a worker that becomes on duty waits', 'if database.owed:\n                        database.hurry()', 'pass', f'{LOOKOUT}test_two_look_at_once'),
@@ -523,7 +523,7 @@ FAULTS = [
     ),
     *_faults(
         'models/ir_async_primary.py',
-        ('jobs are read from a replica', 'call._readonly = False', 'pass', 'system/replica_test.py::test_reads_from_the_primary'),
+        ('jobs are read from a replica', ', _readonly=False', '', 'system/replica_test.py::test_reads_from_the_primary'),
     ),
     *_faults(
         'models/ir_async_actions.py',
