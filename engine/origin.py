@@ -34,7 +34,16 @@ EXPRESSIONS = {
     False: f"(SELECT 'unknown/' || {_DATABASE} || '/' || current_database())",
 }
 
-INSTALLED = "SELECT array_agg(name::text ORDER BY name) FROM ir_module_module WHERE state IN ('installed', 'to upgrade', 'to remove')"
+# Modules that were imported as data, such as those of Studio, have no code. The subquery takes `imported` from `without` where the
+# table lacks this column, which comes with `base_import_module`.
+INSTALLED = """
+    SELECT array_agg(name::text ORDER BY name)
+      FROM (SELECT false AS imported) AS without
+CROSS JOIN LATERAL (
+        SELECT name, imported FROM ir_module_module WHERE state IN ('installed', 'to upgrade', 'to remove')
+    ) AS module
+     WHERE module.imported IS NOT TRUE
+"""
 
 _skipped: set[str] = set()  # databases of another version that are already in the log
 incomplete: dict[str, list[str]] = {}  # databases of which this server lacks modules, and these

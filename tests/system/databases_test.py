@@ -1,10 +1,12 @@
 """Databases come, go, change, and share the workers."""
 
+import io
 import itertools
 import os
 import re
 import signal
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,18 @@ def test_addons_path_without_a_module(cluster, database, server, tmp_path):
         wait_until(lambda: late.log.count('lacks installed modules') == len(late.workers()), "both have looked")
         # the workers that came last would look for all others
         assert database.wait_for(database.enqueue('effect', 'after')).state == 'done'
+
+
+def test_module_without_code(cluster, database, server):
+    """Modules that were imported as data, such as those of Studio, are on no addons path. Jobs run."""
+    cluster.odoo('-d', database.name, '-i', 'base_import_module')
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, 'w') as archive:
+        archive.writestr('customization/__manifest__.py', repr({'name': "Customization", 'license': 'LGPL-3'}))
+    with database.env() as env:
+        env['ir.module.module']._import_zipfile(content)
+    with server(database):
+        assert database.wait_for(database.enqueue('effect', 'job')).state == 'done'
 
 
 def test_half_of_an_installation_fails(database, server):
