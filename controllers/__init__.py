@@ -1,1 +1,1 @@
-from . import monitoring
+from . import download, monitoring

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from types import FunctionType
 
 from odoo import models
@@ -21,8 +20,12 @@ class IrAsyncPrimary(models.AbstractModel):
     def _register_hook(self) -> None:
         super()._register_hook()
         model_class = self.env.registry[self._name]
-        for name, method in inspect.getmembers(model_class, lambda value: getattr(value, '_readonly', False)):
-            setattr(model_class, name, _on_primary(method))
+        # An override is not marked, but Odoo finds the mark of what it overrides.
+        marked = {
+            name for cls in model_class.mro() for name, value in vars(cls).items() if getattr(value, '_readonly', False)
+        }
+        for name in marked:
+            setattr(model_class, name, _on_primary(getattr(model_class, name)))
 
 
 def _on_primary(method: FunctionType) -> FunctionType:

@@ -1,5 +1,6 @@
 """A read replica of PostgreSQL."""
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -54,3 +55,19 @@ def test_reads_from_the_primary(replica, database, server):
             )
             assert answer.status_code == 200, answer.text
         assert f'ir_async_workers {odoo.workers_count}' in answer.text
+
+
+def test_downloads_from_the_primary(replica, database, server):
+    """The file of an export can be downloaded as soon as its job has ended."""
+    export = {'model': 'res.partner', 'ids': [1], 'domain': [], 'import_compat': False}
+    export['fields'] = [{'name': 'name', 'label': "Name"}]
+    with database.env() as env:
+        env['res.partner'].with_user(env.ref('base.user_admin')).async_export('csv', json.dumps(export))
+    job_id = database.value("SELECT id FROM ir_async")
+    args = ('--workers=0', '--max-cron-threads=0', f'--db_replica_host={replica.folder}')
+    with server(database, args=args) as odoo, Client(odoo, database) as client:
+        url = database.wait_for(job_id).payload['result']['url']
+        answer = client.session.get(f'http://{client.url}{url}', timeout=60)
+        assert answer.status_code == 200
+        assert answer.text.startswith('"Name"')
+        assert 'attachment' in answer.headers['Content-Disposition']

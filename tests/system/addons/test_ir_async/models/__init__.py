@@ -5,4 +5,5 @@ from . import (
     async_effect_leaks,
     async_effect_raises,
     async_effect_script,
+    ir_async,
 )
