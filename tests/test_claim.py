@@ -218,7 +218,7 @@ class TestClaimPlan(QueueCase):
             self.call(delay=1000)
         due = self.call(delay=1000)
         self.env['ir.async'].flush_model()
-        self.shift(due, date_scheduled=-1000)
+        self.shift(due, date_scheduled=-1001)
         with self.rows_read() as explained:
             self.assertEqual(self.session.maintain(), 0)
         self.assertTrue(any('date_scheduled = NULL' in statement for _rows, statement in explained))
@@ -362,7 +362,7 @@ class TestMarks(QueueCase):
     def test_what_comes_due_is_found(self):
         dated, late = self.call(delay=100), self.call()
         self.assertEqual(self.ids(), late.ids)
-        self.shift(dated, date_scheduled=-100)
+        self.shift(dated, date_scheduled=-101)
         self.assertEqual(self.session.maintain(), 0)
         self.assertEqual(self.ids(), dated.ids)
 

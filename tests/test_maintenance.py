@@ -145,7 +145,7 @@ class TestMaintenance(QueueCase):
 
     def test_due_jobs_are_staged_by_a_busy_worker_too(self):
         job = self.call(delay=100)
-        self.shift(job, date_scheduled=-100)
+        self.shift(job, date_scheduled=-101)
         self.assertEqual(self.session.maintain(is_busy=True), 0)
         self.env.invalidate_all()
         self.assertFalse(job.date_scheduled)
@@ -163,13 +163,13 @@ class TestMaintenance(QueueCase):
 
     def test_a_staged_job_keeps_its_revision(self):
         job = self.call(delay=100)
-        self.shift(job, date_scheduled=-100)
+        self.shift(job, date_scheduled=-101)
         self.watch()
         self.assertRecordValues(job, [{'state': 'created', 'revision': 1, 'date_scheduled': False}])
 
     def test_others_are_notified_of_what_changed(self):
         job = self.call(delay=100)
-        self.shift(job, date_scheduled=-100)
+        self.shift(job, date_scheduled=-101)
         with patch.object(maintenance.notifier, 'notify') as notify:
             self.watch()
             notify.assert_called_once_with(self.env.cr.dbname)
