@@ -465,6 +465,23 @@ def test_upgrade_beside_readers(cluster, database):
     assert not database.sql("SELECT FROM ir_model_fields WHERE model = 'ir.async.worker' AND name = 'date_ready'")
 
 
+def test_upgrade_beside_views_of_others(database):
+    """A view that the version before had is deleted when the modules that inherited it have been upgraded, too."""
+    load(database, '-i', 'test_ir_async_web')
+    make_old(database)
+    with database.env() as env:
+        view = env.ref('test_ir_async_web.ir_async_worker_view_list')
+        view.inherit_id = old = view.inherit_id.copy()
+        view.active = False  # by the user
+        env['ir.model.data'].create({'module': 'ir_async', 'name': 'old', 'model': old._name, 'res_id': old.id})
+    database.leave()
+    load(database, '-u', 'ir_async')
+    with database.env() as env:
+        assert env.ref('test_ir_async_web.ir_async_worker_view_list') == env['ir.ui.view'].browse(view.id)
+        assert not env['ir.ui.view'].browse(view.id).active
+        assert not env['ir.ui.view'].browse(old.id).exists()
+
+
 def test_functions_that_are_missing(database, server):
     """As after a dump was restored without them: nothing runs, the log says why, and an upgrade makes them again."""
     expected = ['WARNING .* backs off from', 'ERROR .* functions of this module are missing']
