@@ -42,7 +42,7 @@ INSTALLED = """
 CROSS JOIN LATERAL (
         SELECT name, imported FROM ir_module_module WHERE state IN ('installed', 'to upgrade', 'to remove')
     ) AS module
-     WHERE module.imported IS NOT TRUE
+     WHERE module.imported IS NOT TRUE AND module.name != 'studio_customization'  -- as Odoo does
 """
 
 _skipped: set[str] = set()  # databases of another version that are already in the log
@@ -101,7 +101,8 @@ def has_modules(dbname: str, names: Iterable[str]) -> bool:
     :param Iterable[str] names: its installed modules
     :rtype: bool
     """
-    missing = [name for name in names if not Manifest.for_addon(name, display_warning=False)]
+    # Odoo skips these.
+    missing = [name for name in names if not (Manifest.for_addon(name, display_warning=False) or {}).get('installable')]
     known = incomplete.pop(dbname, None)
     if missing:
         incomplete[dbname] = missing

@@ -14,6 +14,7 @@ from odoo.tools import config
 
 from ..engine.claim import claim_one
 from ..engine.maintenance import LOOK_INTERVAL
+from ..engine.origin import incomplete
 from ..engine.registration import note_running
 from ..engine.session import Session
 from ..tools.error_text import first_line
@@ -70,6 +71,8 @@ def run_one(dbname: str, job_id: int) -> str:
         raise CannotRun(msg) from exc
     if not session:
         msg = f"database {dbname} does not have this version of ir_async: install or upgrade the module"
+        if missing := incomplete.get(dbname):
+            msg = f"the addons path lacks installed modules of database {dbname}: {', '.join(missing)}"
         raise CannotRun(msg)
     with _runner(session) as runner:
         Registry(dbname)

@@ -158,11 +158,19 @@ def test_addons_path_without_a_module(cluster, database, server, tmp_path):
         with database.env() as env:
             job_id = env['ir.async'].call(env['test.async.effect'].effect_with_note, 'name', 'note').id
         odoo.wait_for_log('lacks installed modules')
+        command = [*ODOO, args[-1], 'ir_async', '-d', database.name, f'--run={job_id}']
+        done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+        assert done.stderr.endswith(
+            f"ir_async: the addons path lacks installed modules of database {database.name}: test_ir_async_later\n"
+        )
         with server(database):
             job = database.wait_for(job_id)
         assert (job.state, job.starts, job.deaths) == ('done', 1, 0), job.payload
         assert odoo.log.count('lacks installed modules') <= len(odoo.workers()), "once for each worker"
 
+    (tmp_path / 'test_ir_async_later').mkdir()
+    (tmp_path / 'test_ir_async_later' / '__manifest__.py').write_text("{'installable': False, 'license': 'LGPL-3'}")
+    expected.append('Missing `author` key')
     with server(database), server(database, args=args, expected=expected) as late:
         wait_until(lambda: late.log.count('lacks installed modules') == len(late.workers()), "both have looked")
         # the workers that came last would look for all others
