@@ -101,8 +101,7 @@ def has_modules(dbname: str, names: Iterable[str]) -> bool:
     :param Iterable[str] names: its installed modules
     :rtype: bool
     """
-    # Odoo skips these.
-    missing = [name for name in names if not (Manifest.for_addon(name, display_warning=False) or {}).get('installable')]
+    missing = [name for name in names if not _can_load(name)]
     known = incomplete.pop(dbname, None)
     if missing:
         incomplete[dbname] = missing
@@ -114,6 +113,12 @@ def has_modules(dbname: str, names: Iterable[str]) -> bool:
             ', '.join(missing),
         )
     return not missing
+
+
+def _can_load(name: str) -> bool:
+    """Return whether Odoo loads a module here. It skips those that are not installable."""
+    manifest = Manifest.for_addon(name, display_warning=False)
+    return bool(manifest and manifest['installable'])
 
 
 # Each condition has a partial index: the table may have millions of jobs that ended.
