@@ -108,7 +108,7 @@ def has_modules(dbname: str, names: Iterable[str]) -> bool:
     if missing and missing != known:
         _logger.error(
             "Jobs of database %s do not run on this server, since its addons path lacks installed modules: %s. Add their"
-            " folders to addons_path, or uninstall them",
+            " folders to addons_path and restart, or uninstall them",
             dbname,
             ', '.join(missing),
         )

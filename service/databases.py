@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from odoo import sql_db
 
 from ..engine.maintenance import LOOK_INTERVAL
+from ..engine.origin import incomplete
 from ..engine.session import Session
 from ..tools.config import settings
 from .runner import Runner
@@ -191,6 +192,7 @@ class Databases:
         names = self._list_databases()
         for name in self._databases.keys() - set(names):
             self._databases.pop(name).leave()
+            incomplete.pop(name, None)
         for name in names:
             if name not in self._databases:
                 self._databases[name] = Database(name, self._process_number, self._process_state)

@@ -1,16 +1,11 @@
 """Rename columns. Replace ``database``, the name of the database where a job was enqueued, by ``origin``, its identity."""
 
 import logging
-import time
-
-from psycopg2.errors import LockNotAvailable
 
 from odoo.tools import SQL, sql
 
 _logger = logging.getLogger(__name__)
 
-WAIT_TIME = 600  # seconds to wait for jobs that use the table
-TRY_TIME = '200ms'  # maximum time that readers of the table have to wait behind one try to lock it
 ALIVE = """
     SELECT objid::int8
       FROM pg_locks
@@ -26,7 +21,6 @@ RENAMED = [
 
 
 def migrate(cr, version):
-    lock(cr)
     for table, old, new in RENAMED:
         if sql.column_exists(cr, table, old):
             sql.rename_column(cr, table, old, new)
@@ -88,39 +82,6 @@ def replace_database(cr):
          WHERE module = 'ir_async'
            AND name IN ('ir_async_channel_export', 'ir_config_parameter_export', 'ir_config_parameter_report')
     """)
-
-
-def lock(cr):
-    """Lock the tables as soon as no transaction uses them. Until then, others hardly have to wait behind this transaction."""
-    [[lock_timeout]] = execute_query(cr, "SELECT current_setting('lock_timeout')")
-    end = time.monotonic() + WAIT_TIME
-    is_logged = False
-    while True:
-        try:
-            with cr.savepoint(flush=False):
-                cr.execute(SQL("SET LOCAL lock_timeout = %s", TRY_TIME))
-                # One statement locks all tables. Otherwise a transaction that reads one after the other could wait in between.
-                cr.execute(
-                    "LOCK TABLE ir_async, ir_async_after_rel, ir_async_worker IN ACCESS EXCLUSIVE MODE",
-                    log_exceptions=False,
-                )
-                cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
-        except LockNotAvailable:
-            jobs = ', '.join(
-                f"{job_id} ({model}.{method})"
-                for job_id, model, method in execute_query(
-                    cr, "SELECT id, res_model, method FROM ir_async WHERE state = 'processing' ORDER BY id LIMIT 10"
-                )
-            )
-            if time.monotonic() > end:
-                msg = f"The table of jobs is in use. Stop these jobs or wait for them, then upgrade ir_async again: {jobs}"
-                raise RuntimeError(msg) from None
-            if not is_logged:
-                _logger.info("Waiting for the jobs that use their table: %s", jobs)
-                is_logged = True
-            time.sleep(0.5)
-        else:
-            return
 
 
 def add_column(cr, name, column_type, value):

@@ -392,15 +392,23 @@ def test_upgrade_of_copied_jobs(database, server):
         assert [database.job(job_id).state for job_id in (6, 16)] == ['processing', 'created']
 
 
-def test_upgrade_waits_for_jobs(cluster, database):
-    """While a job uses the table, the upgrade waits for it, but readers do not wait for the upgrade."""
-    make_old(database)
+def lack_an_index(database):
+    """Have a database as version 19.0.1.1.0 left it, as far as a new index goes."""
+    database.leave()
+    database.sql("UPDATE ir_module_module SET latest_version = '19.0.1.1.0' WHERE name = 'ir_async'")
+    database.sql("DROP INDEX ir_async_limited_turn_idx")
+
+
+@pytest.mark.parametrize('make', [make_old, lack_an_index])
+def test_upgrade_waits_for_jobs(cluster, database, make):
+    """While a job uses the table, the upgrade waits for it, but others do not wait for the upgrade."""
+    make(database)
     holder = cluster.connect(database.name)
     holder.autocommit = False
     upgrade = None
     try:
         with holder.cursor() as cr:
-            cr.execute("SELECT FROM ir_async")
+            cr.execute("LOCK TABLE ir_async IN ROW EXCLUSIVE MODE")
         logs = []
         upgrade = threading.Thread(target=lambda: logs.append(load(database, '-u', 'ir_async')))
         upgrade.start()
@@ -411,7 +419,7 @@ def test_upgrade_waits_for_jobs(cluster, database):
             "it tries",
         )
         for _i in range(20):
-            assert database.sql("SET lock_timeout = '2s'; SELECT id FROM ir_async")
+            database.sql("SET lock_timeout = '2s'; LOCK TABLE ir_async IN ROW EXCLUSIVE MODE")
         assert upgrade.is_alive()
     finally:
         holder.close()
