@@ -1,6 +1,7 @@
 """Take the screenshots of the documentation: see script/screenshots."""
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -14,12 +15,10 @@ from devenv import ODOO, ROOT, STATE, cluster, psql
 from PIL import Image
 from run import DATABASE, default_port, prepare_database
 
+from odoo.tools import config
+
 IMAGES, DESCRIPTION = ROOT / 'docs' / 'images', ROOT / 'static' / 'description'
 COPY = 'ir_async_screenshots'
-# as in engine/origin.py: without it, the jobs would be those of another database
-ORIGIN = """
-    (SELECT system_identifier FROM pg_control_system()) || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
 
 # the jobs on the screenshots
 ACTION = {'result': {'type': 'ir.actions.act_window', 'res_model': 'res.partner', 'view_mode': 'list'}}
@@ -73,6 +72,8 @@ def prepare_copy():
 
 
 def add_jobs():
+    config.parse_config(['--load=base,web'], setup_logging=False)
+    origin = importlib.import_module('odoo.addons.ir_async.engine.origin').EXPRESSIONS[True]
     psql("DELETE FROM ir_async", COPY)
     for name, model, method, state, payload, age, waited, ran in JOBS:
         values = ', '.join(map(quote, (name, model, method, state)))
@@ -86,7 +87,7 @@ def add_jobs():
                                   su, priority, channel, stack, origin, create_date, date_start, date_done, date_scheduled)
                  SELECT {values}, {quote(payload and json.dumps(payload))}::json,
                         '[]', '[]', '{{}}', '{{}}', u.id, true, false, 10, 'default', {quote(json.dumps(STACK))},
-                        {ORIGIN}, created, {start}, {done}, {scheduled}
+                        {origin}, created, {start}, {done}, {scheduled}
                    FROM res_users u, (SELECT now() AT TIME ZONE 'UTC' - interval '{age} s' AS created) AS times
                   WHERE u.login = 'admin'
         """,

@@ -17,12 +17,9 @@ TRY_TIME = '200ms'  # maximum time that others have to wait behind one try to lo
 
 
 def migrate(cr, version):
-    lock(cr)
-
-
-def lock(cr):
     """Lock the tables as soon as no transaction uses them. Until then, others hardly have to wait behind this transaction."""
-    [[lock_timeout]] = execute_query(cr, "SELECT current_setting('lock_timeout')")
+    cr.execute("SELECT current_setting('lock_timeout')")
+    [lock_timeout] = cr.fetchone()
     end = time.monotonic() + WAIT_TIME
     is_logged = False
     while True:
@@ -36,12 +33,8 @@ def lock(cr):
                 )
                 cr.execute(SQL("SET LOCAL lock_timeout = %s", lock_timeout))
         except LockNotAvailable:
-            jobs = ', '.join(
-                f"{job_id} ({model}.{method})"
-                for job_id, model, method in execute_query(
-                    cr, "SELECT id, res_model, method FROM ir_async WHERE state = 'processing' ORDER BY id LIMIT 10"
-                )
-            )
+            cr.execute("SELECT id, res_model, method FROM ir_async WHERE state = 'processing' ORDER BY id LIMIT 10")
+            jobs = ', '.join(f"{job_id} ({model}.{method})" for job_id, model, method in cr.fetchall())
             if time.monotonic() > end:
                 msg = f"The table of jobs is in use. Stop these jobs or wait for them, then upgrade ir_async again: {jobs}"
                 raise RuntimeError(msg) from None
@@ -51,8 +44,3 @@ def lock(cr):
             time.sleep(0.5)
         else:
             return
-
-
-def execute_query(cr, query):
-    cr.execute(query)
-    return cr.fetchall()

@@ -14,7 +14,6 @@ CHANNELS = {
     'rate': {'interval': 1, 'starts_per_interval': 2},
     'polite': {'capacity': 4},  # its jobs ask for pauses
 }
-CAPACITY = {'ledger': 2, 'ledger/one': 2, 'single': 1, 'fair': 3, 'polite': 4}
 ACCOUNTS = 12
 KEYS = 4
 ISOLATIONS = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE']

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from .kinds import CAPACITY, CHANNELS
+from .kinds import CHANNELS
 
 
 def find_crowds(runs, calls, jobs):
@@ -17,8 +17,9 @@ def find_crowds(runs, calls, jobs):
     groups = defaultdict(list)
     for run in runs:
         if call := calls.get(run.token):
-            if call.channel in CAPACITY:
-                groups[f'channel {call.channel}', CAPACITY[call.channel]].append(run)
+            limits = CHANNELS.get((call.channel or '').split('/')[0], {})
+            if 'capacity' in limits:
+                groups[f'channel {call.channel}', limits['capacity']].append(run)
             if call.key and call.kind != 'restart' and run.job_id in jobs and not jobs[run.job_id].notify:
                 groups[f'key {call.key}', 1].append(run)
             groups[f'job {run.job_id}', 1].append(run)

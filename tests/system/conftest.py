@@ -50,6 +50,15 @@ def cluster():
         shutil.rmtree(folder)
 
 
+@pytest.fixture
+def folder():
+    """A folder that PostgreSQL's user may read, with a path that is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix='ir_async-') as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
 @pytest.fixture(scope='module')
 def browser():
     with chromium() as browser:

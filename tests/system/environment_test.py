@@ -14,15 +14,6 @@ from pooler import Pooler
 COMMAND = ('ir_async',)
 
 
-@pytest.fixture
-def folder():
-    """A folder that PostgreSQL's user may read, with a path that is short enough for sockets."""
-    with tempfile.TemporaryDirectory(prefix='ir_async-') as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
-
-
 @pytest.mark.skipif(not shutil.which('pgbouncer'), reason="there is no PgBouncer")
 @pytest.mark.parametrize(
     ('args', 'mode'), [(Server.PREFORK, 'transaction'), (COMMAND, 'session')], ids=['prefork', 'command']

@@ -1,8 +1,6 @@
 """A read replica of PostgreSQL."""
 
 import json
-import tempfile
-from pathlib import Path
 
 import pytest
 import requests
@@ -11,17 +9,14 @@ from harness import Cluster
 
 
 @pytest.fixture
-def replica(cluster, database):
+def replica(cluster, database, folder):
     """A replica that is late: it has what was there before the test."""
-    with tempfile.TemporaryDirectory(prefix='ir_async-') as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        replica = Cluster(folder)
-        replica.copy(cluster)
-        replica.PARAMETERS = Cluster.PARAMETERS | {'recovery_min_apply_delay': '1h'}
-        replica.start()
-        yield replica
-        replica.stop()
+    replica = Cluster(folder)
+    replica.copy(cluster)
+    replica.PARAMETERS = Cluster.PARAMETERS | {'recovery_min_apply_delay': '1h'}
+    replica.start()
+    yield replica
+    replica.stop()
 
 
 def test_reads_from_the_primary(replica, database, server):
