@@ -13,6 +13,7 @@ import psycopg2
 
 from odoo import sql_db
 from odoo.exceptions import UserError
+from odoo.sql_db import PoolError
 
 from ..engine.errors import Kind, kind_of
 from ..engine.fence import holds
@@ -91,7 +92,7 @@ def settle(runner: Runner, execution: Execution, exc: BaseException, begin: floa
 
 def _handle(runner: Runner, execution: Execution, exc: BaseException, begin: float) -> None:
     session, job = runner.session, execution.job
-    if _kind(session, execution, exc) is not Kind.METHOD:
+    if _kind(runner, execution, exc) is not Kind.METHOD:
         _send_back(session, execution, exc)
         return
     try:
@@ -109,14 +110,16 @@ def _handle(runner: Runner, execution: Execution, exc: BaseException, begin: flo
         _log_failure(execution, exc, time.monotonic() - begin)
 
 
-def _kind(session: Session, execution: Execution, exc: BaseException) -> Kind:
+def _kind(runner: Runner, execution: Execution, exc: BaseException) -> Kind:
     """Return the kind of an exception, in the light of what else is known about the job.
 
     :raises psycopg2.Error: when the session is gone, and the job with it
     """
     kind = kind_of(exc)
+    if issubclass(type(exc), PoolError) and runner.owns_process:
+        return Kind.METHOD  # only this job has used the pool
     if kind is Kind.LOST and not (cast('psycopg2.Error', exc).pgcode or '').startswith('57P'):
-        session.execute("SELECT")
+        runner.session.execute("SELECT")
         if not execution.was_lost:
             # A connection of Odoo's pool could not be opened or was lost, or the method uses another server.
             kind = Kind.SERVER if _comes_from_pool(exc) else Kind.METHOD

@@ -20,6 +20,7 @@ from odoo.api import SUPERUSER_ID
 from odoo.modules.registry import Registry
 from odoo.service.model import retrying
 
+from ..engine.connection import connections_in_use
 from ..engine.errors import Kind, kind_of
 from ..engine.job import StateChange
 from ..engine.origin import INSTALLED, has_modules
@@ -33,6 +34,8 @@ from .publisher import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from odoo.sql_db import PsycoConnection
 
     from ..engine.job import Job
     from ..engine.session import Session
@@ -58,7 +61,8 @@ class Runner:
         self.session = session
         self.must_end = False  # a job changed the process for good
         self._process_state = process_state
-        self._owns_process = process_state is not None and process_state.owns_process
+        # No other code runs beside the jobs of such a process.
+        self.owns_process = process_state is not None and process_state.owns_process
         self._signals: str | None = None
         self._checked: Registry | None = None  # the registry for which this server has all modules
         self._pool = JobPool(session.dbname, session.server_version, **session.client_check)
@@ -113,13 +117,13 @@ class Runner:
         :param Execution execution: the job
         :raises psycopg2.Error: when the session is gone, and the job with it
         """
-        threads = set(sys._current_frames())
+        threads, connections = set(sys._current_frames()), connections_in_use()
         try:
             # In a context of its own, the job sees no context variables of others, such as the request.
             contextvars.Context().run(self._run, execution)
         finally:
             execution.end_forked_child()
-            self._leave(execution, threads)
+            self._leave(execution, threads, connections)
 
     def _run(self, execution: Execution) -> None:
         thread = threading.current_thread()
@@ -214,14 +218,16 @@ class Runner:
                 self.progress.save(execution)  # its last report
         env['ir.async']._finish(job, outcome, execution.starts)
 
-    def _leave(self, execution: Execution, threads: set[int]) -> None:
+    def _leave(self, execution: Execution, threads: set[int], connections: set[PsycoConnection]) -> None:
         """Remove all that a job left behind, so that the next job does not meet it.
 
         :param Execution execution: the job
         :param set[int] threads: the threads that were there before the job
+        :param set connections: the connections that were in use before the job
         """
-        if self._owns_process:
+        if self.owns_process:
             self._leave_threads(execution, threads)
+            self._leave_connections(execution, connections)
         if self._process_state:
             try:
                 self.must_end = bool(self._process_state.restore()) or self.must_end
@@ -247,6 +253,13 @@ class Runner:
             )
             self.must_end = True
 
+    def _leave_connections(self, execution: Execution, connections: set[PsycoConnection]) -> None:
+        """Close connections of Odoo's pool on which a job left cursors open. They keep locks, and the pool has only so many."""
+        if left := connections_in_use() - connections:
+            _logger.warning("Job %s left %d cursors open, which are closed now", execution.job, len(left))
+            for connection in left:
+                connection.close()
+
     def _cursor(self) -> JobCursor:
         self._cr = JobCursor(self._pool)
         return self._cr
@@ -258,7 +271,7 @@ class Runner:
 
         :param Execution execution: the job
         """
-        if self._owns_process and (self.session.has_closed_descriptor() or self._pool.has_closed_descriptor()):
+        if self.owns_process and (self.session.has_closed_descriptor() or self._pool.has_closed_descriptor()):
             _logger.warning("Job %s closed file descriptors of its worker. The worker is replaced", execution.job)
             logging.shutdown()
             os._exit(1)

@@ -281,6 +281,7 @@ FAULTS = [
         'engine/connection.py',
         ('worker that is cut off notices nothing', ' | CLIENT_LIMITS', '', 'system/environment_test.py::test_host_that_vanishes'),
         ('session of a host that vanished stays', ' | SERVER_LIMITS', '', 'system/environment_test.py::test_host_that_vanishes'),
+        ('limit of connections is ignored', 'if maximum := settings().db_maxconn:', 'if maximum := 0:', 'system/environment_test.py::test_limit_of_connections[limited]'),
     ),
     *_faults(
         'engine/errors.py',
@@ -289,6 +290,7 @@ FAULTS = [
     ),
     *_faults(
         'service/failure.py',
+        ('full pool is trouble of the server', 'PoolError) and runner.owns_process:', 'PoolError) and False:', f'{SETBACK}test_a_pool_that_the_job_has_filled'),
         ('lost connection costs an attempt', 'elif kind is Kind.METHOD and execution.was_lost and', 'elif False and', f'{SETBACK}test_a_method_whose_connection_was_lost'),
         ('RetryJob loses its delay with the connection', ' and execution.was_lost and not isinstance(exc, RetryJob):', ' and execution.was_lost:',
          f'{SETBACK}test_a_method_that_asks_for_another_try_when_its_connection_was_lost'),
@@ -511,7 +513,10 @@ FAULTS = [
          'system/databases_test.py::test_caches_are_cleared_in_time'),
         ('registry of a replaced database', 'Registry.delete(self.session.dbname)', 'pass', 'system/databases_test.py::test_replaced_under_the_same_name'),
         ('modules are not looked for after an installation', 'self._check_modules(cr)', 'pass', 'system/databases_test.py::test_addons_path_without_a_module'),
-        ('threads of a job stay', '            self.must_end = True\n\n    def _cursor', '\n    def _cursor', 'system/isolation_test.py::test_left_thread[joined]'),
+        ('threads of a job stay', '            self.must_end = True\n\n    def _leave_c', '\n    def _leave_c', 'system/isolation_test.py::test_left_thread[joined]'),
+        ('cursors of a job stay', '                connection.close()\n\n    def _cursor', '                pass\n\n    def _cursor',
+         'system/isolation_test.py::test_left_cursors[worker]'),
+        ('cursors of the cron are closed', 'connections_in_use() - connections', 'connections_in_use()', 'system/isolation_test.py::test_left_cursors[cron]'),
         ('rolled-back fields stay', '        execution.reset_registry(self.session.dbname)\n\n    def _leave_threads', '\n    def _leave_threads',
          'system/isolation_test.py::test_fields[rollback]', 'system/isolation_test.py::test_fields[exit]'),
         ('lost race is not tried in place', 'TRIES = 4', 'TRIES = 1', 'system/postgres_test.py::test_serialization_failure'),

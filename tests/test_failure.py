@@ -40,6 +40,13 @@ class TestSetback(QueueCase):
         self.assertTrue(self.job.date_scheduled)
         self.assertIn("full", str(self.job.payload))
 
+    @mute_logger('odoo.addons.ir_async.service.runner')
+    def test_a_pool_that_the_job_has_filled(self):
+        """In a process of its own, the job alone uses the pool. It would never run to its end."""
+        self.runner.owns_process = True
+        self.settle()
+        self.assertRecordValues(self.job, [{'state': 'failed', 'attempts': 1}])
+
     def test_a_method_whose_connection_was_lost(self):
         """It may raise anything then."""
         self.settle(ValueError("x"), was_lost=True)
