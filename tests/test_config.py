@@ -36,7 +36,7 @@ class TestConfig(BaseCase):
                 settings.cache_clear()
 
     def test_defaults(self):
-        self.assertEqual(self.settings(), Settings(2, [], 3600, 8, 60, '', 0))
+        self.assertEqual(self.settings(), Settings(2, [], 3600, 8, 60, '', 0, 0))
         self.assertEqual(self.settings('[options]\nworkers = 7\n[other]\nworkers = x\n'), Settings())
         self.assertEqual(self.settings('[ir_async]\n'), Settings())
         self.assertEqual(self.settings('[ir_async]\nworkers =\nchannels =\n', poll_interval=''), Settings())
@@ -54,9 +54,10 @@ class TestConfig(BaseCase):
                 poll_interval = 1
                 db_host = db.example.com
                 db_port = 5433
+                db_maxconn = 2
             """)
             ),
-            Settings(4, ['export', 'partner'], 0.5, 0, 1, 'db.example.com', 5433),
+            Settings(4, ['export', 'partner'], 0.5, 0, 1, 'db.example.com', 5433, 2),
         )
 
     def test_timers_take_the_longest_times(self):
@@ -85,6 +86,7 @@ class TestConfig(BaseCase):
             ('poll_interval = 1e10', {}, "poll_interval = '1e10'"),
             ('workers = 99999', {}, "workers = '99999': expected a whole number from 0 to 10000"),
             ('db_port = 70000', {}, "db_port = '70000': expected a whole number from 0 to 65535"),
+            ('db_maxconn = 1', {}, "db_maxconn = '1': expected a whole number from 2 to 10000"),
             ('stop_timeout = inf', {}, "stop_timeout"),
             ('poll_interval = 0', {}, "poll_interval = '0': expected a number of seconds from 1"),
             ('db_port = pg', {}, "db_port"),

@@ -30,6 +30,7 @@ class Settings(NamedTuple):
     poll_interval: float = 60  # seconds between two looks without a NOTIFY, as a safety net
     db_host: str = ''  # the host of PostgreSQL, if Odoo's db_host is a pooler
     db_port: int = 0
+    db_maxconn: int = 0  # connections of Odoo's pool in each worker; 0: Odoo's db_maxconn
 
 
 class _Parser(NamedTuple):
@@ -62,6 +63,8 @@ PARSERS = {
     'poll_interval': _number(float, 1, MAX_SECONDS),
     'db_host': _Parser(str),
     'db_port': _number(int, 0, 65_535),
+    # With one connection, code that opens a second cursor while it uses the first could never run.
+    'db_maxconn': _number(int, 2, 10_000),
 }
 
 
