@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import importlib
 import os
 import signal
@@ -10,8 +11,10 @@ import threading
 import time
 
 import pg
+import psutil
 import report
 from systems.bare_loop import BareLoop
+from systems.earlier import version_of
 from systems.ir_async import IrAsync
 from systems.ir_cron import IrCron
 from systems.pgqueuer import PgQueuer
@@ -57,9 +60,14 @@ class Bench:
         self.pgqueuer = PgQueuer()
         self.bare = BareLoop()
         self.cron = IrCron()
+        self.against = args.against
+        self.before = args.against and self.ours.of_version(args.against)
+        self.counterparts = {self.ours: self.before}
 
     def start(self, systems):
         """Install, start and warm up systems. A system that fails has the reason in its rows."""
+        if self.before and 'ours' in systems:
+            systems = {*systems, 'before'}
         systems = [system for name, system in vars(self).items() if name in systems]
         for system in systems:
             self.stack.callback(system.stop)
@@ -89,17 +97,43 @@ class Bench:
         pg.reset_role(*set(pg.ROLES) - {'bench_idle'})
 
     def row(self, title, system, unit='/s', digits=0):
-        row = report.Row(title, system if isinstance(system, str) else system.name, unit, digits)
+        row = report.Row(title, system.name, unit, digits, system.version)
         self.rows.append(row)
         return row
 
+    def beside(self, plan):
+        """Return a plan in which the version of ``--against``, if any, comes after each system with the present one."""
+        both = {}
+        for system, measure in plan.items():
+            both[system] = measure
+            if self.against and isinstance(system, IrAsync):
+                if system not in self.counterparts:
+                    self.counterparts[system] = system.of_version(self.against)
+                    self.counterparts[system].problem = self.before.problem
+                both[self.counterparts[system]] = measure
+        return both
+
+    @contextlib.contextmanager
+    def turn(self, system):
+        """Freeze the servers of the versions that are not measured. A NOTIFY would wake the workers of both."""
+        versions = (self.ours, self.before) if self.before else ()
+        frozen = [process for one in versions if one.version != system.version for process in one.processes()]
+        for process in frozen:
+            process.each(psutil.Process.suspend)
+        try:
+            yield
+        finally:
+            for process in frozen:
+                process.each(psutil.Process.resume)
+
     def compare(self, title, runs, plan, unit='/s', digits=0):
-        """Measure systems in turns.
+        """Measure systems in turns, and the version of ``--against`` beside the present one.
 
         :param dict plan: by system, a function of the system and its row that measures once
         :return: the rows, by system
         :rtype: dict
         """
+        plan = self.beside(plan)
         rows = {system: self.row(title, system, unit, digits) for system in plan}
         for _run in range(runs):
             for system, measure in plan.items():
@@ -108,16 +142,22 @@ class Bench:
                     row.note = system.problem
                 elif not (row.note and not row.values):  # a system that failed in its first turn is not tried again
                     try:
-                        measure(system, row)
+                        with self.turn(system):
+                            measure(system, row)
                     except (Unavailable, OSError, pg.psycopg2.Error) as exc:
                         row.add_note(' '.join(str(exc).split()))
         return rows
 
-    def compare_drains(self, title, runs, method, counts, **options):
-        def measure(system, row):
-            row.add_drain(system.drain(method, [], counts[system], **options))
+    def compare_counts(self, title, runs, measure, counts, unit='/s', digits=0):
+        """Measure systems in turns by one function, whose third parameter is a system's number of jobs."""
+        plan = {system: functools.partial(measure, count=count) for system, count in counts.items()}
+        return self.compare(title, runs, plan, unit, digits)
 
-        return self.compare(title, runs, dict.fromkeys(counts, measure))
+    def compare_drains(self, title, runs, method, counts, **options):
+        def measure(system, row, count):
+            row.add_drain(system.drain(method, [], count, **options))
+
+        return self.compare_counts(title, runs, measure, counts)
 
 
 def numbers(text):
@@ -128,6 +168,7 @@ def parse():
     parser = argparse.ArgumentParser(prog='script/bench', description="How fast, beside others.")
     parser.add_argument('--quick', action='store_true', help="under three minutes; without the largest rows")
     parser.add_argument('--json', metavar='FILE', help="write all figures there")
+    parser.add_argument('--against', metavar='COMMIT', help="measure that version of this addon, too")
     parser.add_argument('--list', action='store_true', help="name the scenarios")
     parser.add_argument('--workers', type=numbers, metavar='N,…', help="how many workers, for scale")
     parser.add_argument('--databases', type=numbers, metavar='N,…', help="how many databases, for scale")
@@ -135,6 +176,10 @@ def parse():
         'scenarios', nargs='*', metavar='SCENARIO', help="these alone; scale: all that begin with scale/"
     )
     args = parser.parse_args()
+    try:
+        args.against = args.against and version_of(args.against)
+    except (Unavailable, OSError) as exc:
+        parser.error(f"--against: {exc}")
     asked = args.scenarios or [
         name for name in SCENARIOS if '/' not in name and not (args.quick and getattr(SCENARIOS[name], 'LARGE', False))
     ]

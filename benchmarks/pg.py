@@ -9,7 +9,17 @@ import psutil
 import psycopg2
 from psycopg2 import sql
 
-ROLES = ('bench_async', 'bench_queue_job', 'bench_cron', 'bench_idle', 'bench_client', 'bench_peer', 'bench_fleet')
+ROLES = (
+    'bench_async',
+    'bench_async_against',
+    'bench_queue_job',
+    'bench_cron',
+    'bench_idle',
+    'bench_client',
+    'bench_peer',
+    'bench_fleet',
+    'bench_fleet_against',
+)
 
 
 def connect(database='postgres', user='postgres'):
@@ -51,6 +61,7 @@ def prepare_roles():
             query(sql.SQL("CREATE ROLE {} LOGIN CREATEDB").format(sql.Identifier(role)))
     # Each server has a role of its own, to distinguish its statements. The grants let the roles share tables.
     query("GRANT bench_async TO bench_cron, bench_idle, bench_client, bench_fleet")
+    query("GRANT bench_async_against TO bench_client, bench_fleet_against")
     query("GRANT bench_queue_job TO bench_client")
     query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 

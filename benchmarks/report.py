@@ -14,9 +14,10 @@ import pg
 class Row:
     """The figures of one system in one scenario."""
 
-    def __init__(self, scenario, system, unit, digits=0):
+    def __init__(self, scenario, system, unit, digits=0, version=''):
         self.scenario = scenario
         self.system = system
+        self.version = version
         self.unit = unit
         self.digits = digits
         self.values = []
@@ -142,14 +143,15 @@ SYSTEMS = ('ir_async', 'queue_job', 'ir.cron', 'pgqueuer', 'bare loop')
 def summary(rows):
     """Return the table of the README: the medians, with a column for each system."""
     lines = {}
+    columns = [SYSTEMS[0], *dict.fromkeys(row.version for row in rows if row.version), *SYSTEMS[1:]]
     for row in rows:
         # A variant of a system or of its work has a line of its own.
         system = next((system for system in SYSTEMS if row.system.startswith(system)), SYSTEMS[0])
-        variant = row.system.removeprefix(system).removeprefix(', ')
-        line = lines.setdefault(f'{row.scenario}: {variant}' if variant else row.scenario, dict.fromkeys(SYSTEMS, ''))
+        variant = row.system.removesuffix(f', {row.version}').removeprefix(system).removeprefix(', ')
+        line = lines.setdefault(f'{row.scenario}: {variant}' if variant else row.scenario, dict.fromkeys(columns, ''))
         if row.values:
-            line[system] = f'{row.number(row.value)} {row.unit}'.replace(' /s', '/s').rstrip()
-    table = ['| median | ' + ' | '.join(SYSTEMS) + ' |', '|---' * (len(SYSTEMS) + 1) + '|']
+            line[row.version or system] = f'{row.number(row.value)} {row.unit}'.replace(' /s', '/s').rstrip()
+    table = ['| median | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
     for title, line in lines.items():
         ours, *others = line.values()
         table.append(f"| {title} | {f'**{ours}**' if ours else ''} | {' | '.join(others)} |")

@@ -5,34 +5,32 @@ import contextlib
 import pg
 import psutil
 from systems.ir_async import CLAIM, IrAsync
-from systems.system import Unavailable
 
 SYSTEMS = ('ours',)
 
 
 def run(bench):
-    # Workers alone, in a copy of the database
-    system = IrAsync(database='bench_scale')
-    rates = {}
-    bench.stack.callback(system.stop)
-    for workers in (1, 2, 4, 8):
-        row = bench.row("CPU-bound jobs of 10 ms, by workers", f'{workers} worker' + 's' * (workers > 1))
+    def measure(system, row, count):
         try:
-            system.start(workers, http_workers=0)
-            system.drain('sleep', [0.05], workers * 3)
-            system.drain('burn', [0.01], workers * 10)
+            system.start(count, http_workers=0)
+            system.drain('sleep', [0.05], count * 3)
+            system.drain('burn', [0.01], count * 10)
             for _run in range(1 if bench.quick else 3):
-                row.add_drain(system.drain('burn', [0.01], (120 if bench.quick else 300) * min(workers, 2)))
-            rates[workers] = row.value
+                row.add_drain(system.drain('burn', [0.01], (120 if bench.quick else 300) * min(count, 2)))
             note_wake_ups(system, row)
-        except (Unavailable, pg.psycopg2.Error) as exc:
-            row.note = str(exc)
-        system.stop_server()
-    system.stop()
+        finally:
+            system.stop()
+
+    # Workers alone, in a copy of the database
+    counts = {
+        IrAsync(database='bench_scale', name=f'{count} worker' + 's' * (count > 1)): count for count in (1, 2, 4, 8)
+    }
+    rows = bench.compare_counts("CPU-bound jobs of 10 ms, by workers", 1, measure, counts)
+    rates = {count: rows[system].value for system, count in counts.items() if rows[system].values}
     cores = psutil.cpu_count() or 1
     if len(rates) == 4 and cores in rates:
         up, flat = rates[cores] / rates[1], rates[8] / rates[cores]
-        row.judge(
+        rows[list(counts)[-1]].judge(
             f'linear to the cores: {up:.2f} × with {cores}; then flat: {flat:.0%} of that with 8',
             up >= 0.9 * cores and flat >= 0.9,
         )

@@ -17,14 +17,15 @@ def measure_share(bench, seconds, ours, theirs, runs, batch, target):
     napping = BareLoop(batch=batch, problem=bench.bare.problem)
     counts = {bench.ours: ours, bench.queue_job: theirs, napping: ours}
 
-    def measure(system, row):
-        drain = system.drain('sleep', [seconds], counts[system])
-        row.add_drain(drain, 100 * counts[system] * seconds / WORKERS / drain['seconds'])
+    def measure(system, row, count):
+        drain = system.drain('sleep', [seconds], count)
+        row.add_drain(drain, 100 * count * seconds / WORKERS / drain['seconds'])
 
-    rows = bench.compare(
+    rows = bench.compare_counts(
         f"Jobs that sleep for {seconds:g} s: share of workers × time that is used",
         runs,
-        dict.fromkeys(counts, measure),
+        measure,
+        counts,
         '%',
         1,
     )

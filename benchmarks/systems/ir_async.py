@@ -1,5 +1,7 @@
 """This addon: a prefork server with two HTTP workers and four job workers, or workers alone."""
 
+import copy
+
 import pg
 
 from .odoo import OdooSystem
@@ -11,6 +13,7 @@ IDLE_AFTER = 35  # seconds after which workers have left an idle database
 
 class IrAsync(OdooSystem):
     name = 'ir_async'
+    version = ''
     kind = 'ir_async'
     role = 'bench_async'
     database = 'bench_async'
@@ -22,6 +25,14 @@ class IrAsync(OdooSystem):
            AND NOT EXISTS (SELECT FROM ir_async WHERE state = 'processing')
     """  # each condition has a partial index
     CLEAN = "TRUNCATE ir_async CASCADE"
+
+    def of_version(self, version):
+        """Return the same system, not started, with another version of the addon and with databases of its own."""
+        other = copy.copy(self)
+        other.name, other.version, other.addons = f'{self.name}, {version.name}', version.name, [version.addons]
+        other.role, other.database = f'{self.role}_against', f'{self.database}_against'
+        other.copies = [f'{name}_against' for name in self.copies]
+        return other
 
     def start(self, workers=WORKERS, http_workers=2):
         self.log.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ PER_SERVER = 8
 # The kind of a statement is the first whose pattern matches. A session is the presence of a worker in a database.
 KINDS = {
     'claim': r'^PREPARE claim |^WITH (RECURSIVE )?(head|candidate) ',
-    'maintenance': r'^PREPARE look |^WITH |running_job_id|^SET LOCAL synchronous_commit',
+    'maintenance': r'^PREPARE (look|watch) |^WITH |running_job_id|^SET LOCAL synchronous_commit',
     'session': r'ir_async_worker|^SELECT EXISTS|^SELECT count|set_config|has_function_privilege|quote_ident|system_identifier|^LISTEN',
     'list of databases': r'datname from pg_database',
     'job': r'ir_async_begin|ir_async_finish|^(BEGIN|COMMIT|ROLLBACK|RESET|DISCARD|UNLISTEN|CLOSE|SET SESSION)|unlock_all|orm_signaling',
@@ -36,10 +36,17 @@ class Fleet(IrAsync):
 
     def __init__(self, size, databases=1, is_open=False):
         self.name = f'{size} workers' + (f', {databases} databases' if databases > 1 else '')
+        self.original = IrAsync()
         self.size = size
         self.is_open = is_open
         self.databases = [f'{self.role}_{number}' for number in range(1, databases + 1)]
         self.database = self.databases[0]
+
+    def of_version(self, version):
+        other = super().of_version(version)
+        other.original = self.original.of_version(version)
+        other.databases = [f'{database}_against' for database in self.databases]
+        return other
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
@@ -53,11 +60,10 @@ class Fleet(IrAsync):
         self.close()
 
     def install(self):
-        original = IrAsync()
-        original.install()
-        original.clean()
+        self.original.install()
+        self.original.clean()
         for database in self.databases:
-            pg.copy_database(original.database, database, self.role)
+            pg.copy_database(self.original.database, database, self.role)
 
     def start(self):
         self.log.unlink(missing_ok=True)

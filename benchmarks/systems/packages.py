@@ -24,9 +24,9 @@ def pip(*args):
         raise Unavailable(lines[-1].removeprefix('ERROR: '))
 
 
-def fetched(name, fetch):
+def fetched(name, fetch, kind='peers'):
     """Return the folder of a package. If it does not exist, ``fetch`` fills it."""
-    folder = BENCH / 'peers' / name
+    folder = BENCH / kind / name
     if not folder.exists():
         staged = folder.with_name(f'{name}.new')
         shutil.rmtree(staged, ignore_errors=True)

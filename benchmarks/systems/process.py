@@ -40,6 +40,12 @@ class Process:
             return psutil.Process(self.popen.pid).children(recursive=True)
         return []
 
+    def each(self, do):
+        """Do something with the process and all its descendants: see psutil."""
+        for process in [self.popen, *self.descendants()]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                do(psutil.Process(process.pid))
+
     def stop(self, patience=15):
         """End the process and all its descendants, which are in its session."""
         if self.popen.stdin:

@@ -28,6 +28,7 @@ class System:
     """
 
     name = ''
+    version = None  # the version of this addon, if it is one: '' for the present one
     role = ''
     problem = ''  # the reason why it cannot be measured
 
