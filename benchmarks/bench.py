@@ -36,6 +36,7 @@ NAMES = (
     'million',
     'snapshot',
     'scale/single',
+    'scale/last',
     'scale/idle',
     'scale/drain',
     'scale/databases',
