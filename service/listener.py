@@ -33,11 +33,6 @@ RECONNECT_DELAY = 1  # seconds
 POOLER_DELAY = 60  # seconds until the next try when a pooler is in between
 
 
-class _InRecovery(psycopg2.OperationalError):
-    def __str__(self) -> str:
-        return "PostgreSQL is in recovery"
-
-
 class Listener:
     """A connection to the database ``postgres`` that is opened again whenever it is lost.
 
@@ -89,16 +84,13 @@ class Listener:
 
     def _begin(self, connection: Connection) -> None:
         parameters = set_config(session_parameters(connection.server_version))
-        self._execute(f"{parameters}, pg_backend_pid(), pg_is_in_recovery()")
-        [[*_parameters, backend_pid, is_in_recovery]] = self._answer()
+        self._execute(f"{parameters}, pg_backend_pid()")
+        [[*_parameters, backend_pid]] = self._answer()
         if backend_pid != connection.get_backend_pid():
             raise PoolerFound(DATABASE)
-        if is_in_recovery:
-            # A standby can neither LISTEN nor run jobs. Connections made before its promotion still cannot afterwards.
-            raise _InRecovery
         self._execute("SELECT pg_advisory_lock(%s, %s)", [PROCESS_LOCK_CLASS, self.process_number])
         self._answer()
-        self._execute(f"LISTEN {NAMES}; LISTEN {WORKERS}")
+        self._execute(f"LISTEN {NAMES}; LISTEN {WORKERS}")  # a standby refuses it, until it is promoted
         wait(connection)
 
     @property

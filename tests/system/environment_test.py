@@ -58,7 +58,7 @@ def test_failover(cluster, database, folder):
             standby, folder, [*COMMAND, f'--db_host={folder}'], expected=['bad query', 'Listing databases failed']
         )
         try:
-            odoo.wait_for_log("PostgreSQL is in recovery")
+            odoo.wait_for_log("cannot execute LISTEN during recovery")
             standby.sql("SELECT pg_promote()")
             odoo.wait_until_ready()
             standby.sql("UPDATE ir_async SET date_scheduled = NULL WHERE id = %s", [job_id], database.name)
