@@ -438,6 +438,8 @@ FAULTS = [
          f'{LISTENER}test_a_job_that_takes_its_descriptor'),
         ('a refused message costs the connection', 'if connection.closed or kind_of(exc) is Kind.LOST:', 'if True:',
          f'{LISTENER}test_a_message_that_postgresql_does_not_take'),
+        ('connection that a standby keeps from listening is kept', 'self._lose(exc)\n                return False', 'return False',
+         'system/failover_test.py::test_failover[proxy]'),
         ('connecting in a loop', 'RECONNECT_DELAY * random', '0 * random', f'{LISTENER}test_a_connection_that_was_cut'),
     ),
     *_faults(

@@ -1,10 +1,7 @@
-"""What is around the workers: a pooler, a fail-over, a memory limit."""
+"""What is around the workers: a pooler, another host, a memory limit."""
 
-import contextlib
 import shutil
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 from harness import Cluster, Server, wait_until
@@ -43,80 +40,6 @@ def test_pooler(cluster, database, folder, args, mode):
             odoo.kill()
     finally:
         pooler.stop()
-
-
-def test_failover(cluster, database, folder):
-    """Workers that met a standby begin to listen as soon as it is promoted."""
-    job_id = database.enqueue('effect', 'job', options={'delay': 3600})
-    database.leave()
-    standby = Cluster(folder)
-    standby.copy(cluster)
-    shutil.copy(cluster.folder / 'odoo.conf', folder)
-    try:
-        standby.start()
-        odoo = Server(
-            standby, folder, [*COMMAND, f'--db_host={folder}'], expected=['bad query', 'Listing databases failed']
-        )
-        try:
-            odoo.wait_for_log("cannot execute LISTEN during recovery")
-            standby.sql("SELECT pg_promote()")
-            odoo.wait_until_ready()
-            standby.sql("UPDATE ir_async SET date_scheduled = NULL WHERE id = %s", [job_id], database.name)
-            standby.sql("SELECT pg_notify('odoo_async', %s)", [database.name])
-            wait_until(
-                lambda: standby.sql("SELECT id FROM ir_async WHERE state = 'done'", dbname=database.name),
-                "the job is done",
-                30,
-            )
-            odoo.check()
-        finally:
-            odoo.kill()
-    finally:
-        standby.stop()
-
-
-def test_failover_by_names_of_hosts(cluster, database, tmp_path_factory, monkeypatch):
-    """With the names of both hosts in ``db_host``, workers follow the primary to the synchronous standby."""
-    jobs = [database.enqueue('effect', name, options={'delay': 3600}) for name in ('before', 'after')]
-    database.leave()
-    with contextlib.ExitStack() as stack:
-        hosts = []
-        for original in (cluster, None):
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='ir_async-')))
-            folder.chmod(0o755)
-            host = Cluster(folder)
-            host.copy(original or hosts[0])
-            host.start()
-            stack.callback(host.stop)
-            if not hosts:
-                host.sql("SELECT pg_promote()")
-            hosts.append(host)
-        primary, standby = hosts
-        shutil.copy(cluster.folder / 'odoo.conf', primary.folder)
-        primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
-        primary.sql("SELECT pg_reload_conf()")
-
-        def run(host, job_id):
-            host.sql("UPDATE ir_async SET date_scheduled = NULL WHERE id = %s", [job_id], database.name)
-            host.sql("SELECT pg_notify('odoo_async', %s)", [database.name])
-            is_done = "SELECT id FROM ir_async WHERE id = %s AND state = 'done'"
-            wait_until(lambda: host.sql(is_done, [job_id], database.name), "the job is done")
-
-        args = [*COMMAND, '-d', database.name, f'--db_host={primary.folder},{standby.folder}']
-        expected = ['bad query', 'Listing databases failed']
-        with monkeypatch.context() as patch:
-            patch.setenv('PGTARGETSESSIONATTRS', 'read-write')
-            odoo = Server(primary, tmp_path_factory.mktemp('server'), args, expected=expected)
-        stack.callback(odoo.kill)
-        odoo.wait_until_ready()
-        run(primary, jobs[0])
-        primary.kill()
-        standby.sql("SELECT pg_promote()")
-        odoo.cluster = standby
-        odoo.wait_until_ready()
-        run(standby, jobs[1])
-        odoo.check()
-        assert standby.sql("SELECT count(*) FROM test_async_effect", dbname=database.name) == [(2,)]
 
 
 @pytest.mark.parametrize(

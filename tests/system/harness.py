@@ -183,6 +183,7 @@ class Cluster:
             user='postgres',
             dbname=dbname,
             application_name='test',
+            target_session_attrs='any',  # also where the environment wants a primary
             cursor_factory=NamedTupleCursor,
         )
         connection.autocommit = True
