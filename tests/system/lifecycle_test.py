@@ -417,6 +417,7 @@ def test_upgrade_waits_for_jobs(cluster, database, make):
                 "SELECT count(*) FROM pg_locks WHERE relation = 'ir_async'::regclass AND NOT granted"
             ),
             "it tries",
+            300,  # Odoo has to start first
         )
         for _i in range(20):
             database.sql("SET lock_timeout = '2s'; LOCK TABLE ir_async IN ROW EXCLUSIVE MODE")
