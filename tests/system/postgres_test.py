@@ -27,6 +27,15 @@ def test_restart_under_load(cluster, database, server, how):
     assert len(database.runs()) > 300, "jobs were running when PostgreSQL stopped"
 
 
+def test_numbers_of_workers_after_a_crash(cluster, database):
+    """A new worker never gets the number of an old one, whose jobs it would take for its own."""
+    next_number = "SELECT nextval('ir_async_worker_id_seq')"
+    before = [database.value(next_number) for _ in range(3)]
+    cluster.stop(signal.SIGQUIT)
+    cluster.start()
+    assert database.value(next_number) > max(before)
+
+
 def test_serialization_failure(database, server, tmp_path):
     """Who loses against another transaction begins again, in the same place and with the same claim."""
     gate = tmp_path / 'gate'
