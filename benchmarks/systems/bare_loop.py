@@ -29,6 +29,7 @@ class BareLoop(System):
     role = 'bench_peer'
     database = 'bench_peer'
     batch = 50
+    is_fresh = False  # whether each job begins on a session as new
     loops = ()
     EMPTY = """
         SELECT NOT EXISTS (SELECT FROM bare_job WHERE state = 'created')
@@ -45,7 +46,7 @@ class BareLoop(System):
         return {'PGDATABASE': self.database, 'PGUSER': self.role}
 
     def command(self):
-        return ['bare_loop.py', str(self.batch)]
+        return ['bare_loop.py', str(self.batch), *(['fresh'] if self.is_fresh else [])]
 
     def enqueue(self, method='noop', args=(), count=1, **options):
         with contextlib.closing(pg.connect(self.database)) as connection, connection.cursor() as cr:
