@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .claim import HERE, IS_LIMITED, IS_UPGRADING, NOW, OF_TAKEN, READY, RECORD_START, SERVED, TAKE, in_order
+from .claim import (
+    HERE,
+    IN_PART,
+    IS_LIMITED,
+    IS_UPGRADING,
+    NOW,
+    OF_TAKEN,
+    PARTS,
+    READY,
+    RECORD_START,
+    SERVED,
+    TAKE,
+    in_order,
+)
 from .job import PUBLISHED, Job
 
 if TYPE_CHECKING:
@@ -174,10 +187,15 @@ PAUSE = f"""
 # Only the jobs that come first, since claims have to step over these. There may be millions behind them.
 RECLASSIFY = f"""
     WITH first AS MATERIALIZED (
-        SELECT id, channel
-          FROM ir_async
-         WHERE {READY} AND NOT limited AND {HERE}
-      ORDER BY priority, id
+        SELECT job.id, channel
+          FROM {PARTS.format('%(from_priorities)s', '%(from_ids)s', '%(to_priorities)s')}
+    CROSS JOIN LATERAL (
+            SELECT id, channel
+              FROM ir_async
+             WHERE {READY} AND NOT limited AND {HERE} AND {IN_PART}
+          ORDER BY priority, id
+             LIMIT 1000
+        ) job
          LIMIT 1000
     ),
     misplaced AS (
@@ -242,10 +260,12 @@ class Channels:
         self.slot_delay = next((float(delay) for _channel, delay, *_flags in rows if delay), None)
         return [_Head(channel, *flags) for channel, delay, *flags in rows if not delay]
 
-    def reclassify(self) -> set[int]:
+    def reclassify(self, parts: tuple[list[int], list[int], list[int]]) -> set[int]:
         """Mark ready jobs as limited if their channel got its limits after they were enqueued.
 
+        :param tuple parts: the parts of the queue in which to look
         :return: the ids of the jobs that changed
         :rtype: set[int]
         """
-        return self._session.change(RECLASSIFY, self._session.params())
+        params = dict(zip(('from_priorities', 'from_ids', 'to_priorities'), parts))
+        return self._session.change(RECLASSIFY, self._session.params(**params))

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 CLAIM_TIME = 0.05  # seconds that a claimed job may wait for the other jobs of its batch
 MAX_MARKS = 16  # priorities in use at a time
 QUICK_SCAN = 0.02  # maximum seconds of a full scan that needs no low-water marks
-SCAN_INTERVAL = 1  # seconds between two full scans of a worker that finds jobs above its low-water marks
+# Seconds between two full scans of a worker that finds jobs above its low-water marks. The shortest interval applies when it owes
+# a scan, the longest one when it only may have missed a job that somebody had locked.
+SCAN_INTERVAL, LONGEST_SCAN_INTERVAL = 1, 10
+PATIENCE = 50  # times as long as a full scan takes, none follows that is owed: workers that only scan run no jobs
 
 NOW = "(clock_timestamp() AT TIME ZONE 'UTC')"
 LIMITED = "SELECT name FROM ir_async_channel WHERE name != '*' AND (capacity > 0 OR interval > 0 OR paused OR fair)"
@@ -35,17 +38,20 @@ TAKE = """
     date_start = clock_timestamp() AT TIME ZONE 'UTC'
 """
 
+# The parts of the queue in which to look for jobs, in their order: from a job on, up to a priority.
+PARTS = "unnest({}::int[], {}::int[], {}::int8[]) AS part (from_priority, from_id, to_priority)"
+IN_PART = "(priority, id) >= (from_priority, from_id) AND priority < to_priority"
+
 # The CTE keeps LIMIT from being evaluated more than once, as it could be in a subquery. An array of ids finds the rows to
 # update. With a join, the planner would read the whole table, since it does not know the limit.
 CLAIM = f"""
     WITH next AS (
         SELECT job.id
-          FROM unnest($2::int[], $3::int[], $4::int8[]) AS scan (from_priority, from_id, to_priority)
+          FROM {PARTS.format('$2', '$3', '$4')}
     CROSS JOIN LATERAL (
             SELECT id
               FROM ir_async
-             WHERE {READY} AND NOT limited AND NOT {IS_LIMITED} AND NOT {IS_UPGRADING} AND {SERVED}
-               AND (priority, id) >= (from_priority, from_id) AND priority < to_priority
+             WHERE {READY} AND NOT limited AND NOT {IS_LIMITED} AND NOT {IS_UPGRADING} AND {SERVED} AND {IN_PART}
           ORDER BY priority, id
              LIMIT $1
         FOR NO KEY UPDATE SKIP LOCKED
@@ -87,7 +93,8 @@ class Claim:
     keeps an entry for each job that was claimed, and a scan from the beginning reads all of them.
 
     A job can appear below the mark: its transaction committed late, or another worker released it. Each of these
-    wakes the workers. The worker then owes a full scan, and makes one per interval at most. While full
+    wakes the workers. The worker then owes a full scan, and makes one per interval at most. A job that a scan passed over,
+    since somebody had it locked, wakes nobody: a busy worker scans fully once in a while even if it owes nothing. While full
     scans are quick, the marks are dropped when nothing is left: the next look then needs one scan, not two.
 
     :param Session session: the session
@@ -96,9 +103,10 @@ class Claim:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._marks: dict[int, int] = {}  # the id at which a scan begins, by priority
-        self._last_scan = 0.0
+        self._last_scan = 0.0  # the end of the last full scan
         self._is_owed = True
-        self._is_quick = True  # the last full scan
+        self._unsorted: dict[int, int] = {}  # the marks behind which claims may have stepped over misplaced jobs
+        self._scan_time = 0.0  # seconds that the last full scan took
         self.next_scan: float | None = None  # when the owed full scan is due; None when none is owed
 
     def wake(self) -> None:
@@ -108,7 +116,10 @@ class Claim:
     def note_changed(self, ids: set[int]) -> None:
         """Lower the marks to these jobs, which may be in the queue now."""
         if ids:
-            self._marks = {priority: min(mark, *ids) for priority, mark in self._marks.items()}
+            self._marks, self._unsorted = (
+                {priority: min(mark, *ids) for priority, mark in marks.items()}
+                for marks in (self._marks, self._unsorted)
+            )
 
     def claim(self, limit: int) -> list[Job]:
         """Claim the next jobs for this worker.
@@ -118,37 +129,47 @@ class Claim:
         :rtype: list[Job]
         """
         now = time.monotonic()
-        is_due = now >= self._last_scan + SCAN_INTERVAL
+        interval = min(max(SCAN_INTERVAL, PATIENCE * self._scan_time), LONGEST_SCAN_INTERVAL)
+        is_due = now >= self._last_scan + (interval if self._is_owed else LONGEST_SCAN_INTERVAL)
         jobs = self._scan({} if is_due else self._marks, limit)
         if not is_due and not jobs and self._is_owed and self._marks:
             is_due = True
             jobs = self._scan({}, limit)
         if is_due or not self._marks:
-            self._last_scan = now
+            self._last_scan = time.monotonic()
             self._is_owed = False
-            self._is_quick = time.monotonic() < now + QUICK_SCAN
-        self.next_scan = self._last_scan + SCAN_INTERVAL if self._is_owed else None
+            self._unsorted = {}
+            self._scan_time = self._last_scan - now
+        self.next_scan = self._last_scan + interval if self._is_owed else None
         self._marks.update((job.priority, job.id + 1) for job in jobs)
-        if len(self._marks) > MAX_MARKS or (self._is_quick and not jobs):
+        if len(self._marks) > MAX_MARKS or (self._scan_time < QUICK_SCAN and not jobs):
             self._marks.clear()
         return jobs
 
+    def parts_to_sort(self) -> tuple[list[int], list[int], list[int]]:
+        """Return where the claims since the last call may have stepped over misplaced jobs.
+
+        :return: the parts of the queue, as for ``PARTS``
+        :rtype: tuple
+        """
+        parts, self._unsorted = _parts(self._unsorted), dict(self._marks)
+        return parts
+
     def _scan(self, marks: dict[int, int], limit: int) -> list[Job]:
-        known = sorted(marks.items())
-        starts = [(-MAX_INT, 0), *known]
-        ends = [*(priority for priority, _id in known), MAX_INT + 1]
         return in_order(
             Job(*row)
             for row in self._session.execute_prepared(
-                'claim',
-                CLAIM + self._session.columns,
-                self._session.params(),
-                limit,
-                [priority for priority, _id in starts],
-                [id_ for _priority, id_ in starts],
-                ends,
+                'claim', CLAIM + self._session.columns, self._session.params(), limit, *_parts(marks)
             )
         )
+
+
+def _parts(marks: dict[int, int]) -> tuple[list[int], list[int], list[int]]:
+    """Return the parts of the queue that begin at low-water marks, and all other priorities."""
+    known = sorted(marks.items())
+    starts = [(-MAX_INT, 0), *known]
+    ends = [*(priority for priority, _id in known), MAX_INT + 1]
+    return [priority for priority, _id in starts], [id_ for _priority, id_ in starts], ends
 
 
 def claim_one(session: Session, job_id: int) -> list[Job]:

@@ -126,7 +126,7 @@ class Maintenance:
         if due is not None and due <= 0:
             changed |= self._session.change(STAGE, self._session.params())
         if ready and has_limits and not upgrading:
-            changed |= self._channels.reclassify()
+            changed |= self._channels.reclassify(self._claim.parts_to_sort())
         if upgrading and (ready or limited) and not is_busy:
             self._report_modules()
         if changed:
@@ -137,8 +137,9 @@ class Maintenance:
         if due is not None and due <= 0:
             due = LOOK_INTERVAL  # somebody has its row locked
         delays = [due, self._channels.slot_delay, rescue_delay, sweep_delay, scan_delay]
+        if ready and not is_busy:
+            self._claim.wake()  # a job is ready but was not claimed: somebody has it locked, or modules are being upgraded
         if processing or ready or self._channels.is_held_up:
-            # A job is ready but was not claimed: somebody has it locked, or modules are being upgraded.
             delays.append(LOOK_INTERVAL)
         return min((float(delay) for delay in delays if delay is not None), default=None)
 

@@ -9,9 +9,9 @@ from odoo.tests import new_test_user
 
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine import fence
-from odoo.addons.ir_async.engine.claim import MAX_MARKS, SCAN_INTERVAL, claim_one
+from odoo.addons.ir_async.engine.claim import LONGEST_SCAN_INTERVAL, MAX_MARKS, PATIENCE, SCAN_INTERVAL, claim_one
 from odoo.addons.ir_async.engine.job import Outcome
-from odoo.addons.ir_async.engine.maintenance import BUSY_SWEEP_INTERVAL
+from odoo.addons.ir_async.engine.maintenance import BUSY_SWEEP_INTERVAL, LOOK_INTERVAL
 from odoo.addons.ir_async.engine.origin import COUNT_COPIES, EXPRESSIONS, IS_PERMITTED
 from odoo.addons.ir_async.engine.release import release
 from odoo.addons.ir_async.engine.session import LOOK
@@ -285,6 +285,7 @@ class TestMarks(QueueCase):
         self.set_state('waiting', early)
         self.assertEqual(self.ids(), late.ids)
         self.set_state('created', early)  # as if it were committed now, or released by others
+        self.session._claim._scan_time = SCAN_INTERVAL / PATIENCE  # so long that the marks stay
         return early, late
 
     def test_what_comes_later_is_found(self):
@@ -315,6 +316,54 @@ class TestMarks(QueueCase):
         self.assertEqual(self.ids(), early.ids)
         self.assertIsNone(self.session._claim.next_scan, "nothing is owed any more")
         self.assertEqual(self.ids(10), above[2:])
+
+    def test_a_busy_worker_that_owes_nothing_scans_seldom(self):
+        """With an old snapshot, a full scan reads all that was ever queued. It only finds what somebody had locked before."""
+        early, _late = self.below_the_mark()
+        above = [self.call().id for _i in range(3)]
+        self.clock.advance(SCAN_INTERVAL)
+        self.assertEqual(self.ids(), above[:1])
+        self.clock.advance(LONGEST_SCAN_INTERVAL)
+        self.assertEqual(self.ids(2), [early.id, above[1]])
+
+    def test_slow_scans_leave_time_for_jobs(self):
+        """As long as an old snapshot is open, a full scan may take a second. Owed ones come later then, but come."""
+        early, _late = self.below_the_mark()
+        above = [self.call().id for _i in range(3)]
+        self.session._claim._scan_time = 2 * SCAN_INTERVAL / PATIENCE
+        self.session.wake()
+        self.clock.advance(SCAN_INTERVAL)
+        self.assertEqual(self.ids(), above[:1])
+        self.session._claim._scan_time = 100
+        self.assertEqual(self.ids(), above[1:2])
+        self.clock.advance(LONGEST_SCAN_INTERVAL - SCAN_INTERVAL)
+        self.assertEqual(self.ids(2), [early.id, above[2]])
+
+    def test_an_idle_worker_finds_what_was_locked(self):
+        early, _late = self.below_the_mark()
+        self.assertEqual(self.ids(), [])
+        self.assertEqual(self.session.maintain(), LOOK_INTERVAL)
+        self.clock.advance(LOOK_INTERVAL)
+        self.assertEqual(self.ids(), early.ids)
+
+    def sorted_from(self):
+        """Return the jobs at which a look for misplaced jobs begins, in the order of their priorities."""
+        return self.session._claim.parts_to_sort()[1]
+
+    def test_misplaced_jobs_are_looked_for_where_claims_were(self):
+        self.sorted_from()
+        first, second = (self.call() for _i in range(2))
+        self.assertEqual(self.ids(), first.ids)
+        self.assertEqual(self.sorted_from(), [0], "no look was there yet")
+        jobs = self.session.claim(1)
+        self.assertEqual(self.sorted_from(), [0, second.id])
+        self.assertEqual(self.sorted_from(), [0, second.id + 1])
+        release(self.session, jobs)
+        self.assertEqual(self.sorted_from(), [0, second.id], "it may belong elsewhere by now")
+        self.session.wake()
+        self.clock.advance(SCAN_INTERVAL)
+        self.session.claim(1)
+        self.assertEqual(self.sorted_from(), [0], "the scan was full")
 
     def test_a_worker_sleeps_no_longer_than_until_the_scan_that_is_owed(self):
         self.below_the_mark()
