@@ -13,7 +13,6 @@ import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, POLL_OK, POLL_READ, POLL_WRITE, parse_dsn
 
 from odoo import sql_db
-from odoo.tools import config
 
 from ..exceptions import PoolerFound
 from ..tools.config import settings
@@ -144,32 +143,6 @@ def connect_worker(dbname: str, **parameters: str) -> Connection:
         connection.close()
         raise
     return connection
-
-
-def limit_pools() -> None:
-    """Limit the connections that the jobs of this worker open through Odoo's pools, whose limit suits the threads of a web server."""
-    if maximum := settings().db_maxconn:
-        config['db_maxconn'] = maximum
-        for pool in _pools():  # those that the server has made before the fork
-            pool._maxconn = maximum
-
-
-def connections_in_use() -> set[sql_db.PsycoConnection]:
-    """Return the connections of Odoo's pools on which cursors are open.
-
-    :rtype: set[odoo.sql_db.PsycoConnection]
-    """
-    # A cursor that was collected as garbage has ended its transaction, and the pool frees its connection.
-    return {
-        connection
-        for pool in _pools()
-        for connection in pool._connections
-        if connection._pool_in_use and not connection.closed and not getattr(connection, 'leaked', False)
-    }
-
-
-def _pools() -> list[sql_db.ConnectionPool]:
-    return [pool for pool in (sql_db._Pool, sql_db._Pool_readonly) if pool]
 
 
 def is_descriptor_closed(connection: Connection) -> bool:

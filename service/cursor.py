@@ -21,6 +21,7 @@ from ..engine import fence
 from ..engine.connection import connect, is_descriptor_closed, session_parameters
 from ..engine.job import Job
 from ..exceptions import ClaimLost, JobInterrupted
+from .pools import has_spare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -215,9 +216,11 @@ class JobCursor(sql_db.Cursor):
         return Job._make([*job[: -len(row)], *row])
 
     def commit(self) -> None:
+        has_spare.set(True)  # for the hooks
         try:
             super().commit()
         finally:
+            has_spare.set(bool(self._execution and self._execution.ended))  # for the signals to other processes
             self.note_invalidated()
 
     def note_invalidated(self) -> None:

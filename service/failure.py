@@ -117,7 +117,7 @@ def _kind(runner: Runner, execution: Execution, exc: BaseException) -> Kind:
     """
     kind = kind_of(exc)
     if issubclass(type(exc), PoolError) and runner.owns_process:
-        return Kind.METHOD  # only this job has used the pool
+        return Kind.METHOD  # it has reached its own limit: see `pools`
     if kind is Kind.LOST and not (cast('psycopg2.Error', exc).pgcode or '').startswith('57P'):
         runner.session.execute("SELECT")
         if not execution.was_lost:

@@ -33,6 +33,11 @@ RECONNECT_DELAY = 1  # seconds
 POOLER_DELAY = 60  # seconds until the next try when a pooler is in between
 
 
+class _InRecovery(psycopg2.OperationalError):
+    def __str__(self) -> str:
+        return "PostgreSQL is in recovery"
+
+
 class Listener:
     """A connection to the database ``postgres`` that is opened again whenever it is lost.
 
@@ -84,13 +89,16 @@ class Listener:
 
     def _begin(self, connection: Connection) -> None:
         parameters = set_config(session_parameters(connection.server_version))
-        self._execute(f"{parameters}, pg_backend_pid()")
-        [[*_parameters, backend_pid]] = self._answer()
+        self._execute(f"{parameters}, pg_backend_pid(), pg_is_in_recovery()")
+        [[*_parameters, backend_pid, is_in_recovery]] = self._answer()
         if backend_pid != connection.get_backend_pid():
             raise PoolerFound(DATABASE)
+        if is_in_recovery:
+            # A standby runs no jobs, and refuses LISTEN. Each refusal would be an ERROR in its log.
+            raise _InRecovery
         self._execute("SELECT pg_advisory_lock(%s, %s)", [PROCESS_LOCK_CLASS, self.process_number])
         self._answer()
-        self._execute(f"LISTEN {NAMES}; LISTEN {WORKERS}")  # a standby refuses it, until it is promoted
+        self._execute(f"LISTEN {NAMES}; LISTEN {WORKERS}")
         wait(connection)
 
     @property

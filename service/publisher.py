@@ -9,6 +9,8 @@ from odoo import api, sql_db
 from odoo.api import SUPERUSER_ID
 from odoo.modules.registry import Registry
 
+from .pools import own_work
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,7 +28,7 @@ def transact(dbname: str, function: Callable[[api.Environment], Any], pool: JobP
     :param JobPool pool: the connection; by default one of Odoo's pool
     """
     own = sql_db.Cursor(pool, dbname, {}) if pool else None  # type: ignore[arg-type]  # see `JobCursor`
-    with own or Registry(dbname).cursor() as cr:
+    with own_work(), own or Registry(dbname).cursor() as cr:
         function(api.Environment(cr, SUPERUSER_ID, {}))
 
 

@@ -7,7 +7,6 @@ import contextvars
 import logging
 import os
 import random
-import sys
 import threading
 import time
 from functools import partial
@@ -20,7 +19,6 @@ from odoo.api import SUPERUSER_ID
 from odoo.modules.registry import Registry
 from odoo.service.model import retrying
 
-from ..engine.connection import connections_in_use
 from ..engine.errors import Kind, kind_of
 from ..engine.job import StateChange
 from ..engine.origin import INSTALLED, has_modules
@@ -29,13 +27,12 @@ from ..tools.error_text import first_line
 from . import failure
 from .cursor import JobCursor, JobPool, has_lost_server
 from .execution import Execution
+from .leftovers import Leftovers
 from .progress import LOCK_WAIT, Progress
 from .publisher import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from odoo.sql_db import PsycoConnection
 
     from ..engine.job import Job
     from ..engine.session import Session
@@ -47,7 +44,6 @@ _logger = logging.getLogger(__name__)
 
 TRIES = 4  # tries in place when a job loses races
 FIRST_PAUSE = 0.05  # maximum seconds before the second try; it doubles before each further try
-THREAD_GRACE = 0.1  # seconds that the threads of a job have to end after it
 
 
 class Runner:
@@ -63,6 +59,7 @@ class Runner:
         self._process_state = process_state
         # No other code runs beside the jobs of such a process.
         self.owns_process = process_state is not None and process_state.owns_process
+        self._leftovers = Leftovers() if self.owns_process else None
         self._signals: str | None = None
         self._checked: Registry | None = None  # the registry for which this server has all modules
         self._pool = JobPool(session.dbname, session.server_version, **session.client_check)
@@ -117,13 +114,14 @@ class Runner:
         :param Execution execution: the job
         :raises psycopg2.Error: when the session is gone, and the job with it
         """
-        threads, connections = set(sys._current_frames()), connections_in_use()
+        if self._leftovers:
+            self._leftovers.begin()
         try:
             # In a context of its own, the job sees no context variables of others, such as the request.
             contextvars.Context().run(self._run, execution)
         finally:
             execution.end_forked_child()
-            self._leave(execution, threads, connections)
+            self._leave(execution)
 
     def _run(self, execution: Execution) -> None:
         thread = threading.current_thread()
@@ -135,6 +133,7 @@ class Runner:
             except BaseException as exc:  # noqa: BLE001 -- sys.exit() in a job ends the job, not the worker
                 if type(exc) is failure.CannotBegin or failure.is_taken_away(self.session, execution.job, exc):
                     raise
+                self._close_cursors(execution)  # they may keep locks for which the rest would wait
                 failure.settle(self, execution, exc, begin)
             else:
                 if not execution.job.stop:
@@ -168,6 +167,7 @@ class Runner:
                 _logger.info(
                     "Job %s conflicted with another transaction and runs again: %s", execution.job, first_line(exc)
                 )
+                self._close_cursors(execution)  # the next try opens its own
                 time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (tryno - 1)))
 
     def _transact(self, execution: Execution, function: _Step) -> None:
@@ -189,8 +189,8 @@ class Runner:
                 retrying(partial(_once, function, env, execution), env)
                 _check_end(execution)
             except BaseException as exc:
-                if execution.ended and type(exc) is not JobInterrupted:
-                    failure.log_failed_hook(execution, exc)
+                if execution.ended:
+                    self._end_after_failed_hook(execution, env, exc)
                     return
                 self.end_if_descriptor_is_closed(execution)
                 if issubclass(type(exc), Exception):
@@ -200,6 +200,20 @@ class Runner:
                 if type(exc) is not _Raced and kind_of(exc) is Kind.RACE:
                     raise _Raced from exc  # the race was lost at the commit
                 raise
+
+    def _end_after_failed_hook(self, execution: Execution, env: api.Environment, exc: BaseException) -> None:
+        """Do what an exception after the commit has left out: the other hooks, and the signals to other processes."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(env.registry.signal_changes)
+            while True:
+                if type(exc) is JobInterrupted:
+                    raise exc
+                failure.log_failed_hook(execution, exc)
+                try:
+                    env.cr.postcommit.run()
+                    break
+                except BaseException as another:  # noqa: BLE001 -- as above
+                    exc = another
 
     def _perform(self, env: api.Environment, execution: Execution) -> None:
         job = execution.job
@@ -218,16 +232,16 @@ class Runner:
                 self.progress.save(execution)  # its last report
         env['ir.async']._finish(job, outcome, execution.starts)
 
-    def _leave(self, execution: Execution, threads: set[int], connections: set[PsycoConnection]) -> None:
+    def _leave(self, execution: Execution) -> None:
         """Remove all that a job left behind, so that the next job does not meet it.
 
         :param Execution execution: the job
-        :param set[int] threads: the threads that were there before the job
-        :param set connections: the connections that were in use before the job
         """
-        if self.owns_process:
-            self._leave_threads(execution, threads)
-            self._leave_connections(execution, connections)
+        if self._leftovers and self._leftovers.has_threads():
+            self._pool.close()
+            # They may use its connection, and change state that is set back.
+            self.must_end = not self._leftovers.wait_for_threads(execution.job) or self.must_end
+        self._close_cursors(execution)
         if self._process_state:
             try:
                 self.must_end = bool(self._process_state.restore()) or self.must_end
@@ -236,29 +250,9 @@ class Runner:
                 self.must_end = True
         execution.reset_registry(self.session.dbname)
 
-    def _leave_threads(self, execution: Execution, threads: set[int]) -> None:
-        """Have the process end if a job left threads in it. They may use its connection, and change state that was set back."""
-        if sys._current_frames().keys() <= threads:
-            return
-        self._pool.close()
-        deadline = time.monotonic() + THREAD_GRACE
-        while (left := sys._current_frames().keys() - threads) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        if left:
-            names = {thread.ident: thread.name for thread in threading.enumerate()}
-            _logger.warning(
-                "Job %s left threads behind: %s",
-                execution.job,
-                ', '.join(f'{names.get(ident, ident)}' for ident in left),
-            )
-            self.must_end = True
-
-    def _leave_connections(self, execution: Execution, connections: set[PsycoConnection]) -> None:
-        """Close connections of Odoo's pool on which a job left cursors open. They keep locks, and the pool has only so many."""
-        if left := connections_in_use() - connections:
-            _logger.warning("Job %s left %d cursors open, which are closed now", execution.job, len(left))
-            for connection in left:
-                connection.close()
+    def _close_cursors(self, execution: Execution) -> None:
+        if self._leftovers:
+            self._leftovers.close_cursors(execution.job)
 
     def _cursor(self) -> JobCursor:
         self._cr = JobCursor(self._pool)

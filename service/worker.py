@@ -24,7 +24,6 @@ from odoo.service.server import (
 )
 from odoo.tools import config
 
-from ..engine.connection import limit_pools
 from ..engine.errors import UNINSTALLED, Kind, kind_of
 from ..engine.notifier import notifier
 from ..exceptions import JobInterrupted, ModulesMissing
@@ -114,7 +113,6 @@ class WorkerAsync(Worker):
         # The worker shares the memory of all that the server has loaded. The garbage collector would go through all of it, and
         # so copy it.
         gc.freeze()
-        limit_pools()
         # The following must not be created before the fork.
         self.process = psutil.Process()
         notifier.failure_level = logging.INFO

@@ -138,19 +138,6 @@ def test_host_that_vanishes(cluster, database, folder):
             ours.stop()
 
 
-@pytest.mark.parametrize('settings', [{}, {'db_maxconn': 2}], ids=['default', 'limited'])
-def test_limit_of_connections(database, server, settings):
-    """A job has as many connections of Odoo's pool as the setting says, and its own besides."""
-    limit = settings.get('db_maxconn', 3)
-    args = (*Server.PREFORK, '--db_maxconn=3')
-    with server(database, args=args, workers=1, settings=settings, expected=['Job .* failed']):
-        for count, state in ((limit, 'done'), (limit + 1, 'failed'), (limit, 'done')):
-            job = database.wait_for(database.enqueue('open_cursors', 'job', count))
-            assert job.state == state
-            if state == 'failed':
-                assert job.payload['error']['data']['message'] == "The Connection Pool Is Full"
-
-
 def test_memory_limit_below_what_a_worker_needs(database, server):
     """Workers say so, and run jobs all the same."""
     args = (*Server.PREFORK, '--limit-memory-soft=1000000')

@@ -253,24 +253,6 @@ def test_kept_cursor(database, server, way, fails):
     assert database.effects() == ({'next': 1} if fails else {'job': 1, 'next': 1})
 
 
-@pytest.mark.parametrize(
-    ('args', 'workers'), [(Server.PREFORK, 1), (Server.CRONS['prefork'], 0)], ids=['worker', 'cron']
-)
-def test_left_cursors(database, server, args, workers):
-    """Cursors that a job left open neither keep their locks nor take the next jobs' connections away."""
-    database.sql("INSERT INTO test_async_effect (name) VALUES ('locked')")
-    args = (*args, '--db_maxconn=5')
-    with server(database, args=args, workers=workers, expected=[r'left \d cursors open']) as odoo:
-        if not workers:
-            odoo.wait_for_crons()
-        leaving = database.enqueue('leave_cursors', 'leaving')
-        assert database.wait_for(leaving).state == 'done'
-        assert database.wait_for(database.enqueue('open_cursors', 'next', 2)).state == 'done'
-        database.sql("SELECT FROM test_async_effect WHERE name = 'locked' FOR UPDATE NOWAIT")
-        assert f"Job {leaving} (test.async.effect.leave_cursors) left" in odoo.log
-    assert len({run.pid for run in database.runs()}) == 1
-
-
 @pytest.mark.parametrize('daemon', [False, True], ids=['joined', 'daemon'])
 def test_left_thread(database, server, tmp_path, daemon):
     """A job that leaves threads is the last one of its process; one whose threads have ended is not."""

@@ -269,14 +269,6 @@ class TestAsyncEffect(models.Model):
         self.env.cr.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     @api.model
-    def open_cursors(self, name, count):
-        """Open cursors of Odoo's pool, each on a connection of its own."""
-        self._trace(name)
-        with contextlib.ExitStack() as stack:
-            for _i in range(count):
-                stack.enter_context(self.env.registry.cursor()).execute("SELECT 1")
-
-    @api.model
     def lose_second_cursor(self, name):
         """Use a cursor of Odoo's pool, whose connection breaks the first time."""
         self._trace(name)

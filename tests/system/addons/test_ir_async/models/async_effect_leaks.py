@@ -20,7 +20,6 @@ from psycopg2 import sql
 
 from odoo import api, models
 from odoo.http import _request_stack, request
-from odoo.sql_db import PoolError
 from odoo.tools import SQL
 
 from odoo.addons.ir_async.exceptions import RetryJob
@@ -92,15 +91,6 @@ class TestAsyncEffect(models.Model):
         generator = finalize()
         next(generator)
         KEPT.append(generator)
-
-    @api.model
-    def leave_cursors(self, name):
-        """Leave cursors of Odoo's pool open, all that it has, one of which has locked a row."""
-        self._trace(name)
-        with contextlib.suppress(PoolError):
-            while True:
-                KEPT.append(self.env.registry.cursor())
-                KEPT[-1].execute("SELECT FROM test_async_effect WHERE name = 'locked' FOR UPDATE SKIP LOCKED")
 
     @api.model
     def finalize_kept(self, name, fails=False):

@@ -1,0 +1,76 @@
+"""What a job leaves in its process: threads, and open cursors on connections of Odoo's pools."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from . import pools
+
+if TYPE_CHECKING:
+    from odoo.sql_db import PsycoConnection
+
+    from ..engine.job import Job
+
+_logger = logging.getLogger(f'{__package__}.runner')
+
+THREAD_GRACE = 0.1  # seconds that the threads of a job have to end after it
+
+
+class Leftovers:
+    """Finds what a job left, by what was there before it. For a process that runs one job at a time, and nothing else."""
+
+    def __init__(self) -> None:
+        pools.watch()
+        self._threads: set[int] = set()
+        self._connections: set[PsycoConnection] = set()
+
+    def begin(self) -> None:
+        """Note what is there before a job."""
+        self._threads, self._connections = set(sys._current_frames()), pools.of_jobs()
+
+    def has_threads(self) -> bool:
+        """Return whether threads of the job are there.
+
+        :rtype: bool
+        """
+        return bool(self._new_threads())
+
+    def _new_threads(self) -> set[int]:
+        return sys._current_frames().keys() - self._threads
+
+    def wait_for_threads(self, job: Job) -> bool:
+        """Wait a moment for the threads of the job to end.
+
+        :param Job job: the job, for the log
+        :return: whether all have ended
+        :rtype: bool
+        """
+        deadline = time.monotonic() + THREAD_GRACE
+        while (left := self._new_threads()) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if left:
+            names = {thread.ident: thread.name for thread in threading.enumerate()}
+            _logger.warning(
+                "Job %s left threads behind: %s", job, ', '.join(f'{names.get(ident, ident)}' for ident in left)
+            )
+        return not left
+
+    def close_cursors(self, job: Job) -> None:
+        """Close the cursors that the job left open, and reset the connections of those that it closed.
+
+        Open cursors keep locks, and a pool has only so many connections. Sessions keep advisory locks.
+
+        :param Job job: the job, for the log
+        """
+        # Closing would wait for a thread that executes a statement. Such threads end with the process.
+        if self.has_threads():
+            return
+        if left := pools.of_jobs() - self._connections:
+            _logger.warning("Job %s left %d cursors open, which are closed now", job, len(left))
+            for connection in left:
+                connection.close()
+        pools.forget()

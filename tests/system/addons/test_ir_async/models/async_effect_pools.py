@@ -1,0 +1,91 @@
+import contextlib
+import os
+import threading
+import time
+
+from odoo import api, models
+from odoo.sql_db import PoolError
+
+KEPT = []  # cursors that jobs leave open
+
+
+class TestAsyncEffect(models.Model):
+    """Jobs that use connections of Odoo's pools beside their own."""
+
+    _inherit = 'test.async.effect'
+
+    @api.model
+    def open_cursors(self, name, count):
+        """Open cursors of Odoo's pool, each on a connection of its own."""
+        self._trace(name)
+        with contextlib.ExitStack() as stack:
+            for _i in range(count):
+                stack.enter_context(self.env.registry.cursor()).execute("SELECT 1")
+
+    @api.model
+    def leave_cursors(self, name):
+        """Leave cursors of Odoo's pool open, all that it has, one of which has locked a row."""
+        self._trace(name)
+        with contextlib.suppress(PoolError):
+            while True:
+                KEPT.append(self.env.registry.cursor())
+                KEPT[-1].execute("SELECT FROM test_async_effect WHERE name = 'locked' FOR UPDATE SKIP LOCKED")
+
+    @api.model
+    def leave_querying_thread(self, name, lock):
+        """Leave a thread that executes a statement on a cursor of Odoo's pool: it waits for an advisory lock."""
+        self._trace(name)
+        began = threading.Event()
+
+        def query():
+            with self.env.registry.cursor() as cr:
+                began.set()
+                cr.execute("SELECT pg_advisory_lock(%s)", [lock])
+
+        threading.Thread(target=query, daemon=True).start()
+        began.wait()
+
+    @api.model
+    def open_cursors_while_notifying(self, name, count):
+        """Open cursors while the other thread of the worker notifies the user of the progress."""
+        self.env['ir.async'].report_progress(1, 2)
+        while True:
+            self.env.cr._cnx.commit()  # for what others have written since
+            self.env.cr.execute("SELECT FROM pg_stat_activity WHERE query ~ 'slow_notify' AND pid != pg_backend_pid()")
+            if self.env.cr.rowcount:
+                break
+            time.sleep(0.01)
+        self.open_cursors(name, count)
+
+    @api.model
+    def lock_on_another_cursor(self, name, lock):
+        """Take a lock that the end of the transaction does not release."""
+        self._trace(name)
+        with self.env.registry.cursor() as cr:
+            cr.execute("SELECT pg_advisory_lock(%s)", [lock])
+
+    def leave_cursor_and_add(self, name, gate):
+        """Leave a cursor open in each try, and add to the record's value when the gate of the try opens."""
+        self._trace(name)
+        KEPT.append(self.env.registry.cursor())
+        KEPT[-1].execute("SELECT 1")
+        value = self.value
+        self._wait(f'{gate}{len(self._read_trace(name))}')
+        self.value = value + 1
+
+    @api.model
+    def set_parameter(self, name, way):
+        """Write what other processes have cached."""
+        self._trace(name)
+        self.env['ir.config_parameter'].sudo().set_param('test_ir_async', way)
+        if way == 'full pool':
+            self.leave_cursors(name)
+        elif way == 'failing hook':
+            self.env.cr.postcommit.add(lambda: 1 / 0)
+            self.env.cr.postcommit.add(lambda: self._trace(f'{name}: next hook'))
+
+    @api.model
+    def read_parameter(self, gate):
+        """Return the process, and what it knows."""
+        self._wait(gate)
+        return [os.getpid(), self.env['ir.config_parameter'].sudo().get_param('test_ir_async')]

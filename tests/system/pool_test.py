@@ -1,0 +1,146 @@
+"""Jobs use connections of Odoo's pools beside their own, as many as they may, and leave none to the next ones."""
+
+import contextlib
+
+import pytest
+from harness import Server, wait_until
+
+LOCK = 1234
+
+
+@contextlib.contextmanager
+def held(cluster, dbname='postgres'):
+    """Hold an advisory lock."""
+    with contextlib.closing(cluster.connect(dbname)) as connection, connection.cursor() as cr:
+        cr.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        yield
+
+
+def notified(database, method, *args):
+    with database.env() as env:
+        effect = env['test.async.effect'].with_user(env.ref('base.user_admin'))
+        return env['ir.async'].call_notify("Job", getattr(effect, method), *args).id
+
+
+@pytest.mark.parametrize('settings', [{}, {'db_maxconn': 2}], ids=['default', 'limited'])
+def test_limit_of_connections(database, server, settings):
+    """A job has as many connections of Odoo's pool as the setting says, and its own besides."""
+    limit = settings.get('db_maxconn', 3)
+    args = (*Server.PREFORK, '--db_maxconn=3')
+    with server(database, args=args, workers=1, settings=settings, expected=['Job .* failed']):
+        for count, state in ((limit, 'done'), (limit + 1, 'failed'), (limit, 'done')):
+            job = database.wait_for(database.enqueue('open_cursors', 'job', count))
+            assert job.state == state
+            if state == 'failed':
+                assert f"the job has {limit} cursors open" in job.payload['error']['data']['message']
+
+
+@pytest.mark.parametrize('settings', [{'db_maxconn': 2}, {}], ids=['setting', 'Odoo'])
+def test_what_the_worker_opens_itself(cluster, database, server, monkeypatch, settings):
+    """The message about a progress takes a connection. It neither counts for the job nor is closed with it."""
+    cluster.sql(f"""
+        CREATE OR REPLACE FUNCTION slow_notify(channel text, payload text) RETURNS void AS $$
+            SELECT pg_advisory_lock_shared({LOCK}); SELECT pg_advisory_unlock_shared({LOCK}); SELECT pg_notify(channel, payload)
+        $$ LANGUAGE sql""")
+    monkeypatch.setenv('ODOO_NOTIFY_FUNCTION', 'slow_notify')
+    args = (*Server.PREFORK, '--db_maxconn=2')
+    with server(database, args=args, workers=1, settings=settings) as odoo:
+        database.wait_for(database.enqueue('nothing'))
+        with held(cluster):
+            job_id = database.enqueue('open_cursors_while_notifying', 'job', 2)
+            database.sql("UPDATE ir_async SET notify = true, user_id = 2 WHERE id = %s", [job_id])
+            assert database.wait_for(job_id).state == 'done'
+        assert "could not be saved" not in odoo.log
+
+
+@pytest.mark.parametrize(
+    ('args', 'workers'), [(Server.PREFORK, 1), (Server.CRONS['prefork'], 0)], ids=['worker', 'cron']
+)
+def test_left_cursors(database, server, args, workers):
+    """Cursors that a job left open neither keep their locks nor take the next jobs' connections away."""
+    database.sql("INSERT INTO test_async_effect (name) VALUES ('locked')")
+    args = (*args, '--db_maxconn=5')
+    with server(database, args=args, workers=workers, expected=[r'left \d cursors open']) as odoo:
+        if not workers:
+            odoo.wait_for_crons()
+        leaving = database.enqueue('leave_cursors', 'leaving')
+        assert database.wait_for(leaving).state == 'done'
+        assert database.wait_for(database.enqueue('open_cursors', 'next', 2)).state == 'done'
+        database.sql("SELECT FROM test_async_effect WHERE name = 'locked' FOR UPDATE NOWAIT")
+        assert f"Job {leaving} (test.async.effect.leave_cursors) left" in odoo.log
+    assert len({run.pid for run in database.runs()}) == 1
+
+
+def test_locks_of_closed_cursors(database, server):
+    """Their connections go back to the pool, without the locks of the session."""
+    with server(database, workers=1):
+        assert database.wait_for(database.enqueue('lock_on_another_cursor', 'job', LOCK)).state == 'done'
+        database.wait_for(database.enqueue('nothing'))
+        assert database.value("SELECT pg_try_advisory_lock(%s)", [LOCK])
+
+
+@pytest.mark.parametrize('ending', ['set_parameter', 'leave_cursors'])
+def test_the_end_of_a_job_that_filled_the_pool(cluster, database, server, ending):
+    """Its user is notified of the end as of any other."""
+    with server(database, workers=1, settings={'db_maxconn': 3}, expected=['cursors open']):
+        with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cr:
+            cr.execute("LISTEN imbus")
+            counts = []
+            for method, *args in (
+                ('effect', 'plain'),
+                (ending, 'full', *(['full pool'] if ending == 'set_parameter' else [])),
+            ):
+                assert database.wait_for(notified(database, method, *args)).state == 'done'
+                database.wait_for(database.enqueue('nothing'))  # the hooks of the job before are over
+                connection.poll()
+                counts.append(len(connection.notifies))
+                connection.notifies.clear()
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize('way', ['plain', 'full pool', 'failing hook'])
+def test_signals(database, server, tmp_path, way):
+    """What a job has changed is known to the other processes, whatever happens after its commit."""
+    expected = {'plain': [], 'full pool': ['cursors open'], 'failing hook': ['a hook after it failed']}[way]
+    with server(database, workers=2, settings={'db_maxconn': 3}, expected=expected):
+
+        def read(gate):
+            ids = [database.enqueue('read_parameter', str(tmp_path / gate)) for _worker in range(2)]
+            wait_until(
+                lambda: database.value("SELECT count(*) FROM ir_async WHERE state = 'processing'") == 2, "both run"
+            )
+            (tmp_path / gate).touch()
+            return dict(database.wait_for(job_id).payload['result'] for job_id in ids)
+
+        before = read('before')
+        assert database.wait_for(database.enqueue('set_parameter', 'job', way)).state == 'done'
+        after = read('after')
+    assert before.keys() == after.keys()
+    assert set(before.values()) == {False}
+    assert set(after.values()) == {way}
+    assert len(database.runs('job: next hook')) == (way == 'failing hook')
+
+
+def test_lost_races(database, server, tmp_path):
+    """What a try left open is closed before the next one."""
+    record_id = database.value("INSERT INTO test_async_effect (name, value) VALUES ('sum', 1) RETURNING id")
+    with server(database, workers=1, settings={'db_maxconn': 2}, expected=['cursors open', 'bad query']):
+        with database.env() as env:
+            record = env['test.async.effect'].browse(record_id)
+            job_id = env['ir.async'].call(record.leave_cursor_and_add, 'add', str(tmp_path / 'gate')).id
+        for tryno in (1, 2, 3):
+            wait_until(lambda number=tryno: len(database.runs('add')) == number, "the next try runs")
+            if tryno < 3:
+                database.sql("UPDATE test_async_effect SET value = value + 100 WHERE id = %s", [record_id])
+            (tmp_path / f'gate{tryno}').touch()
+        job = database.wait_for(job_id)
+    assert (job.state, job.attempts) == ('done', 1)
+    assert database.value("SELECT value FROM test_async_effect") == 202
+
+
+def test_a_thread_that_executes_a_statement(cluster, database, server):
+    """A job that leaves it has its worker replaced at once. Nobody waits for the thread."""
+    with server(database, workers=1, expected=['left threads behind', 'is replaced']), held(cluster, database.name):
+        leaving = database.enqueue('leave_querying_thread', 'leaving', LOCK)
+        assert database.wait_for(leaving).state == 'done'
+        assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
