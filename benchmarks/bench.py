@@ -161,18 +161,30 @@ class Bench:
         return self.compare_counts(title, runs, measure, counts)
 
 
-def numbers(text):
-    return [int(number) for number in text.split(',')]
+def counts(text):
+    values = [int(number) for number in text.split(',')]
+    if min(values) < 1:
+        raise ValueError
+    return values
+
+
+def path(text):
+    """Return the path of a file that can be written, so that no figure is lost at the end."""
+    try:
+        with open(os.path.expanduser(text), 'a', encoding='utf-8') as file:
+            return file.name
+    except OSError as exc:
+        raise argparse.ArgumentTypeError(exc) from exc
 
 
 def parse():
     parser = argparse.ArgumentParser(prog='script/bench', description="How fast, beside others.")
     parser.add_argument('--quick', action='store_true', help="under three minutes; without the largest rows")
-    parser.add_argument('--json', metavar='FILE', help="write all figures there")
+    parser.add_argument('--json', type=path, metavar='FILE', help="write all figures there")
     parser.add_argument('--against', metavar='COMMIT', help="measure that version of this addon, too")
     parser.add_argument('--list', action='store_true', help="name the scenarios")
-    parser.add_argument('--workers', type=numbers, metavar='N,…', help="how many workers, for scale")
-    parser.add_argument('--databases', type=numbers, metavar='N,…', help="how many databases, for scale")
+    parser.add_argument('--workers', type=counts, metavar='N,…', help="how many workers, for scale")
+    parser.add_argument('--databases', type=counts, metavar='N,…', help="how many databases, for scale")
     parser.add_argument(
         'scenarios', nargs='*', metavar='SCENARIO', help="these alone; scale: all that begin with scale/"
     )
@@ -216,7 +228,7 @@ def main():
     head['duration'] = f'{ready - start:.0f} s to start, {time.monotonic() - ready:.0f} s to measure'
     print(report.markdown(head, bench.rows))
     if args.json:
-        report.dump(os.path.expanduser(args.json), head, bench.rows)
+        report.dump(args.json, head, bench.rows)
 
 
 if __name__ == '__main__':
