@@ -192,6 +192,8 @@ class TestRpcRights(RpcCase):
                     if is_required or chosen.random() < 0.5:
                         value = chosen.choice(self.values(name, chosen.choice(self.paths(model))))
                         arguments.update(value if name == 'kwargs' else {name: value})
+                if 'order' in arguments and 'group' not in method:
+                    arguments['order'] += ', id'  # PostgreSQL may answer ties in any order
                 calls.append((model, method, arguments))
             self.assertSame(chosen.choice(['public', 'portal', 'owner', 'company']), calls, seed)
 
