@@ -1,4 +1,4 @@
-"""What a job leaves in its process: threads, and open cursors on connections of Odoo's pools."""
+"""The threads that a job leaves in its process, and the cursors that it leaves open on connections of Odoo's pools."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THREAD_GRACE = 0.1  # seconds that the threads of a job have to end after it
 
 
 class Leftovers:
-    """Finds what a job left, by what was there before it. For a process that runs one job at a time, and nothing else."""
+    """Compares with the time before a job. For a process that runs one job at a time, and nothing else."""
 
     def __init__(self) -> None:
         pools.watch()

@@ -14,6 +14,7 @@ import psycopg2
 
 from odoo import sql_db
 from odoo.sql_db import ConnectionPool, PoolError, PsycoConnection
+from odoo.tools import config
 
 from ..tools.config import settings
 
@@ -28,13 +29,21 @@ _is_own_work: ContextVar[bool] = ContextVar('ir_async.is_own_work', default=Fals
 has_spare: ContextVar[bool] = ContextVar('ir_async.has_spare', default=False)
 
 
+def limit() -> None:
+    """Limit the connections that the jobs of a job worker open, since Odoo's limit suits the threads of a web server."""
+    if maximum := settings().db_maxconn:
+        config['db_maxconn'] = maximum
+        for pool in _pools():  # those that the server has made before the fork
+            pool._maxconn = maximum
+
+
 def watch() -> None:
     """Note from now on which connections jobs borrow, and limit these. For a process that runs one job at a time."""
     ConnectionPool.borrow = _borrow_watched  # type: ignore[method-assign]
 
 
 def _borrow_watched(pool: ConnectionPool, connection_info: dict[str, Any]) -> PsycoConnection:
-    vars(pool).setdefault('limit', settings().db_maxconn or pool._maxconn)
+    vars(pool).setdefault('limit', pool._maxconn)
     pool._maxconn = pool.limit + SPARE  # type: ignore[attr-defined]
     if not (_is_own_work.get() or has_spare.get()):
         used = sum(_is_of_job(connection) for connection in list(pool._connections))
@@ -58,7 +67,7 @@ def _is_of_job(connection: PsycoConnection) -> bool:
 
 @contextlib.contextmanager
 def own_work() -> Generator[None]:
-    """What this thread borrows meanwhile belongs to the worker. No job is to blame for it, and a full pool does not stop it."""
+    """Borrow connections for the worker itself in this context: they do not count for a job, and need no room that it left."""
     token = _is_own_work.set(True)
     try:
         yield

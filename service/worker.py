@@ -28,6 +28,7 @@ from ..engine.errors import UNINSTALLED, Kind, kind_of
 from ..engine.notifier import notifier
 from ..exceptions import JobInterrupted, ModulesMissing
 from ..tools.config import settings
+from . import pools
 from .batch import Batch
 from .databases import Databases
 from .deaths import note_death, note_end, report_deaths, take_ended, take_obituaries
@@ -113,6 +114,7 @@ class WorkerAsync(Worker):
         # The worker shares the memory of all that the server has loaded. The garbage collector would go through all of it, and
         # so copy it.
         gc.freeze()
+        pools.limit()
         # The following must not be created before the fork.
         self.process = psutil.Process()
         notifier.failure_level = logging.INFO

@@ -523,7 +523,7 @@ FAULTS = [
     ),
     *_faults(
         'service/pools.py',
-        ('limit of connections is ignored', 'settings().db_maxconn or pool._maxconn', 'pool._maxconn', 'system/pool_test.py::test_limit_of_connections[limited]'),
+        ('limit of connections is ignored', 'if maximum := settings().db_maxconn:', 'if maximum := 0:', 'system/pool_test.py::test_limit_of_connections[limited]'),
         ("the worker's connections count for a job", "or getattr(connection, 'is_own', False)", '', 'system/pool_test.py::test_what_the_worker_opens_itself[setting]'),
     ),
     *_faults(

@@ -40,8 +40,13 @@ def test_what_the_worker_opens_itself(cluster, database, server, monkeypatch, se
     """The message about a progress takes a connection. It neither counts for the job nor is closed with it."""
     cluster.sql(f"""
         CREATE OR REPLACE FUNCTION slow_notify(channel text, payload text) RETURNS void AS $$
-            SELECT pg_advisory_lock_shared({LOCK}); SELECT pg_advisory_unlock_shared({LOCK}); SELECT pg_notify(channel, payload)
-        $$ LANGUAGE sql""")
+            BEGIN
+                IF channel = 'imbus' THEN
+                    PERFORM pg_advisory_lock_shared({LOCK}), pg_advisory_unlock_shared({LOCK});
+                END IF;
+                PERFORM pg_notify(channel, payload);
+            END
+        $$ LANGUAGE plpgsql""")
     monkeypatch.setenv('ODOO_NOTIFY_FUNCTION', 'slow_notify')
     args = (*Server.PREFORK, '--db_maxconn=2')
     with server(database, args=args, workers=1, settings=settings) as odoo:
