@@ -36,7 +36,7 @@ def test_limit_of_connections(database, server, settings):
 
 
 @pytest.mark.parametrize('settings', [{'db_maxconn': 2}, {}], ids=['setting', 'Odoo'])
-def test_what_the_worker_opens_itself(cluster, database, server, monkeypatch, settings):
+def test_what_the_worker_opens_itself(cluster, database, server, monkeypatch, tmp_path, settings):
     """The message about a progress takes a connection. It neither counts for the job nor is closed with it."""
     cluster.sql(f"""
         CREATE OR REPLACE FUNCTION slow_notify(channel text, payload text) RETURNS void AS $$
@@ -50,10 +50,10 @@ def test_what_the_worker_opens_itself(cluster, database, server, monkeypatch, se
     monkeypatch.setenv('ODOO_NOTIFY_FUNCTION', 'slow_notify')
     args = (*Server.PREFORK, '--db_maxconn=2')
     with server(database, args=args, workers=1, settings=settings) as odoo:
-        database.wait_for(database.enqueue('nothing'))
+        job_id = notified(database, 'open_cursors_while_notifying', 'job', 2, str(tmp_path / 'gate'))
+        database.wait_for_run('job')
         with held(cluster):
-            job_id = database.enqueue('open_cursors_while_notifying', 'job', 2)
-            database.sql("UPDATE ir_async SET notify = true, user_id = 2 WHERE id = %s", [job_id])
+            (tmp_path / 'gate').touch()
             assert database.wait_for(job_id).state == 'done'
         assert "could not be saved" not in odoo.log
 

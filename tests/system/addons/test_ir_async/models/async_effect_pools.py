@@ -1,7 +1,6 @@
 import contextlib
 import os
 import threading
-import time
 
 from odoo import api, models
 from odoo.sql_db import PoolError
@@ -46,16 +45,19 @@ class TestAsyncEffect(models.Model):
         began.wait()
 
     @api.model
-    def open_cursors_while_notifying(self, name, count):
-        """Open cursors while the other thread of the worker notifies the user of the progress."""
+    def open_cursors_while_notifying(self, name, count, gate):
+        """Open cursors while the other thread of the worker waits in the middle of a message about the progress."""
+        self._trace(name)
+        self._wait(gate)
         self.env['ir.async'].report_progress(1, 2)
-        while True:
+        waiting = False
+        while not waiting:
             self.env.cr._cnx.commit()  # for what others have written since
-            self.env.cr.execute("SELECT FROM pg_stat_activity WHERE query ~ 'slow_notify' AND pid != pg_backend_pid()")
-            if self.env.cr.rowcount:
-                break
-            time.sleep(0.01)
-        self.open_cursors(name, count)
+            self.env.cr.execute("SELECT FROM pg_stat_activity WHERE query ~ 'slow_notify' AND wait_event_type = 'Lock'")
+            waiting = self.env.cr.rowcount
+        with contextlib.ExitStack() as stack:
+            for _i in range(count):
+                stack.enter_context(self.env.registry.cursor()).execute("SELECT 1")
 
     @api.model
     def lock_on_another_cursor(self, name, lock):
