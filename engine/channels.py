@@ -13,9 +13,9 @@ from .claim import (
     IN_PART,
     IS_LIMITED,
     IS_UPGRADING,
+    NAMED_PARTS,
     NOW,
     OF_TAKEN,
-    PARTS,
     READY,
     RECORD_START,
     SERVED,
@@ -25,6 +25,7 @@ from .claim import (
 from .job import PUBLISHED, Job
 
 if TYPE_CHECKING:
+    from .claim import Parts
     from .session import Session
 
 # The class of the advisory lock held during a claim in a limited channel.
@@ -95,10 +96,15 @@ FREE = f"""
      LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
     ),
     plain AS (
-        SELECT priority, id
-          FROM ir_async
-         WHERE {READY} AND NOT limited AND NOT {IS_LIMITED} AND {SERVED}
-      ORDER BY priority, id
+        SELECT job.*
+          FROM {NAMED_PARTS}
+    CROSS JOIN LATERAL (
+            SELECT priority, id
+              FROM ir_async
+             WHERE {READY} AND NOT limited AND NOT {IS_LIMITED} AND {SERVED} AND {IN_PART}
+          ORDER BY priority, id
+             LIMIT 1
+        ) job
          LIMIT 1
     )
     SELECT channel, delay, has_interval, is_fair, (priority, id) < ALL (SELECT priority, id FROM plain)
@@ -188,11 +194,11 @@ PAUSE = f"""
 RECLASSIFY = f"""
     WITH first AS MATERIALIZED (
         SELECT job.id, channel
-          FROM {PARTS.format('%(from_priorities)s', '%(from_ids)s', '%(to_priorities)s')}
+          FROM {NAMED_PARTS}
     CROSS JOIN LATERAL (
             SELECT id, channel
               FROM ir_async
-             WHERE {READY} AND NOT limited AND {HERE} AND {IN_PART}
+             WHERE {READY} AND NOT limited AND {SERVED} AND {IN_PART}
           ORDER BY priority, id
              LIMIT 1000
         ) job
@@ -230,10 +236,11 @@ class Channels:
         self.slot_delay: float | None = None  # seconds until a channel with an interval has its next slot
         self.is_held_up = False  # a channel has a free slot, but the last call claimed no job
 
-    def claim(self, limit: int, even_after_plain: bool = False) -> list[Job]:
+    def claim(self, limit: int, parts: Parts, even_after_plain: bool = False) -> list[Job]:
         """Claim the next job of each channel with limits.
 
         :param int limit: how many at most
+        :param Parts parts: where plain jobs may be
         :param bool even_after_plain: also claim jobs that a plain job precedes, when that one is locked by somebody
         :return: the jobs in the order in which to run them
         :rtype: list[Job]
@@ -242,7 +249,7 @@ class Channels:
         self.is_held_up = False
         if not self.has_jobs:
             return []
-        free = self._free(FIRST_HEADS) or self._free(ALL_HEADS)
+        free = self._free(FIRST_HEADS, parts) or self._free(ALL_HEADS, parts)
         jobs: list[Job] = []
         for channel, has_interval, is_fair, is_first in free:
             if len(jobs) == limit or not (is_first or even_after_plain) or (has_interval and jobs):
@@ -254,18 +261,17 @@ class Channels:
         self.is_held_up = bool(free) and not jobs
         return in_order(jobs)
 
-    def _free(self, heads: str) -> list[_Head]:
+    def _free(self, heads: str, parts: Parts) -> list[_Head]:
         """Return the channels whose first job could run now, in the order of these jobs."""
-        rows = self._session.execute(f"WITH {heads} {FREE}", self._session.params())
+        rows = self._session.execute(f"WITH {heads} {FREE}", self._session.params(**parts._asdict()))
         self.slot_delay = next((float(delay) for _channel, delay, *_flags in rows if delay), None)
         return [_Head(channel, *flags) for channel, delay, *flags in rows if not delay]
 
-    def reclassify(self, parts: tuple[list[int], list[int], list[int]]) -> set[int]:
+    def reclassify(self, parts: Parts) -> set[int]:
         """Mark ready jobs as limited if their channel got its limits after they were enqueued.
 
-        :param tuple parts: the parts of the queue in which to look
+        :param Parts parts: where to look
         :return: the ids of the jobs that changed
         :rtype: set[int]
         """
-        params = dict(zip(('from_priorities', 'from_ids', 'to_priorities'), parts))
-        return self._session.change(RECLASSIFY, self._session.params(**params))
+        return self._session.change(RECLASSIFY, self._session.params(**parts._asdict()))

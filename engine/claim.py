@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..tools.options import MAX_INT
 from .job import Job
@@ -40,6 +40,7 @@ TAKE = """
 
 # The parts of the queue in which to look for jobs, in their order: from a job on, up to a priority.
 PARTS = "unnest({}::int[], {}::int[], {}::int8[]) AS part (from_priority, from_id, to_priority)"
+NAMED_PARTS = PARTS.format('%(from_priorities)s', '%(from_ids)s', '%(to_priorities)s')
 IN_PART = "(priority, id) >= (from_priority, from_id) AND priority < to_priority"
 
 # The CTE keeps LIMIT from being evaluated more than once, as it could be in a subquery. An array of ids finds the rows to
@@ -85,6 +86,14 @@ CLAIM_ONE = f"""
     SELECT """
 
 
+class Parts(NamedTuple):
+    """Parts of the queue in their order: see ``PARTS``."""
+
+    from_priorities: list[int]
+    from_ids: list[int]
+    to_priorities: list[int]
+
+
 class Claim:
     """Claims of plain jobs: those in channels without limits.
 
@@ -128,28 +137,40 @@ class Claim:
         :return: the jobs in the order in which to run them
         :rtype: list[Job]
         """
-        now = time.monotonic()
+        begin = time.monotonic()
         interval = min(max(SCAN_INTERVAL, PATIENCE * self._scan_time), LONGEST_SCAN_INTERVAL)
-        is_due = now >= self._last_scan + (interval if self._is_owed else LONGEST_SCAN_INTERVAL)
+        is_due = begin >= self._last_scan + (interval if self._is_owed else LONGEST_SCAN_INTERVAL)
         jobs = self._scan({} if is_due else self._marks, limit)
         if not is_due and not jobs and self._is_owed and self._marks:
             is_due = True
             jobs = self._scan({}, limit)
+        end = time.monotonic()
         if is_due or not self._marks:
-            self._last_scan = time.monotonic()
+            self._last_scan, self._scan_time = end, 0
             self._is_owed = False
             self._unsorted = {}
-            self._scan_time = self._last_scan - now
+            if len(jobs) == limit:
+                # The scan has ended before the priorities behind the last job. The next one begins there without marks.
+                self._marks = {
+                    priority: mark for priority, mark in self._marks.items() if priority <= jobs[-1].priority
+                }
+        self._scan_time = max(self._scan_time, end - begin)
         self.next_scan = self._last_scan + interval if self._is_owed else None
         self._marks.update((job.priority, job.id + 1) for job in jobs)
         if len(self._marks) > MAX_MARKS or (self._scan_time < QUICK_SCAN and not jobs):
             self._marks.clear()
         return jobs
 
-    def parts_to_sort(self) -> tuple[list[int], list[int], list[int]]:
+    def parts(self) -> Parts:
+        """Return where the next jobs may be.
+
+        :rtype: tuple
+        """
+        return _parts(self._marks)
+
+    def parts_to_sort(self) -> Parts:
         """Return where the claims since the last call may have stepped over misplaced jobs.
 
-        :return: the parts of the queue, as for ``PARTS``
         :rtype: tuple
         """
         parts, self._unsorted = _parts(self._unsorted), dict(self._marks)
@@ -164,12 +185,12 @@ class Claim:
         )
 
 
-def _parts(marks: dict[int, int]) -> tuple[list[int], list[int], list[int]]:
+def _parts(marks: dict[int, int]) -> Parts:
     """Return the parts of the queue that begin at low-water marks, and all other priorities."""
     known = sorted(marks.items())
     starts = [(-MAX_INT, 0), *known]
     ends = [*(priority for priority, _id in known), MAX_INT + 1]
-    return [priority for priority, _id in starts], [id_ for _priority, id_ in starts], ends
+    return Parts([priority for priority, _id in starts], [id_ for _priority, id_ in starts], ends)
 
 
 def claim_one(session: Session, job_id: int) -> list[Job]:

@@ -303,9 +303,9 @@ class Session:
         :rtype: list[Job]
         """
         return (
-            self._channels.claim(limit)
+            self._channels.claim(limit, self._claim.parts())
             or self._claim.claim(limit)
-            or self._channels.claim(limit, even_after_plain=True)
+            or self._channels.claim(limit, self._claim.parts(), even_after_plain=True)
         )
 
     def wake(self) -> None:

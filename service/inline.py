@@ -118,6 +118,7 @@ def run_for(dbname: str, seconds: float) -> float | None:
             if jobs := session.claim(1):
                 _run(session, runner, jobs[0], limit and begin + limit)
                 if time.monotonic() >= next_look:
+                    session.wake()  # nobody listens here
                     session.maintain(is_busy=True)
                     next_look = time.monotonic() + LOOK_INTERVAL
             else:

@@ -135,6 +135,23 @@ class TestChannel(QueueCase):
             self.finish(job)
         self.assertEqual(len(self.claim_all()), 1)
 
+    def test_limits_behind_jobs_of_other_workers(self):
+        """A worker of some channels looks for misplaced jobs in these, however many others come first."""
+        self.calls(1, 'other')
+        self.env['ir.async'].flush_model()
+        columns = ', '.join(
+            field.name
+            for field in self.env['ir.async']._fields.values()
+            if field.store and field.column_type and field.name != 'id'
+        )
+        self.env.cr.execute(
+            f"INSERT INTO ir_async ({columns}) SELECT {columns} FROM ir_async, generate_series(1, 1000) WHERE channel = 'other'"
+        )
+        job = self.calls(1, 'c')
+        self.channel('c', capacity=1)
+        self.session.channels = ['c']
+        self.assertEqual([job.id for job in self.claim_all()], job.ids)
+
     def test_limits_that_go(self):
         channel = self.channel('c', capacity=1)
         jobs = self.calls(5, 'c')

@@ -326,6 +326,15 @@ class TestMarks(QueueCase):
         self.clock.advance(LONGEST_SCAN_INTERVAL)
         self.assertEqual(self.ids(2), [early.id, above[1]])
 
+    def test_a_full_scan_that_ends_at_urgent_jobs(self):
+        """It has not seen the other priorities. A job below their marks still comes before later ones."""
+        early, _late = self.below_the_mark()
+        later, urgent = self.call(), self.call(priority=1)
+        self.session.wake()
+        self.clock.advance(SCAN_INTERVAL)
+        self.assertEqual(self.ids(), urgent.ids)
+        self.assertEqual(self.ids(2), [early.id, later.id])
+
     def test_slow_scans_leave_time_for_jobs(self):
         """As long as an old snapshot is open, a full scan may take a second. Owed ones come later then, but come."""
         early, _late = self.below_the_mark()
