@@ -216,11 +216,9 @@ class JobCursor(sql_db.Cursor):
         return Job._make([*job[: -len(row)], *row])
 
     def commit(self) -> None:
-        has_spare.set(True)  # for the hooks
         try:
             super().commit()
         finally:
-            has_spare.set(bool(self._execution and self._execution.ended))  # for the signals to other processes
             self.note_invalidated()
 
     def note_invalidated(self) -> None:
@@ -290,6 +288,16 @@ class JobCursor(sql_db.Cursor):
             self._is_finishing = False
             self._execution.ended = True
             self._execution.on_end()
+            has_spare.set(True)  # for the hooks
+            self._signal()
+
+    def _signal(self) -> None:
+        """Signal to other processes which caches the job invalidated. Odoo does so after the hooks, but one may hang or fail."""
+        try:
+            if self.transaction:
+                self.transaction.registry.signal_changes()
+        except Exception:
+            _logger.exception("Other processes could not be signaled to drop their caches")
 
     def note_rollback(self) -> None:
         """Note that the outcome of the job was rolled back, if the transaction had it."""

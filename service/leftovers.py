@@ -11,26 +11,29 @@ from typing import TYPE_CHECKING
 from . import pools
 
 if TYPE_CHECKING:
-    from odoo.sql_db import PsycoConnection
-
     from ..engine.job import Job
+    from ..engine.session import Session
 
 _logger = logging.getLogger(f'{__package__}.runner')
 
 THREAD_GRACE = 0.1  # seconds that the threads of a job have to end after it
+LOCKING = "SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'advisory' AND pid = ANY(%s)"
 
 
 class Leftovers:
     """Compares with the time before a job. For a process that runs one job at a time, and nothing else."""
 
     def __init__(self) -> None:
-        pools.watch()
         self._threads: set[int] = set()
-        self._connections: set[PsycoConnection] = set()
 
     def begin(self) -> None:
         """Note what is there before a job."""
-        self._threads, self._connections = set(sys._current_frames()), pools.of_jobs()
+        self._threads = set(sys._current_frames())
+        pools.begin()
+
+    def end(self) -> None:
+        """Called after a job."""
+        pools.end()
 
     def has_threads(self) -> bool:
         """Return whether threads of the job are there.
@@ -59,18 +62,21 @@ class Leftovers:
             )
         return not left
 
-    def close_cursors(self, job: Job) -> None:
-        """Close the cursors that the job left open, and reset the connections of those that it closed.
+    def close_cursors(self, session: Session, job: Job) -> None:
+        """Close the cursors that the job left open: they keep locks, and a pool has only so many connections.
 
-        Open cursors keep locks, and a pool has only so many connections. Sessions keep advisory locks.
+        Also close connections that the job gave back with an advisory lock of the session.
 
-        :param Job job: the job, for the log
+        :param Session session: the session that claimed the job
+        :param Job job: the job
+        :raises psycopg2.Error: when the session is gone, and the job with it
         """
         # Closing would wait for a thread that executes a statement. Such threads end with the process.
         if self.has_threads():
             return
-        if left := pools.of_jobs() - self._connections:
+        if left := pools.left_open():
             _logger.warning("Job %s left %d cursors open, which are closed now", job, len(left))
             for connection in left:
                 connection.close()
-        pools.forget()
+        if (backend_pids := pools.given_back()) and (rows := session.execute(LOCKING, [backend_pids])):
+            pools.close([pid for (pid,) in rows])

@@ -1,16 +1,15 @@
-"""Odoo's connection pools in a process of jobs: a limit for a job, room for the worker's own work, and no cursor left open.
+"""Odoo's connection pools while a job runs: a limit for the job, room for the worker's own work, and no cursor left open.
 
 A job may open cursors of its own. They take their connections from the pools that the worker also uses, from each of its two
-threads, for progress and messages to users. So each connection knows whether a job has borrowed it.
+threads, for progress and messages to users. So each connection knows whether the running job has borrowed it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
-
-import psycopg2
 
 from odoo import sql_db
 from odoo.sql_db import ConnectionPool, PoolError, PsycoConnection
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
 SPARE = 2  # connections of a pool that are kept for the worker's own work, and for the hooks after a job
 
 _borrow = ConnectionPool.borrow
+_lock = threading.Lock()  # from the look for room until it is taken
 _is_own_work: ContextVar[bool] = ContextVar('ir_async.is_own_work', default=False)
-# Whether the current thread may use the spare connections: a method that filled the pools must not silence what comes after it.
+# Whether the current thread may use the spare connections: a method that filled the pools must not silence its end.
 has_spare: ContextVar[bool] = ContextVar('ir_async.has_spare', default=False)
 
 
@@ -37,32 +37,43 @@ def limit() -> None:
             pool._maxconn = maximum
 
 
-def watch() -> None:
-    """Note from now on which connections jobs borrow, and limit these. For a process that runs one job at a time."""
-    ConnectionPool.borrow = _borrow_watched  # type: ignore[method-assign]
+def begin() -> None:
+    """Note from now on which connections the job borrows, and limit these. For a process that runs one job at a time."""
+    for pool in _pools():
+        for connection in list(pool._connections):
+            vars(connection).pop('is_of_job', None)
+    ConnectionPool.borrow = _borrow_for_job  # type: ignore[assignment, method-assign]
 
 
-def _borrow_watched(pool: ConnectionPool, connection_info: dict[str, Any]) -> PsycoConnection:
-    vars(pool).setdefault('limit', pool._maxconn)
-    pool._maxconn = pool.limit + SPARE  # type: ignore[attr-defined]
-    if not (_is_own_work.get() or has_spare.get()):
-        used = sum(_is_of_job(connection) for connection in list(pool._connections))
-        if used >= pool.limit:  # type: ignore[attr-defined]
-            msg = f"The Connection Pool Is Full: the job has {used} cursors open, as many as the setting db_maxconn allows"
+def end() -> None:
+    """Have the pools work as usual again."""
+    ConnectionPool.borrow = _borrow  # type: ignore[method-assign]
+    for pool in _pools():
+        pool._maxconn = vars(pool).pop('limit', pool._maxconn)
+
+
+def _borrow_for_job(pool: ConnectionPool, connection_info: dict[str, Any]) -> PsycoConnection:
+    maximum = vars(pool).setdefault('limit', pool._maxconn)
+    is_of_job = not _is_own_work.get()
+    with _lock:
+        used = [connection for connection in pool._connections if _is_in_use(connection)]
+        others = [connection for connection in used if not _is_of_job(connection)]
+        pool._maxconn = maximum + len(others) + SPARE
+        if is_of_job and not has_spare.get() and len(used) - len(others) >= maximum:
+            msg = f"The Connection Pool Is Full: the job has {maximum} cursors open, as many as the setting db_maxconn allows"
             raise PoolError(msg)
-    connection = _borrow(pool, connection_info)
-    vars(connection).update(is_own=_is_own_work.get(), is_of_method=not _is_own_work.get() and not has_spare.get())
-    return connection
+        connection = _borrow(pool, connection_info)
+        vars(connection)['is_of_job'] = is_of_job
+        return connection
+
+
+def _is_in_use(connection: PsycoConnection) -> bool:
+    # A cursor that was collected as garbage has ended its transaction, and the pool frees its connection.
+    return connection._pool_in_use and not connection.closed and not getattr(connection, 'leaked', False)
 
 
 def _is_of_job(connection: PsycoConnection) -> bool:
-    # A cursor that was collected as garbage has ended its transaction, and the pool frees its connection.
-    return not (
-        connection.closed
-        or not connection._pool_in_use
-        or getattr(connection, 'leaked', False)
-        or getattr(connection, 'is_own', False)
-    )
+    return getattr(connection, 'is_of_job', False)
 
 
 @contextlib.contextmanager
@@ -75,29 +86,47 @@ def own_work() -> Generator[None]:
         _is_own_work.reset(token)
 
 
-def forget() -> None:
-    """Have the connections that a method has given back forget its session: others may wait for an advisory lock."""
+def left_open() -> list[PsycoConnection]:
+    """Return the connections on which the job has cursors open.
+
+    :rtype: list[odoo.sql_db.PsycoConnection]
+    """
+    return [
+        connection
+        for pool in _pools()
+        for connection in list(pool._connections)
+        if _is_in_use(connection) and _is_of_job(connection)
+    ]
+
+
+def given_back() -> list[int]:
+    """Return the processes of PostgreSQL whose connections the job has given back.
+
+    :rtype: list[int]
+    """
+    return [
+        connection.get_backend_pid()
+        for pool in _pools()
+        for connection in list(pool._connections)
+        if not connection.closed and not connection._pool_in_use and _is_of_job(connection)
+    ]
+
+
+def close(backend_pids: list[int]) -> None:
+    """Close connections that the job has given back.
+
+    :param list[int] backend_pids: their processes of PostgreSQL
+    """
     for pool in _pools():
-        with pool._lock:  # the worker's other thread may borrow one
+        with pool._lock:  # the worker's other thread may borrow one meanwhile
             for connection in pool._connections:
                 if (
-                    not connection._pool_in_use
-                    and not connection.closed
-                    and vars(connection).pop('is_of_method', False)
+                    not connection.closed
+                    and not connection._pool_in_use
+                    and connection.get_backend_pid() in backend_pids
                 ):
-                    try:
-                        connection.reset()
-                    except psycopg2.Error:
-                        connection.close()
+                    connection.close()
 
 
 def _pools() -> list[ConnectionPool]:
     return [pool for pool in (sql_db._Pool, sql_db._Pool_readonly) if pool]
-
-
-def of_jobs() -> set[PsycoConnection]:
-    """Return the connections on which cursors are open that do not belong to the worker.
-
-    :rtype: set[odoo.sql_db.PsycoConnection]
-    """
-    return {connection for pool in _pools() for connection in list(pool._connections) if _is_of_job(connection)}

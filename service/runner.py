@@ -190,7 +190,7 @@ class Runner:
                 _check_end(execution)
             except BaseException as exc:
                 if execution.ended:
-                    self._end_after_failed_hook(execution, env, exc)
+                    self._run_other_hooks(execution, env, exc)
                     return
                 self.end_if_descriptor_is_closed(execution)
                 if issubclass(type(exc), Exception):
@@ -201,19 +201,18 @@ class Runner:
                     raise _Raced from exc  # the race was lost at the commit
                 raise
 
-    def _end_after_failed_hook(self, execution: Execution, env: api.Environment, exc: BaseException) -> None:
-        """Do what an exception after the commit has left out: the other hooks, and the signals to other processes."""
-        with contextlib.ExitStack() as stack:
-            stack.callback(env.registry.signal_changes)
-            while True:
-                if type(exc) is JobInterrupted:
-                    raise exc
-                failure.log_failed_hook(execution, exc)
-                try:
-                    env.cr.postcommit.run()
-                    break
-                except BaseException as another:  # noqa: BLE001 -- as above
-                    exc = another
+    def _run_other_hooks(self, execution: Execution, env: api.Environment, exc: BaseException) -> None:
+        """Log the exception of a hook after the commit, and run the hooks behind it."""
+        # One that adds itself again and fails again must not go on for ever.
+        for _hook in range(len(env.cr.postcommit) + 1):
+            if type(exc) is JobInterrupted:
+                raise exc
+            failure.log_failed_hook(execution, exc)
+            try:
+                env.cr.postcommit.run()
+                return
+            except BaseException as another:  # noqa: BLE001 -- as above
+                exc = another
 
     def _perform(self, env: api.Environment, execution: Execution) -> None:
         job = execution.job
@@ -237,11 +236,14 @@ class Runner:
 
         :param Execution execution: the job
         """
-        if self._leftovers and self._leftovers.has_threads():
-            self._pool.close()
-            # They may use its connection, and change state that is set back.
-            self.must_end = not self._leftovers.wait_for_threads(execution.job) or self.must_end
-        self._close_cursors(execution)
+        if self._leftovers:
+            if self._leftovers.has_threads():
+                self._pool.close()
+                # They may use its connection, and change state that is set back.
+                self.must_end = not self._leftovers.wait_for_threads(execution.job) or self.must_end
+            with contextlib.suppress(psycopg2.Error):  # the next use of the session says so
+                self._close_cursors(execution)
+            self._leftovers.end()
         if self._process_state:
             try:
                 self.must_end = bool(self._process_state.restore()) or self.must_end
@@ -252,7 +254,7 @@ class Runner:
 
     def _close_cursors(self, execution: Execution) -> None:
         if self._leftovers:
-            self._leftovers.close_cursors(execution.job)
+            self._leftovers.close_cursors(self.session, execution.job)
 
     def _cursor(self) -> JobCursor:
         self._cr = JobCursor(self._pool)

@@ -70,7 +70,7 @@ def test_left_cursors(database, server, args, workers):
             odoo.wait_for_crons()
         leaving = database.enqueue('leave_cursors', 'leaving')
         assert database.wait_for(leaving).state == 'done'
-        assert database.wait_for(database.enqueue('open_cursors', 'next', 2)).state == 'done'
+        assert database.wait_for(database.enqueue('open_cursors', 'next', 5)).state == 'done'
         database.sql("SELECT FROM test_async_effect WHERE name = 'locked' FOR UPDATE NOWAIT")
         assert f"Job {leaving} (test.async.effect.leave_cursors) left" in odoo.log
     assert len({run.pid for run in database.runs()}) == 1
@@ -124,6 +124,19 @@ def test_signals(database, server, tmp_path, way):
     assert set(before.values()) == {False}
     assert set(after.values()) == {way}
     assert len(database.runs('job: next hook')) == (way == 'failing hook')
+
+
+def test_a_hook_that_hangs(database, server, tmp_path):
+    """The other processes are signaled before it."""
+    with server(database, workers=2):
+        (tmp_path / 'open').touch()
+        for _job in range(4):
+            database.wait_for(database.enqueue('read_parameter', str(tmp_path / 'open')))
+        job_id = database.enqueue('set_parameter', 'job', 'hanging hook', str(tmp_path / 'gate'))
+        assert database.wait_for(job_id).state == 'done'
+        other = database.wait_for(database.enqueue('read_parameter', str(tmp_path / 'open'))).payload['result']
+        (tmp_path / 'gate').touch()
+    assert other[1] == 'hanging hook'
 
 
 def test_lost_races(database, server, tmp_path):

@@ -76,15 +76,23 @@ class TestAsyncEffect(models.Model):
         self.value = value + 1
 
     @api.model
-    def set_parameter(self, name, way):
+    def set_parameter(self, name, way, gate=None):
         """Write what other processes have cached."""
         self._trace(name)
         self.env['ir.config_parameter'].sudo().set_param('test_ir_async', way)
+        hooks = self.env.cr.postcommit
+
+        def fail():
+            hooks.add(fail)
+            raise ValueError(name)
+
         if way == 'full pool':
             self.leave_cursors(name)
         elif way == 'failing hook':
-            self.env.cr.postcommit.add(lambda: 1 / 0)
-            self.env.cr.postcommit.add(lambda: self._trace(f'{name}: next hook'))
+            hooks.add(fail)
+            hooks.add(lambda: self._trace(f'{name}: next hook'))
+        elif way == 'hanging hook':
+            hooks.add(lambda: self._wait(gate))
 
     @api.model
     def read_parameter(self, gate):
