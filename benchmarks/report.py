@@ -92,7 +92,18 @@ class Row:
     def as_json(self):
         return {
             key: getattr(self, key)
-            for key in ('scenario', 'system', 'version', 'unit', 'values', 'drains', 'samples', 'statements', 'note', 'targets')
+            for key in (
+                'scenario',
+                'system',
+                'version',
+                'unit',
+                'values',
+                'drains',
+                'samples',
+                'statements',
+                'note',
+                'targets',
+            )
         }
 
 

@@ -116,6 +116,7 @@ class Claim:
         self._is_owed = True
         self._unsorted: dict[int, int] = {}  # the marks behind which claims may have stepped over misplaced jobs
         self._scan_time = 0.0  # seconds that the last full scan took
+        self._look_begin = 0.0  # the time of the last `parts`
         self.next_scan: float | None = None  # when the owed full scan is due; None when none is owed
 
     def wake(self) -> None:
@@ -138,35 +139,53 @@ class Claim:
         :rtype: list[Job]
         """
         begin = time.monotonic()
-        interval = min(max(SCAN_INTERVAL, PATIENCE * self._scan_time), LONGEST_SCAN_INTERVAL)
-        is_due = begin >= self._last_scan + (interval if self._is_owed else LONGEST_SCAN_INTERVAL)
+        is_due = self._is_due(begin)
         jobs = self._scan({} if is_due else self._marks, limit)
         if not is_due and not jobs and self._is_owed and self._marks:
             is_due = True
             jobs = self._scan({}, limit)
-        end = time.monotonic()
         if is_due or not self._marks:
-            self._last_scan, self._scan_time = end, 0
             self._is_owed = False
-            self._unsorted = {}
+            self._note_full_scan(begin)
             if len(jobs) == limit:
                 # The scan has ended before the priorities behind the last job. The next one begins there without marks.
                 self._marks = {
                     priority: mark for priority, mark in self._marks.items() if priority <= jobs[-1].priority
                 }
-        self._scan_time = max(self._scan_time, end - begin)
-        self.next_scan = self._last_scan + interval if self._is_owed else None
+        self._scan_time = max(self._scan_time, time.monotonic() - begin)
+        self.next_scan = self._last_scan + self._interval() if self._is_owed else None
         self._marks.update((job.priority, job.id + 1) for job in jobs)
         if len(self._marks) > MAX_MARKS or (self._scan_time < QUICK_SCAN and not jobs):
             self._marks.clear()
         return jobs
 
-    def parts(self) -> Parts:
-        """Return where the next jobs may be.
+    def _interval(self) -> float:
+        return min(max(SCAN_INTERVAL, PATIENCE * self._scan_time), LONGEST_SCAN_INTERVAL)
 
-        :rtype: tuple
+    def _is_due(self, now: float) -> bool:
+        return now >= self._last_scan + (self._interval() if self._is_owed else LONGEST_SCAN_INTERVAL)
+
+    def _note_full_scan(self, begin: float) -> None:
+        self._last_scan = time.monotonic()
+        self._scan_time = self._last_scan - begin
+        self._unsorted = {}
+
+    def parts(self) -> Parts:
+        """Return where jobs may be that precede those of limited channels: anywhere, when a full scan is due.
+
+        :rtype: Parts
         """
-        return _parts(self._marks)
+        self._look_begin = time.monotonic()
+        return _parts({} if self._is_due(self._look_begin) else self._marks)
+
+    def note_preceded(self) -> None:
+        """Called when jobs of limited channels were claimed, since they precede all plain jobs in the last :meth:`parts`.
+
+        If these were all parts, the next look at them is due after an interval. A scan that is owed stays owed.
+        """
+        if self._is_due(self._look_begin):
+            self._note_full_scan(self._look_begin)
+            self.next_scan = self._last_scan + self._interval() if self._is_owed else None
 
     def parts_to_sort(self) -> Parts:
         """Return where the claims since the last call may have stepped over misplaced jobs.

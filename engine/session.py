@@ -302,11 +302,10 @@ class Session:
         :param int limit: how many at most
         :rtype: list[Job]
         """
-        return (
-            self._channels.claim(limit, self._claim.parts())
-            or self._claim.claim(limit)
-            or self._channels.claim(limit, self._claim.parts(), even_after_plain=True)
-        )
+        if jobs := self._channels.claim(limit, self._claim.parts()):
+            self._claim.note_preceded()
+            return jobs
+        return self._claim.claim(limit) or self._channels.claim(limit, self._claim.parts(), even_after_plain=True)
 
     def wake(self) -> None:
         """Note that something may have changed, so that the next look is complete."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from . import pools
 
 if TYPE_CHECKING:
+    from odoo.sql_db import PsycoConnection
+
     from ..engine.job import Job
     from ..engine.session import Session
 
@@ -25,11 +27,13 @@ class Leftovers:
 
     def __init__(self) -> None:
         self._threads: set[int] = set()
+        self._open: set[PsycoConnection] = set()  # cursors of the job that runs this one
 
     def begin(self) -> None:
         """Note what is there before a job."""
         self._threads = set(sys._current_frames())
         pools.begin()
+        self._open = pools.left_open()
 
     def end(self) -> None:
         """Called after a job."""
@@ -74,9 +78,10 @@ class Leftovers:
         # Closing would wait for a thread that executes a statement. Such threads end with the process.
         if self.has_threads():
             return
-        if left := pools.left_open():
+        if left := pools.left_open() - self._open:
             _logger.warning("Job %s left %d cursors open, which are closed now", job, len(left))
             for connection in left:
                 connection.close()
-        if (backend_pids := pools.given_back()) and (rows := session.execute(LOCKING, [backend_pids])):
-            pools.close([pid for (pid,) in rows])
+        if idle := pools.given_back():
+            for (backend_pid,) in session.execute(LOCKING, [list(idle)]):
+                pools.close(idle[backend_pid])

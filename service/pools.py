@@ -7,9 +7,10 @@ threads, for progress and messages to users. So each connection knows whether th
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from odoo import sql_db
 from odoo.sql_db import ConnectionPool, PoolError, PsycoConnection
@@ -22,8 +23,27 @@ if TYPE_CHECKING:
 
 SPARE = 2  # connections of a pool that are kept for the worker's own work, and for the hooks after a job
 
-_borrow = ConnectionPool.borrow
-_lock = threading.Lock()  # from the look for room until it is taken
+
+class _Watched(NamedTuple):
+    """A pool while a job runs."""
+
+    limit: int  # connections that the job may have
+    lock: threading.Lock  # from the look for room until it is taken
+
+
+_watched: dict[ConnectionPool, _Watched] = {}
+_runs: list[
+    Any
+] = []  # the original function, for each running job: a job may run others, such as by an action of the crons
+
+
+class _Original:
+    """The function that is replaced while jobs run."""
+
+    borrow = ConnectionPool.borrow
+    jobs = 0  # a job may run others, such as by an action of the crons
+
+
 _is_own_work: ContextVar[bool] = ContextVar('ir_async.is_own_work', default=False)
 # Whether the current thread may use the spare connections: a method that filled the pools must not silence its end.
 has_spare: ContextVar[bool] = ContextVar('ir_async.has_spare', default=False)
@@ -39,30 +59,49 @@ def limit() -> None:
 
 def begin() -> None:
     """Note from now on which connections the job borrows, and limit these. For a process that runs one job at a time."""
+    _Original.jobs += 1
+    if _Original.jobs > 1:
+        return
     for pool in _pools():
+        others = 0
         for connection in list(pool._connections):
             vars(connection).pop('is_of_job', None)
+            others += _is_in_use(connection)
+        _watched[pool] = _Watched(pool._maxconn, threading.Lock())
+        pool._maxconn += others + SPARE
+    _Original.borrow = ConnectionPool.borrow
     ConnectionPool.borrow = _borrow_for_job  # type: ignore[assignment, method-assign]
 
 
 def end() -> None:
     """Have the pools work as usual again."""
-    ConnectionPool.borrow = _borrow  # type: ignore[method-assign]
-    for pool in _pools():
-        pool._maxconn = vars(pool).pop('limit', pool._maxconn)
+    _Original.jobs -= 1
+    if not _Original.jobs:
+        _stop()
+
+
+def _stop() -> None:
+    _Original.jobs = 0
+    if ConnectionPool.borrow is _borrow_for_job:
+        ConnectionPool.borrow = _Original.borrow  # type: ignore[method-assign]
+    for pool, watched in _watched.items():
+        pool._maxconn = watched.limit
+    _watched.clear()
+
+
+# Another thread may have had a lock when a job forked the process.
+os.register_at_fork(after_in_child=_stop)
 
 
 def _borrow_for_job(pool: ConnectionPool, connection_info: dict[str, Any]) -> PsycoConnection:
-    maximum = vars(pool).setdefault('limit', pool._maxconn)
-    is_of_job = not _is_own_work.get()
-    with _lock:
-        used = [connection for connection in pool._connections if _is_in_use(connection)]
-        others = [connection for connection in used if not _is_of_job(connection)]
-        pool._maxconn = maximum + len(others) + SPARE
-        if is_of_job and not has_spare.get() and len(used) - len(others) >= maximum:
-            msg = f"The Connection Pool Is Full: the job has {maximum} cursors open, as many as the setting db_maxconn allows"
-            raise PoolError(msg)
-        connection = _borrow(pool, connection_info)
+    watched, is_of_job = _watched.get(pool), not _is_own_work.get()
+    with watched.lock if watched else contextlib.nullcontext():
+        if watched and is_of_job and not has_spare.get():
+            count = sum(_is_in_use(connection) and _is_of_job(connection) for connection in pool._connections)
+            if count >= watched.limit:
+                msg = f"The Connection Pool Is Full: the job has {count} cursors open, as many as the setting db_maxconn allows"
+                raise PoolError(msg)
+        connection = _Original.borrow(pool, connection_info)
         vars(connection)['is_of_job'] = is_of_job
         return connection
 
@@ -86,46 +125,38 @@ def own_work() -> Generator[None]:
         _is_own_work.reset(token)
 
 
-def left_open() -> list[PsycoConnection]:
+def left_open() -> set[PsycoConnection]:
     """Return the connections on which the job has cursors open.
 
-    :rtype: list[odoo.sql_db.PsycoConnection]
+    :rtype: set[odoo.sql_db.PsycoConnection]
     """
-    return [
-        connection
-        for pool in _pools()
-        for connection in list(pool._connections)
-        if _is_in_use(connection) and _is_of_job(connection)
-    ]
+    return {connection for connection in _of_job() if _is_in_use(connection)}
 
 
-def given_back() -> list[int]:
-    """Return the processes of PostgreSQL whose connections the job has given back.
+def given_back() -> dict[int, PsycoConnection]:
+    """Return the connections that the job has given back, by their processes of PostgreSQL.
 
-    :rtype: list[int]
+    :rtype: dict[int, odoo.sql_db.PsycoConnection]
     """
-    return [
-        connection.get_backend_pid()
-        for pool in _pools()
-        for connection in list(pool._connections)
-        if not connection.closed and not connection._pool_in_use and _is_of_job(connection)
-    ]
+    return {connection.get_backend_pid(): connection for connection in _of_job() if not _is_in_use(connection)}
 
 
-def close(backend_pids: list[int]) -> None:
-    """Close connections that the job has given back.
+def close(connection: PsycoConnection) -> None:
+    """Close a connection that the job has given back, unless somebody has borrowed it meanwhile."""
+    for watched in _watched.values():
+        with watched.lock:
+            if _is_of_job(connection) and not _is_in_use(connection):
+                connection.close()
 
-    :param list[int] backend_pids: their processes of PostgreSQL
-    """
-    for pool in _pools():
-        with pool._lock:  # the worker's other thread may borrow one meanwhile
-            for connection in pool._connections:
-                if (
-                    not connection.closed
-                    and not connection._pool_in_use
-                    and connection.get_backend_pid() in backend_pids
-                ):
-                    connection.close()
+
+def _of_job() -> list[PsycoConnection]:
+    result = []
+    for pool, watched in _watched.items():
+        with watched.lock:  # the worker's other thread may borrow one, or close one that is idle
+            result += [
+                connection for connection in pool._connections if _is_of_job(connection) and not connection.closed
+            ]
+    return result
 
 
 def _pools() -> list[ConnectionPool]:

@@ -203,16 +203,20 @@ class Runner:
 
     def _run_other_hooks(self, execution: Execution, env: api.Environment, exc: BaseException) -> None:
         """Log the exception of a hook after the commit, and run the hooks behind it."""
-        # One that adds itself again and fails again must not go on for ever.
-        for _hook in range(len(env.cr.postcommit) + 1):
-            if type(exc) is JobInterrupted:
-                raise exc
-            failure.log_failed_hook(execution, exc)
-            try:
-                env.cr.postcommit.run()
-                return
-            except BaseException as another:  # noqa: BLE001 -- as above
-                exc = another
+        execution.end_forked_child()  # its parent runs them
+        try:
+            # One that adds itself again and fails again must not go on for ever.
+            for _hook in range(len(env.cr.postcommit) + 1):
+                if type(exc) is JobInterrupted:
+                    raise exc
+                failure.log_failed_hook(execution, exc)
+                try:
+                    env.cr.postcommit.run()
+                    return
+                except BaseException as another:  # noqa: BLE001 -- as above
+                    exc = another
+        finally:
+            env.registry.signal_changes()  # of the hooks; those of the job are signaled already
 
     def _perform(self, env: api.Environment, execution: Execution) -> None:
         job = execution.job
@@ -241,7 +245,7 @@ class Runner:
                 self._pool.close()
                 # They may use its connection, and change state that is set back.
                 self.must_end = not self._leftovers.wait_for_threads(execution.job) or self.must_end
-            with contextlib.suppress(psycopg2.Error):  # the next use of the session says so
+            with contextlib.suppress(psycopg2.Error):  # the session is lost, which its next use says
                 self._close_cursors(execution)
             self._leftovers.end()
         if self._process_state:
@@ -254,7 +258,12 @@ class Runner:
 
     def _close_cursors(self, execution: Execution) -> None:
         if self._leftovers:
-            self._leftovers.close_cursors(self.session, execution.job)
+            try:
+                self._leftovers.close_cursors(self.session, execution.job)
+            except psycopg2.Error as exc:
+                if kind_of(exc) is Kind.LOST:
+                    raise
+                _logger.info("Could not look for locks that job %s left: %s", execution.job, first_line(exc))
 
     def _cursor(self) -> JobCursor:
         self._cr = JobCursor(self._pool)

@@ -76,10 +76,11 @@ def test_left_cursors(database, server, args, workers):
     assert len({run.pid for run in database.runs()}) == 1
 
 
-def test_locks_of_closed_cursors(database, server):
+@pytest.mark.parametrize('way', ['close', 'forget'])
+def test_locks_of_closed_cursors(database, server, way):
     """Their connections go back to the pool, without the locks of the session."""
-    with server(database, workers=1):
-        assert database.wait_for(database.enqueue('lock_on_another_cursor', 'job', LOCK)).state == 'done'
+    with server(database, workers=1, expected=['Cursor not closed explicitly'] if way == 'forget' else []):
+        assert database.wait_for(database.enqueue('lock_on_another_cursor', 'job', LOCK, way)).state == 'done'
         database.wait_for(database.enqueue('nothing'))
         assert database.value("SELECT pg_try_advisory_lock(%s)", [LOCK])
 

@@ -60,11 +60,14 @@ class TestAsyncEffect(models.Model):
                 stack.enter_context(self.env.registry.cursor()).execute("SELECT 1")
 
     @api.model
-    def lock_on_another_cursor(self, name, lock):
+    def lock_on_another_cursor(self, name, lock, way):
         """Take a lock that the end of the transaction does not release."""
         self._trace(name)
-        with self.env.registry.cursor() as cr:
-            cr.execute("SELECT pg_advisory_lock(%s)", [lock])
+        cr = self.env.registry.cursor()
+        cr.execute("SELECT pg_advisory_lock(%s)", [lock])
+        if way == 'close':
+            cr.close()
+        # Otherwise the finalizer gives its connection back.
 
     def leave_cursor_and_add(self, name, gate):
         """Leave a cursor open in each try, and add to the record's value when the gate of the try opens."""
