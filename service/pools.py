@@ -63,14 +63,19 @@ def begin() -> None:
     if _Original.jobs > 1:
         return
     for pool in _pools():
-        others = 0
         for connection in list(pool._connections):
             vars(connection).pop('is_of_job', None)
-            others += _is_in_use(connection)
-        _watched[pool] = _Watched(pool._maxconn, threading.Lock())
-        pool._maxconn += others + SPARE
+        _watch(pool)
     _Original.borrow = ConnectionPool.borrow
     ConnectionPool.borrow = _borrow_for_job  # type: ignore[assignment, method-assign]
+
+
+def _watch(pool: ConnectionPool) -> _Watched:
+    new = _Watched(pool._maxconn, threading.Lock())
+    watched = _watched.setdefault(pool, new)
+    if watched is new:
+        pool._maxconn += sum(_is_in_use(connection) for connection in list(pool._connections)) + SPARE
+    return watched
 
 
 def end() -> None:
@@ -94,7 +99,8 @@ os.register_at_fork(after_in_child=_stop)
 
 
 def _borrow_for_job(pool: ConnectionPool, connection_info: dict[str, Any]) -> PsycoConnection:
-    watched, is_of_job = _watched.get(pool), not _is_own_work.get()
+    is_of_job = not _is_own_work.get()
+    watched = _watch(pool) if is_of_job else _watched.get(pool)  # a job may be the first to use the pool of the replica
     with watched.lock if watched else contextlib.nullcontext():
         if watched and is_of_job and not has_spare.get():
             count = sum(_is_in_use(connection) and _is_of_job(connection) for connection in pool._connections)
@@ -143,15 +149,15 @@ def given_back() -> dict[int, PsycoConnection]:
 
 def close(connection: PsycoConnection) -> None:
     """Close a connection that the job has given back, unless somebody has borrowed it meanwhile."""
-    for watched in _watched.values():
+    for pool, watched in _watched.items():
         with watched.lock:
-            if _is_of_job(connection) and not _is_in_use(connection):
+            if connection in pool._connections and _is_of_job(connection) and not _is_in_use(connection):
                 connection.close()
 
 
 def _of_job() -> list[PsycoConnection]:
     result = []
-    for pool, watched in _watched.items():
+    for pool, watched in list(_watched.items()):
         with watched.lock:  # the worker's other thread may borrow one, or close one that is idle
             result += [
                 connection for connection in pool._connections if _is_of_job(connection) and not connection.closed

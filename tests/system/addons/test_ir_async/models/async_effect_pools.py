@@ -2,7 +2,7 @@ import contextlib
 import os
 import threading
 
-from odoo import api, models
+from odoo import api, models, sql_db
 from odoo.sql_db import PoolError
 
 KEPT = []  # cursors that jobs leave open
@@ -23,8 +23,10 @@ class TestAsyncEffect(models.Model):
 
     @api.model
     def leave_cursors(self, name):
-        """Leave cursors of Odoo's pool open, all that it has, one of which has locked a row."""
+        """Leave cursors of Odoo's pools open: a read-only one, and all others that there are, one of which has locked a row."""
         self._trace(name)
+        KEPT.append(sql_db.db_connect(self.env.cr.dbname, readonly=True).cursor())
+        KEPT[-1].execute("SELECT 1")
         with contextlib.suppress(PoolError):
             while True:
                 KEPT.append(self.env.registry.cursor())
