@@ -6,6 +6,7 @@ A channel may get its limits after its jobs were enqueued. :meth:`Channels.recla
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from .claim import (
@@ -234,6 +235,7 @@ class Channels:
         self._session = session
         self.has_jobs = True  # whether any job of a limited channel was ready at the last look
         self.slot_delay: float | None = None  # seconds until a channel with an interval has its next slot
+        self.look_time = 0.0  # seconds that the last look for free slots took
         self.is_held_up = False  # a channel has a free slot, but the last call claimed no job
 
     def claim(self, limit: int, parts: Parts, even_after_plain: bool = False) -> list[Job]:
@@ -263,7 +265,9 @@ class Channels:
 
     def _free(self, heads: str, parts: Parts) -> list[_Head]:
         """Return the channels whose first job could run now, in the order of these jobs."""
+        begin = time.monotonic()
         rows = self._session.execute(f"WITH {heads} {FREE}", self._session.params(**parts._asdict()))
+        self.look_time = time.monotonic() - begin
         self.slot_delay = next((float(delay) for _channel, delay, *_flags in rows if delay), None)
         return [_Head(channel, *flags) for channel, delay, *flags in rows if not delay]
 

@@ -146,7 +146,7 @@ class Claim:
             jobs = self._scan({}, limit)
         if is_due or not self._marks:
             self._is_owed = False
-            self._note_full_scan(begin)
+            self._note_full_scan(time.monotonic() - begin)
             if len(jobs) == limit:
                 # The scan has ended before the priorities behind the last job. The next one begins there without marks.
                 self._marks = {
@@ -165,9 +165,9 @@ class Claim:
     def _is_due(self, now: float) -> bool:
         return now >= self._last_scan + (self._interval() if self._is_owed else LONGEST_SCAN_INTERVAL)
 
-    def _note_full_scan(self, begin: float) -> None:
+    def _note_full_scan(self, seconds: float) -> None:
         self._last_scan = time.monotonic()
-        self._scan_time = self._last_scan - begin
+        self._scan_time = seconds
         self._unsorted = {}
 
     def parts(self) -> Parts:
@@ -178,13 +178,15 @@ class Claim:
         self._look_begin = time.monotonic()
         return _parts({} if self._is_due(self._look_begin) else self._marks)
 
-    def note_preceded(self) -> None:
+    def note_preceded(self, seconds: float) -> None:
         """Called when jobs of limited channels were claimed, since they precede all plain jobs in the last :meth:`parts`.
 
         If these were all parts, the next look at them is due after an interval. A scan that is owed stays owed.
+
+        :param float seconds: the time that the look took
         """
         if self._is_due(self._look_begin):
-            self._note_full_scan(self._look_begin)
+            self._note_full_scan(seconds)
             self.next_scan = self._last_scan + self._interval() if self._is_owed else None
 
     def parts_to_sort(self) -> Parts:

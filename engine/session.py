@@ -303,7 +303,7 @@ class Session:
         :rtype: list[Job]
         """
         if jobs := self._channels.claim(limit, self._claim.parts()):
-            self._claim.note_preceded()
+            self._claim.note_preceded(self._channels.look_time)
             return jobs
         return self._claim.claim(limit) or self._channels.claim(limit, self._claim.parts(), even_after_plain=True)
 

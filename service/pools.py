@@ -19,7 +19,7 @@ from odoo.tools import config
 from ..tools.config import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 SPARE = 2  # connections of a pool that are kept for the worker's own work, and for the hooks after a job
 
@@ -37,10 +37,10 @@ _runs: list[
 ] = []  # the original function, for each running job: a job may run others, such as by an action of the crons
 
 
-class _Original:
-    """The function that is replaced while jobs run."""
+class _State:
+    """The state of this process."""
 
-    borrow = ConnectionPool.borrow
+    borrow: Callable[[ConnectionPool, dict[Any, Any]], PsycoConnection] | None = None  # the function that was replaced
     jobs = 0  # a job may run others, such as by an action of the crons
 
 
@@ -59,15 +59,17 @@ def limit() -> None:
 
 def begin() -> None:
     """Note from now on which connections the job borrows, and limit these. For a process that runs one job at a time."""
-    _Original.jobs += 1
-    if _Original.jobs > 1:
+    _State.jobs += 1
+    if _State.jobs > 1:
         return
     for pool in _pools():
         for connection in list(pool._connections):
             vars(connection).pop('is_of_job', None)
         _watch(pool)
-    _Original.borrow = ConnectionPool.borrow
-    ConnectionPool.borrow = _borrow_for_job  # type: ignore[assignment, method-assign]
+    if not _State.borrow:
+        # It stays, since another addon may wrap it.
+        _State.borrow = ConnectionPool.borrow
+        ConnectionPool.borrow = _borrow_for_job  # type: ignore[assignment, method-assign]
 
 
 def _watch(pool: ConnectionPool) -> _Watched:
@@ -80,15 +82,13 @@ def _watch(pool: ConnectionPool) -> _Watched:
 
 def end() -> None:
     """Have the pools work as usual again."""
-    _Original.jobs -= 1
-    if not _Original.jobs:
+    _State.jobs -= 1
+    if not _State.jobs:
         _stop()
 
 
 def _stop() -> None:
-    _Original.jobs = 0
-    if ConnectionPool.borrow is _borrow_for_job:
-        ConnectionPool.borrow = _Original.borrow  # type: ignore[method-assign]
+    _State.jobs = 0
     for pool, watched in _watched.items():
         pool._maxconn = watched.limit
     _watched.clear()
@@ -99,6 +99,9 @@ os.register_at_fork(after_in_child=_stop)
 
 
 def _borrow_for_job(pool: ConnectionPool, connection_info: dict[str, Any]) -> PsycoConnection:
+    assert _State.borrow, "`begin` comes first"
+    if not _State.jobs:
+        return _State.borrow(pool, connection_info)
     is_of_job = not _is_own_work.get()
     watched = _watch(pool) if is_of_job else _watched.get(pool)  # a job may be the first to use the pool of the replica
     with watched.lock if watched else contextlib.nullcontext():
@@ -107,7 +110,7 @@ def _borrow_for_job(pool: ConnectionPool, connection_info: dict[str, Any]) -> Ps
             if count >= watched.limit:
                 msg = f"The Connection Pool Is Full: the job has {count} cursors open, as many as the setting db_maxconn allows"
                 raise PoolError(msg)
-        connection = _Original.borrow(pool, connection_info)
+        connection = _State.borrow(pool, connection_info)
         vars(connection)['is_of_job'] = is_of_job
         return connection
 
@@ -136,7 +139,7 @@ def left_open() -> set[PsycoConnection]:
 
     :rtype: set[odoo.sql_db.PsycoConnection]
     """
-    return {connection for connection in _of_job() if _is_in_use(connection)}
+    return set(_of_job(is_in_use=True).values())
 
 
 def given_back() -> dict[int, PsycoConnection]:
@@ -144,7 +147,7 @@ def given_back() -> dict[int, PsycoConnection]:
 
     :rtype: dict[int, odoo.sql_db.PsycoConnection]
     """
-    return {connection.get_backend_pid(): connection for connection in _of_job() if not _is_in_use(connection)}
+    return _of_job(is_in_use=False)
 
 
 def close(connection: PsycoConnection) -> None:
@@ -155,13 +158,13 @@ def close(connection: PsycoConnection) -> None:
                 connection.close()
 
 
-def _of_job() -> list[PsycoConnection]:
-    result = []
+def _of_job(is_in_use: bool) -> dict[int, PsycoConnection]:
+    result = {}
     for pool, watched in list(_watched.items()):
         with watched.lock:  # the worker's other thread may borrow one, or close one that is idle
-            result += [
-                connection for connection in pool._connections if _is_of_job(connection) and not connection.closed
-            ]
+            for connection in pool._connections:
+                if _is_of_job(connection) and not connection.closed and _is_in_use(connection) == is_in_use:
+                    result[connection.get_backend_pid()] = connection
     return result
 
 
