@@ -32,6 +32,7 @@ from . import (
     test_mutations,
     test_options,
     test_origin,
+    test_pools,
     test_process,
     test_progress,
     test_report,

@@ -528,7 +528,6 @@ FAULTS = [
     ),
     *_faults(
         'service/pools.py',
-        ('cursors of the cron are closed', 'if _is_of_job(connection) and not connection.closed and _is_in_use', 'if not connection.closed and _is_in_use', 'system/pool_test.py::test_left_cursors[cron]'),
         ('limit of connections is ignored', 'if maximum := settings().db_maxconn:', 'if maximum := 0:', 'system/pool_test.py::test_limit_of_connections[limited]'),
         ("the worker's connections count for a job", "is_of_job = not _is_own_work.get()", "is_of_job = True", 'system/pool_test.py::test_what_the_worker_opens_itself[setting]'),
     ),
