@@ -32,9 +32,6 @@ class _Watched(NamedTuple):
 
 
 _watched: dict[ConnectionPool, _Watched] = {}
-_runs: list[
-    Any
-] = []  # the original function, for each running job: a job may run others, such as by an action of the crons
 
 
 class _State:
@@ -139,7 +136,7 @@ def left_open() -> set[PsycoConnection]:
 
     :rtype: set[odoo.sql_db.PsycoConnection]
     """
-    return set(_of_job(is_in_use=True).values())
+    return {connection for _backend_pid, connection in _of_job(is_in_use=True)}
 
 
 def given_back() -> dict[int, PsycoConnection]:
@@ -147,7 +144,7 @@ def given_back() -> dict[int, PsycoConnection]:
 
     :rtype: dict[int, odoo.sql_db.PsycoConnection]
     """
-    return _of_job(is_in_use=False)
+    return dict(_of_job(is_in_use=False))
 
 
 def close(connection: PsycoConnection) -> None:
@@ -158,13 +155,13 @@ def close(connection: PsycoConnection) -> None:
                 connection.close()
 
 
-def _of_job(is_in_use: bool) -> dict[int, PsycoConnection]:
-    result = {}
+def _of_job(is_in_use: bool) -> list[tuple[int, PsycoConnection]]:
+    result = []
     for pool, watched in list(_watched.items()):
         with watched.lock:  # the worker's other thread may borrow one, or close one that is idle
             for connection in pool._connections:
                 if _is_of_job(connection) and not connection.closed and _is_in_use(connection) == is_in_use:
-                    result[connection.get_backend_pid()] = connection
+                    result.append((connection.get_backend_pid(), connection))
     return result
 
 
