@@ -30,6 +30,8 @@ class TestPools(BaseCase):
         self.startPatcher(patch.object(ConnectionPool, 'borrow', Pool.borrow))
         self.startPatcher(patch.object(pools, '_pools', lambda: [self.pool]))
         self.startPatcher(patch.object(pools._State, 'borrow', None))
+        # A job has a context of its own, and its hooks may use the spare connections. Other tests leave out the context.
+        self.addCleanup(pools.has_spare.reset, pools.has_spare.set(False))
 
     def borrow(self):
         return ConnectionPool.borrow(self.pool, {})
