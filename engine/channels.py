@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from .claim import (
+    END,
     HERE,
     IN_PART,
     IS_LIMITED,
@@ -21,6 +22,7 @@ from .claim import (
     RECORD_START,
     SERVED,
     TAKE,
+    Place,
     in_order,
 )
 from .job import PUBLISHED, Job
@@ -108,7 +110,7 @@ FREE = f"""
         ) job
          LIMIT 1
     )
-    SELECT channel, delay, has_interval, is_fair, (priority, id) < ALL (SELECT priority, id FROM plain)
+    SELECT channel, delay, priority, id, has_interval, is_fair, (priority, id) < ALL (SELECT priority, id FROM plain)
       FROM slot
      WHERE delay IS NOT NULL
   ORDER BY delay, priority, id
@@ -220,6 +222,8 @@ class _Head(NamedTuple):
     """The first job of a channel that has a free slot."""
 
     channel: str
+    priority: int
+    id: int
     has_interval: bool
     is_fair: bool
     is_first: bool  # no plain job precedes it
@@ -233,43 +237,56 @@ class Channels:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._heads: list[_Head] = []
         self.has_jobs = True  # whether any job of a limited channel was ready at the last look
         self.slot_delay: float | None = None  # seconds until a channel with an interval has its next slot
         self.look_time = 0.0  # seconds that the last look for free slots took
-        self.is_held_up = False  # a channel has a free slot, but the last call claimed no job
+        self.is_held_up = False  # a channel had a free slot at the last look, but no job was claimed in it
 
-    def claim(self, limit: int, parts: Parts, even_after_plain: bool = False) -> list[Job]:
-        """Claim the next job of each channel with limits.
+    def look(self, parts: Parts) -> None:
+        """Look for channels with a free slot.
+
+        :param Parts parts: where plain jobs may be
+        """
+        self.slot_delay = None
+        self._heads = []
+        if self.has_jobs:
+            self._heads = self._free(FIRST_HEADS, parts) or self._free(ALL_HEADS, parts)
+        self.is_held_up = bool(self._heads)
+
+    def claim(self, limit: int, after_plain: bool = False) -> list[Job]:
+        """Claim the first job of each channel that had a free slot at the last look.
 
         :param int limit: how many at most
-        :param Parts parts: where plain jobs may be
-        :param bool even_after_plain: also claim jobs that a plain job precedes, when that one is locked by somebody
+        :param bool after_plain: claim the jobs that a plain job precedes, instead of the others
         :return: the jobs in the order in which to run them
         :rtype: list[Job]
         """
-        self.slot_delay = None
-        self.is_held_up = False
-        if not self.has_jobs:
-            return []
-        free = self._free(FIRST_HEADS, parts) or self._free(ALL_HEADS, parts)
         jobs: list[Job] = []
-        for channel, has_interval, is_fair, is_first in free:
-            if len(jobs) == limit or not (is_first or even_after_plain) or (has_interval and jobs):
+        for head in self._heads:
+            if head.is_first == after_plain:
+                continue
+            if len(jobs) == limit or (head.has_interval and jobs):
                 break
-            query = f"{CLAIM_FAIR if is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
-            jobs += [Job(*row) for row in self._session.execute(query, self._session.params(channel=channel))]
-            if has_interval and jobs:
+            query = f"{CLAIM_FAIR if head.is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
+            jobs += [Job(*row) for row in self._session.execute(query, self._session.params(channel=head.channel))]
+            if head.has_interval and jobs:
                 break  # a job that waits for others of its batch would use up the interval of its channel
-        self.is_held_up = bool(free) and not jobs
+        self.is_held_up = self.is_held_up and not jobs
         return in_order(jobs)
+
+    @property
+    def first_after_plain(self) -> Place:
+        """The place of the first job that :meth:`claim` claims ``after_plain``; the end of the queue when there is none."""
+        return next((Place(head.priority, head.id) for head in self._heads if not head.is_first), END)
 
     def _free(self, heads: str, parts: Parts) -> list[_Head]:
         """Return the channels whose first job could run now, in the order of these jobs."""
         begin = time.monotonic()
         rows = self._session.execute(f"WITH {heads} {FREE}", self._session.params(**parts._asdict()))
         self.look_time = time.monotonic() - begin
-        self.slot_delay = next((float(delay) for _channel, delay, *_flags in rows if delay), None)
-        return [_Head(channel, *flags) for channel, delay, *flags in rows if not delay]
+        self.slot_delay = next((float(delay) for _channel, delay, *_others in rows if delay), None)
+        return [_Head(channel, *others) for channel, delay, *others in rows if not delay]
 
     def reclassify(self, parts: Parts) -> set[int]:
         """Mark ready jobs as limited if their channel got its limits after they were enqueued.

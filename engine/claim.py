@@ -47,10 +47,10 @@ IN_PART = "(priority, id) >= (from_priority, from_id) AND priority < to_priority
 # update. With a join, the planner would read the whole table, since it does not know the limit.
 CLAIM = f"""
     WITH next AS (
-        SELECT job.id
+        SELECT job.*
           FROM {PARTS.format('$2', '$3', '$4')}
     CROSS JOIN LATERAL (
-            SELECT id
+            SELECT priority, id
               FROM ir_async
              WHERE {READY} AND NOT limited AND NOT {IS_LIMITED} AND NOT {IS_UPGRADING} AND {SERVED} AND {IN_PART}
           ORDER BY priority, id
@@ -61,7 +61,7 @@ CLAIM = f"""
     )
     UPDATE ir_async job
        SET {TAKE}
-     WHERE id = ANY(ARRAY(SELECT id FROM next))
+     WHERE id = ANY(ARRAY(SELECT id FROM next)) AND (SELECT (priority, id) < ($5::int8, $6::int8) FROM next LIMIT 1)
  RETURNING """
 # A start in a channel with an interval has a row of its own, since the row of the job only has the last start. A crash of the
 # server must not forget the start, since it does not undo the calls that the job made.
@@ -84,6 +84,16 @@ CLAIM_ONE = f"""
     ),
     {RECORD_START}
     SELECT """
+
+
+class Place(NamedTuple):
+    """A place in the queue."""
+
+    priority: int
+    id: int
+
+
+END = Place(MAX_INT + 1, 0)
 
 
 class Parts(NamedTuple):
@@ -131,19 +141,22 @@ class Claim:
                 for marks in (self._marks, self._unsorted)
             )
 
-    def claim(self, limit: int) -> list[Job]:
+    def claim(self, limit: int, before: Place = END) -> list[Job]:
         """Claim the next jobs for this worker.
 
         :param int limit: how many at most
+        :param Place before: claim nothing when the first job that nobody has locked is behind this place
         :return: the jobs in the order in which to run them
         :rtype: list[Job]
         """
         begin = time.monotonic()
         is_due = self._is_due(begin)
-        jobs = self._scan({} if is_due else self._marks, limit)
+        jobs = self._scan({} if is_due else self._marks, limit, before)
         if not is_due and not jobs and self._is_owed and self._marks:
             is_due = True
-            jobs = self._scan({}, limit)
+            jobs = self._scan({}, limit, before)
+        if before != END and not jobs:
+            return []  # jobs behind the place may be there
         if is_due or not self._marks:
             self._is_owed = False
             self._note_full_scan(time.monotonic() - begin)
@@ -197,11 +210,11 @@ class Claim:
         parts, self._unsorted = _parts(self._unsorted), dict(self._marks)
         return parts
 
-    def _scan(self, marks: dict[int, int], limit: int) -> list[Job]:
+    def _scan(self, marks: dict[int, int], limit: int, before: Place) -> list[Job]:
         return in_order(
             Job(*row)
             for row in self._session.execute_prepared(
-                'claim', CLAIM + self._session.columns, self._session.params(), limit, *_parts(marks)
+                'claim', CLAIM + self._session.columns, self._session.params(), limit, *_parts(marks), *before
             )
         )
 

@@ -26,7 +26,7 @@ from psycopg2.extensions import AsIs
 from ..exceptions import PoolerFound
 from ..tools.config import settings
 from .channels import Channels
-from .claim import HERE, NOW, READY, Claim
+from .claim import END, HERE, NOW, READY, Claim
 from .connection import (
     CLIENT_CHECK,
     DURABLE,
@@ -302,10 +302,16 @@ class Session:
         :param int limit: how many at most
         :rtype: list[Job]
         """
-        if jobs := self._channels.claim(limit, self._claim.parts()):
-            self._claim.note_preceded(self._channels.look_time)
-            return jobs
-        return self._claim.claim(limit) or self._channels.claim(limit, self._claim.parts(), even_after_plain=True)
+        self._channels.look(self._claim.parts())
+        if not (jobs := self._channels.claim(limit)):
+            limited = self._channels.first_after_plain
+            if (jobs := self._claim.claim(limit, before=limited)) or limited == END:
+                return jobs
+            # Somebody else has the plain jobs before it, or only has them locked. It does not wait for these.
+            if not (jobs := self._channels.claim(limit, after_plain=True)):
+                return self._claim.claim(limit)
+        self._claim.note_preceded(self._channels.look_time)
+        return jobs
 
     def wake(self) -> None:
         """Note that something may have changed, so that the next look is complete."""

@@ -38,7 +38,7 @@ SAMPLES = {
     'state': "'done'",
     'worker_id': '1',
 }
-ARGUMENTS = {'CLAIM': "10, '{-2147483647}', '{0}', '{2147483648}'", 'LOOK': 'false'}
+ARGUMENTS = {'CLAIM': "10, '{-2147483647}', '{0}', '{2147483648}', 2147483648, 0", 'LOOK': 'false'}
 
 
 def statements():

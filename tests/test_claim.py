@@ -8,7 +8,7 @@ from psycopg2.extensions import AsIs
 from odoo.tests import new_test_user
 
 from .queue_common import QueueCase
-from odoo.addons.ir_async.engine import fence
+from odoo.addons.ir_async.engine import claim, fence
 from odoo.addons.ir_async.engine.claim import LONGEST_SCAN_INTERVAL, MAX_MARKS, PATIENCE, SCAN_INTERVAL, claim_one
 from odoo.addons.ir_async.engine.job import Outcome
 from odoo.addons.ir_async.engine.maintenance import BUSY_SWEEP_INTERVAL, LOOK_INTERVAL
@@ -348,6 +348,26 @@ class TestMarks(QueueCase):
         self.clock.advance(LONGEST_SCAN_INTERVAL)
         self.assertEqual(self.ids(), early.ids)
         self.assertEqual(self.ids(), limited[1:2])
+
+    def test_limited_jobs_that_overtake_locked_ones(self):
+        """Their claim does not pay the debt of a full scan, since it has left later plain jobs where they are."""
+        self.env['ir.async.channel'].create({'name': 'limited', 'capacity': 10})
+        early, _late = self.below_the_mark()
+        limited = [self.call(channel='limited', priority=1).id for _i in range(2)]
+        self.env['ir.async'].flush_model()
+        self.session.maintain()
+        free = self.session._channels._free
+
+        def after_plain(*args):  # as if somebody had an urgent plain job locked
+            return [head._replace(is_first=False) for head in free(*args)]
+
+        # While full scans are quick, the marks would not stay.
+        with patch.object(self.session._channels, '_free', after_plain), patch.object(claim, 'QUICK_SCAN', 0):
+            self.session.wake()
+            self.clock.advance(SCAN_INTERVAL)
+            self.assertEqual(self.ids(), limited[:1])
+            with patch.object(self.session._channels, 'claim', return_value=[]):  # others were quicker
+                self.assertEqual(self.ids(), early.ids)
 
     def test_looks_for_plain_jobs_before_limited_ones(self):
         """They are as rare as full scans, also when there are no plain jobs."""
