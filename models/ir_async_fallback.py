@@ -10,6 +10,8 @@ import psycopg2
 from odoo import fields, models
 from odoo.tools import SQL
 
+from ..service.execution import Execution
+
 _logger = logging.getLogger(__name__)
 
 RETRY_DELAY = 5  # seconds until the next try, after PostgreSQL has cut a connection
@@ -24,7 +26,8 @@ class IrAsync(models.Model):
         # Imported here: the model is also loaded by processes that never run jobs.
         from ..service.inline import run_for  # noqa: PLC0415
 
-        if not self._has_unserved():
+        # A job that triggers the action must not run others inside of itself: their end would set the process back.
+        if Execution.get(self.env.cr) or not self._has_unserved():
             return
         dbname = self.env.cr.dbname
         # End the transaction of the scheduled action, which must not stay open while jobs run. Report progress as well: when a

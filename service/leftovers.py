@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from . import pools
 
 if TYPE_CHECKING:
-    from odoo.sql_db import PsycoConnection
-
     from ..engine.job import Job
     from ..engine.session import Session
 
@@ -27,13 +25,11 @@ class Leftovers:
 
     def __init__(self) -> None:
         self._threads: set[int] = set()
-        self._open: set[PsycoConnection] = set()  # cursors of the job that runs this one
 
     def begin(self) -> None:
         """Note what is there before a job."""
         self._threads = set(sys._current_frames())
         pools.begin()
-        self._open = pools.left_open()
 
     def end(self) -> None:
         """Called after a job."""
@@ -78,7 +74,7 @@ class Leftovers:
         # Closing would wait for a thread that executes a statement. Such threads end with the process.
         if self.has_threads():
             return
-        if left := pools.left_open() - self._open:
+        if left := pools.left_open():
             _logger.warning("Job %s left %d cursors open, which are closed now", job, len(left))
             for connection in left:
                 connection.close()

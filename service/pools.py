@@ -38,7 +38,7 @@ class _State:
     """The state of this process."""
 
     borrow: Callable[[ConnectionPool, dict[Any, Any]], PsycoConnection] | None = None  # the function that was replaced
-    jobs = 0  # a job may run others, such as by an action of the crons
+    has_job = False
 
 
 _is_own_work: ContextVar[bool] = ContextVar('ir_async.is_own_work', default=False)
@@ -56,9 +56,7 @@ def limit() -> None:
 
 def begin() -> None:
     """Note from now on which connections the job borrows, and limit these. For a process that runs one job at a time."""
-    _State.jobs += 1
-    if _State.jobs > 1:
-        return
+    _State.has_job = True
     for pool in _pools():
         for connection in list(pool._connections):
             vars(connection).pop('is_of_job', None)
@@ -79,25 +77,19 @@ def _watch(pool: ConnectionPool) -> _Watched:
 
 def end() -> None:
     """Have the pools work as usual again."""
-    _State.jobs -= 1
-    if not _State.jobs:
-        _stop()
-
-
-def _stop() -> None:
-    _State.jobs = 0
+    _State.has_job = False
     for pool, watched in _watched.items():
         pool._maxconn = watched.limit
     _watched.clear()
 
 
 # Another thread may have had a lock when a job forked the process.
-os.register_at_fork(after_in_child=_stop)
+os.register_at_fork(after_in_child=end)
 
 
 def _borrow_for_job(pool: ConnectionPool, connection_info: dict[str, Any]) -> PsycoConnection:
     assert _State.borrow, "`begin` comes first"
-    if not _State.jobs:
+    if not _State.has_job:
         return _State.borrow(pool, connection_info)
     is_of_job = not _is_own_work.get()
     watched = _watch(pool) if is_of_job else _watched.get(pool)  # a job may be the first to use the pool of the replica

@@ -535,6 +535,10 @@ FAULTS = [
          'system/waking_test.py::test_cancel_of_what_does_not_stop[hang_in_sleep-prefork]'),
     ),
     *_faults(
+        'models/ir_async_fallback.py',
+        ('jobs run inside of a job', 'Execution.get(self.env.cr) or ', '', 'system/pool_test.py::test_a_job_that_triggers_the_crons'),
+    ),
+    *_faults(
         'service/pools.py',
         ('limit of connections is ignored', 'if maximum := settings().db_maxconn:', 'if maximum := 0:', 'system/pool_test.py::test_limit_of_connections[limited]'),
         ("the worker's connections count for a job", "is_of_job = not _is_own_work.get()", "is_of_job = True", 'system/pool_test.py::test_what_the_worker_opens_itself[setting]'),
@@ -542,7 +546,7 @@ FAULTS = [
     *_faults(
         'service/leftovers.py',
         ('cursors of a job stay', '                connection.close()', '                pass', 'system/pool_test.py::test_left_cursors[worker]'),
-                ('locks of closed cursors stay', 'pools.close(idle[backend_pid])', 'pass', 'system/pool_test.py::test_locks_of_closed_cursors[close]'),
+        ('locks of closed cursors stay', 'pools.close(idle[backend_pid])', 'pass', 'system/pool_test.py::test_locks_of_closed_cursors[close]'),
         ('closing waits for threads', 'if self.has_threads():\n            return', 'pass', 'system/pool_test.py::test_a_thread_that_executes_a_statement'),
     ),
     *_faults(

@@ -61,14 +61,3 @@ class TestPools(BaseCase):
         pools.end()
         self.assertEqual(self.pool._maxconn, 2)
         self.assertEqual(len(self.pool._connections), 2)
-
-    def test_a_job_that_runs_another(self):
-        pools.begin()
-        outer = self.borrow()
-        pools.begin()
-        self.borrow()
-        pools.end()
-        with self.assertRaises(PoolError):
-            self.borrow()
-        self.assertTrue(outer.is_of_job)
-        pools.end()

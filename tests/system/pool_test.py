@@ -167,3 +167,13 @@ def test_a_thread_that_executes_a_statement(cluster, database, server):
         leaving = database.enqueue('leave_querying_thread', 'leaving', LOCK)
         assert database.wait_for(leaving).state == 'done'
         assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
+
+
+def test_a_job_that_triggers_the_crons(database, server):
+    """It runs no other job inside of itself: the end of that one would set the process back to its own begin."""
+    with server(database, workers=1, settings={'channels': 'default'}):
+        with database.env() as env:
+            other_id = env['ir.async'].with_options(channel='other').call(env['test.async.effect'].nothing).id
+        assert database.wait_for(database.enqueue('trigger_crons', 'job')).state == 'done'
+        [[state]] = database.sql("SELECT state FROM ir_async WHERE id = %s", [other_id])
+        assert state == 'created'

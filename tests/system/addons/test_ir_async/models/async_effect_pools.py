@@ -104,3 +104,9 @@ class TestAsyncEffect(models.Model):
         """Return the process, and what it knows."""
         self._wait(gate)
         return [os.getpid(), self.env['ir.config_parameter'].sudo().get_param('test_ir_async')]
+
+    @api.model
+    def trigger_crons(self, name):
+        """Run the scheduled action that runs jobs on cron workers."""
+        self._trace(name)
+        self.env.ref('ir_async.ir_cron_run_jobs').sudo().method_direct_trigger()
