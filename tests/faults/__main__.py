@@ -10,7 +10,7 @@ import time
 from . import audit, model, workload, world
 from .drain import drained
 from .faults import Faults
-from .report import report, say
+from .report import report, say, title
 
 # The standby has no disk and no address of its own, and other databases would stay with the old primary.
 NOT_WITH_FAILOVER = {'disk_full', 'cut_host', 'drop_database', 'copy_database', 'replace_database'}
@@ -38,7 +38,11 @@ def arguments():
     parser.add_argument(
         '--model', action='store_true', help="random steps against a model of the queue, instead of servers"
     )
+    parser.add_argument('--list', action='store_true', help="name the faults")
     args = parser.parse_args()
+    if args.list:
+        say('\n'.join(map(title, Faults.WEIGHTS)))
+        parser.exit()
     args.only = [name for name in args.only.split(',') if name]
     if unknown := set(args.only) - {*Faults.WEIGHTS, 'none'}:
         parser.error(f"unknown faults: {', '.join(sorted(unknown))}; there are {', '.join(Faults.WEIGHTS)}")

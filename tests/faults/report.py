@@ -16,7 +16,7 @@ def say(text=''):
     sys.stdout.flush()
 
 
-def _title(name):
+def title(name):
     return f"{name}: {getattr(Faults, name).__doc__}"
 
 
@@ -47,11 +47,11 @@ def report(args, faults, result, workloads, errors, seconds, drain):
         say("| fault, alone | times | seconds | methods begun |\n|---|---|---|---|")
         for turn in faults.turns:
             [name], begun = turn.names, sum(turn.begin <= run.begin < turn.end for run in result.runs)
-            say(f"| {_title(name)} | {faults.counts[name]} | {turn.end - turn.begin:.0f} | {begun} |")
+            say(f"| {title(name)} | {faults.counts[name]} | {turn.end - turn.begin:.0f} | {begun} |")
     else:
         say("| fault | times |\n|---|---|")
         for name, count in sorted(faults.counts.items()):
-            say(f"| {_title(name)} | {count} |")
+            say(f"| {title(name)} | {count} |")
     for name, reason in sorted(result.world.skipped.items()):
         say(f"| {name} | skipped: {reason} |{' | |' * args.each}")
     say()
