@@ -166,17 +166,23 @@ def _file_of(connection: Connection) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _cut_off() -> None:
+def cut_off(connections: Iterable[Connection]) -> None:
     """Cut a forked child off from the sessions of its parent.
 
     The server would execute what the child sends as a part of the parent's transaction. If the child outlived the parent, it
     would also keep the session and its lock, and the jobs of the dead parent would never be rescued.
+
+    :param connections: connections of the parent
     """
     null = os.open(os.devnull, os.O_RDWR)
-    for connection in list(_files):
-        if not connection.closed and not is_descriptor_closed(connection) and connection.fileno() >= 0:
+    for connection in connections:
+        if not connection.closed and connection.fileno() >= 0:
             os.dup2(null, connection.fileno(), inheritable=False)
     os.close(null)
+
+
+def _cut_off() -> None:
+    cut_off([connection for connection in _files if not is_descriptor_closed(connection)])
 
 
 if hasattr(os, 'register_at_fork'):  # not on Windows

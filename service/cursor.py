@@ -21,7 +21,8 @@ from ..engine import fence
 from ..engine.connection import connect, is_descriptor_closed, session_parameters
 from ..engine.job import Job
 from ..exceptions import ClaimLost, JobInterrupted
-from .pools import has_spare
+from ..tools import signals
+from . import pools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,6 +65,7 @@ class JobConnection(sql_db.PsycoConnection):
             raise psycopg2.errors.InFailedSqlTransaction(msg)
         if self.guard:
             self.guard.check_claim()
+            self.guard.signal()
         super().commit()
         self._end("COMMIT")
         if self.guard:
@@ -185,6 +187,7 @@ class JobCursor(sql_db.Cursor):
         self._pool = pool
         self._execution: Execution | None = None
         self._is_finishing = False
+        self._signals: list[str] = []  # of the current commit
 
     def begin(self, query: str = "SELECT 1") -> None:
         """Forget everything done on the connection, begin a transaction, and execute a query in it.
@@ -282,22 +285,28 @@ class JobCursor(sql_db.Cursor):
                 if not cr.rowcount:
                     raise ClaimLost
 
+    def signal(self) -> None:
+        """Signal to other processes which caches the job invalidated, with the commit of its changes."""
+        self._signals = []
+        if self._execution and self.transaction and self.transaction.registry.ready:
+            self._execution.note_invalidated(self.transaction.registry)
+            self._signals = signals.changes(self.transaction.registry)
+        if self._signals:
+            with self._cnx.cursor() as cr:
+                cr.execute(signals.send_last(self._signals).code)  # pylint: disable=sql-injection
+
     def note_commit(self) -> None:
-        """Note that the job has ended, if the committed transaction had its outcome."""
+        """Note what is committed: signals, and the end of the job if the transaction had its outcome."""
+        if self._signals and self.transaction:
+            registry = self.transaction.registry
+            signals.count(registry, self._signals)
+            registry.registry_invalidated = False
+            registry.cache_invalidated.clear()
         if self._is_finishing and self._execution:
             self._is_finishing = False
             self._execution.ended = True
             self._execution.on_end()
-            has_spare.set(True)  # for the hooks
-            self._signal()
-
-    def _signal(self) -> None:
-        """Signal to other processes which caches the job invalidated. Odoo does so after the hooks, but one may hang or fail."""
-        try:
-            if self.transaction:
-                self.transaction.registry.signal_changes()
-        except Exception:
-            _logger.exception("Other processes could not be signaled to drop their caches")
+            pools.spare()  # for the hooks
 
     def note_rollback(self) -> None:
         """Note that the outcome of the job was rolled back, if the transaction had it."""

@@ -114,7 +114,7 @@ def run_for(dbname: str, seconds: float) -> float | None:
     session.channels = []  # the setting only applies to the job workers of this server
     with awaited(), _runner(session) as runner:
         delay, next_look = 0, begin + LOOK_INTERVAL
-        while delay == 0 and time.monotonic() < begin + seconds and not is_stopping():
+        while delay == 0 and time.monotonic() < begin + seconds and not (is_stopping() or runner.must_end):
             if jobs := session.claim(1):
                 _run(session, runner, jobs[0], limit and begin + limit)
                 if time.monotonic() >= next_look:
@@ -127,11 +127,6 @@ def run_for(dbname: str, seconds: float) -> float | None:
                     _wait(delay)
                     delay = 0
             publish(session)
-            if runner.must_end and is_prefork():
-                _logger.warning(
-                    "This cron worker is replaced: a job changed its process in a way that cannot be undone"
-                )
-                replace()
     if delay is not None and is_stopping():
         return max(delay, STOP_DELAY)
     return delay
@@ -152,6 +147,9 @@ def _runner(session: Session) -> Generator[Runner]:
     finally:
         runner.close()
         session.close()
+        if runner.must_end and is_prefork():
+            _logger.warning("This cron worker is replaced: a job changed its process in a way that cannot be undone")
+            replace()
 
 
 def _cron_limit() -> float:

@@ -1,4 +1,4 @@
-"""The threads that a job leaves in its process, and the cursors that it leaves open on connections of Odoo's pools."""
+"""The threads that a job leaves in its process, and the cursors that it leaves open."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from . import pools
 
 if TYPE_CHECKING:
     from ..engine.job import Job
-    from ..engine.session import Session
 
 _logger = logging.getLogger(f'{__package__}.runner')
 
 THREAD_GRACE = 0.1  # seconds that the threads of a job have to end after it
-LOCKING = "SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'advisory' AND pid = ANY(%s)"
 
 
 class Leftovers:
@@ -62,22 +60,11 @@ class Leftovers:
             )
         return not left
 
-    def close_cursors(self, session: Session, job: Job) -> None:
-        """Close the cursors that the job left open: they keep locks, and a pool has only so many connections.
+    def close_cursors(self, job: Job) -> None:
+        """Close the connections of the job: their cursors and sessions may keep locks, and a pool has only so many of them.
 
-        Also close connections that the job gave back with an advisory lock of the session.
-
-        :param Session session: the session that claimed the job
         :param Job job: the job
-        :raises psycopg2.Error: when the session is gone, and the job with it
         """
         # Closing would wait for a thread that executes a statement. Such threads end with the process.
-        if self.has_threads():
-            return
-        if left := pools.left_open():
-            _logger.warning("Job %s left %d cursors open, which are closed now", job, len(left))
-            for connection in left:
-                connection.close()
-        if idle := pools.given_back():
-            for (backend_pid,) in session.execute(LOCKING, [list(idle)]):
-                pools.close(idle[backend_pid])
+        if not self.has_threads() and (count := pools.close()):
+            _logger.warning("Job %s left %d cursors open, which are closed now", job, count)

@@ -24,7 +24,7 @@ from ..engine.job import StateChange
 from ..engine.origin import INSTALLED, has_modules
 from ..exceptions import ClaimLost, JobInterrupted, ModulesMissing
 from ..tools.error_text import first_line
-from . import failure
+from . import failure, pools
 from .cursor import JobCursor, JobPool, has_lost_server
 from .execution import Execution
 from .leftovers import Leftovers
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 TRIES = 4  # tries in place when a job loses races
+MAX_FAILED_HOOKS = 20
 FIRST_PAUSE = 0.05  # maximum seconds before the second try; it doubles before each further try
 
 
@@ -204,19 +205,17 @@ class Runner:
     def _run_other_hooks(self, execution: Execution, env: api.Environment, exc: BaseException) -> None:
         """Log the exception of a hook after the commit, and run the hooks behind it."""
         execution.end_forked_child()  # its parent runs them
-        try:
-            # One that adds itself again and fails again must not go on for ever.
-            for _hook in range(len(env.cr.postcommit) + 1):
-                if type(exc) is JobInterrupted:
-                    raise exc
-                failure.log_failed_hook(execution, exc)
-                try:
-                    env.cr.postcommit.run()
-                    return
-                except BaseException as another:  # noqa: BLE001 -- as above
-                    exc = another
-        finally:
-            env.registry.signal_changes()  # of the hooks; those of the job are signaled already
+        # One that adds itself again and fails again must not go on for ever.
+        for _hook in range(MAX_FAILED_HOOKS):
+            if type(exc) is JobInterrupted:
+                raise exc
+            failure.log_failed_hook(execution, exc)
+            try:
+                env.cr.postcommit.run()
+                env.registry.signal_changes()  # of the hooks; those of the job are committed already
+                return
+            except BaseException as another:  # noqa: BLE001 -- as above
+                exc = another
 
     def _perform(self, env: api.Environment, execution: Execution) -> None:
         job = execution.job
@@ -245,8 +244,7 @@ class Runner:
                 self._pool.close()
                 # They may use its connection, and change state that is set back.
                 self.must_end = not self._leftovers.wait_for_threads(execution.job) or self.must_end
-            with contextlib.suppress(psycopg2.Error):  # the session is lost, which its next use says
-                self._close_cursors(execution)
+            self._leftovers.close_cursors(execution.job)
             self._leftovers.end()
         if self._process_state:
             try:
@@ -258,12 +256,7 @@ class Runner:
 
     def _close_cursors(self, execution: Execution) -> None:
         if self._leftovers:
-            try:
-                self._leftovers.close_cursors(self.session, execution.job)
-            except psycopg2.Error as exc:
-                if kind_of(exc) is Kind.LOST:
-                    raise
-                _logger.info("Could not look for locks that job %s left: %s", execution.job, first_line(exc))
+            self._leftovers.close_cursors(execution.job)
 
     def _cursor(self) -> JobCursor:
         self._cr = JobCursor(self._pool)
@@ -322,7 +315,10 @@ def _check_end(execution: Execution) -> None:
 
 def _once(function: _Step, env: api.Environment, execution: Execution) -> None:
     try:
-        function(env, execution)
+        try:
+            function(env, execution)
+        finally:
+            pools.spare()
         env.cr.flush()
         execution.note_invalidated(env.registry)
     except Exception as exc:

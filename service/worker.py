@@ -292,12 +292,12 @@ class WorkerAsync(Worker):
             self.watchdog.batch = None
             self.lookout.note_job(False)
             batch.release_prefetched()
+            if runner.must_end:
+                _logger.warning(
+                    "Worker (%s) is replaced: a job changed its process in a way that cannot be undone", self.pid
+                )
+                self.alive = False
         self.request_count += batch.count
-        if runner.must_end:
-            _logger.warning(
-                "Worker (%s) is replaced: a job changed its process in a way that cannot be undone", self.pid
-            )
-            self.alive = False
         self.batch_size = batch.next_size()
         if session.has_waiting or any(job.has_children for job in jobs):
             children = session.unblock([job.id for job in jobs])

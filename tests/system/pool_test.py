@@ -1,6 +1,7 @@
 """Jobs use connections of Odoo's pools beside their own, as many as they may, and leave none to the next ones."""
 
 import contextlib
+import socket
 
 import pytest
 from harness import Server, wait_until
@@ -77,6 +78,73 @@ def test_left_cursors(database, server, args, workers):
     assert len({run.pid for run in database.runs()}) == 1
 
 
+@pytest.mark.parametrize('way', ['open transaction', 'cursor factory'])
+def test_spoiled_connections(database, server, way):
+    """What a job did to a connection of Odoo's pool neither outlives it nor meets the next job or the worker's messages."""
+    database.sql("INSERT INTO test_async_effect (name) VALUES ('locked')")
+    with server(database, workers=1) as odoo:
+        assert database.wait_for(database.enqueue('spoil_connection', 'spoiling', way)).state == 'done'
+        database.wait_for(database.enqueue('nothing'))
+        database.sql("SELECT FROM test_async_effect WHERE name = 'locked' FOR UPDATE NOWAIT")
+        assert database.wait_for(notified(database, 'open_cursors', 'next', 1)).state == 'done'
+        database.wait_for(database.enqueue('nothing'))
+        assert "could not be notified" not in odoo.log
+
+
+def test_forked_processes(database, server):
+    """They have connections of their own, though the message that the job runs has left one in the pool."""
+    with server(database, workers=1):
+        assert database.wait_for(notified(database, 'fork_children', 'job', 0)).payload['result'] == 3
+        assert database.wait_for(notified(database, 'fork_children', 'leaving', 600)).state == 'done'
+        assert database.wait_for(notified(database, 'effect', 'next')).state == 'done'
+
+
+def test_cancel_while_a_pool_connects(database, server):
+    """The worker's messages do not wait for it."""
+    with socket.create_server(('127.0.0.1', 0)) as silent, server(database, workers=1, expected=['is replaced']):
+        uri = f'postgresql://user@127.0.0.1:{silent.getsockname()[1]}/postgres'
+        job_id = notified(database, 'connect_to', 'job', uri)
+        connection, _address = silent.accept()
+        with connection:
+            database.act('cancel', job_id)
+            assert database.wait_for(job_id).state == 'cancelled'
+
+
+@pytest.mark.parametrize('way', ['thread', 'cursors', 'retry'])
+def test_full_pool_and_changed_registry(database, server, way):
+    """To load the registry anew takes a cursor, and the job must end as it would with an empty pool."""
+    expected = ['cursors open', 'Job .* failed', 'left threads behind', 'is replaced']
+    with server(database, workers=1, settings={'db_maxconn': 2}, expected=expected) as odoo:
+        job = database.wait_for(database.enqueue('change_registry', 'job', way))
+        assert job.state == ('done' if way == 'retry' else 'failed')
+        if way != 'retry':
+            assert (job.starts, job.payload['error']['data']['message']) == (1, way)
+        assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
+        assert ("is replaced" in odoo.log) == (way == 'thread')
+
+
+def test_cron_worker_that_lost_its_session(database, server):
+    """It is replaced if the job has left a thread."""
+    expected = [
+        'left threads behind',
+        'is replaced',
+        'was taken away',
+        'the connection to PostgreSQL was lost',
+        'again in',
+    ]
+    with server(database, args=Server.CRONS['prefork'], workers=0, expected=expected) as odoo:
+        odoo.wait_for_crons()
+        job_id = database.enqueue('lose_session', 'job')
+        odoo.wait_for_log("again in")  # by its date, of which a cron worker hears once a minute
+        odoo.wait_for_log("exiting")
+        wait_until(lambda: odoo.log.count("WorkerCron") == 2, "the next worker is there")
+        odoo.wait_for_crons()
+        wait_until(lambda: database.enqueue('nothing') and len(database.runs('job')) == 2, "it runs again")
+        assert database.wait_for(job_id).payload['result'] is False
+    first, second = database.runs('job')
+    assert first.pid != second.pid
+
+
 @pytest.mark.parametrize('way', ['close', 'forget'])
 def test_locks_of_closed_cursors(database, server, way):
     """Their connections go back to the pool, without the locks of the session."""
@@ -105,11 +173,17 @@ def test_the_end_of_a_job_that_filled_the_pool(cluster, database, server, ending
     assert counts[0] == counts[1] > 0
 
 
-@pytest.mark.parametrize('way', ['plain', 'full pool', 'failing hook'])
-def test_signals(database, server, tmp_path, way):
+@pytest.mark.parametrize('way', ['plain', 'full pool', 'failing hook', 'failing after a commit', 'refused connections'])
+def test_signals(cluster, database, server, tmp_path, way):
     """What a job has changed is known to the other processes, whatever happens after its commit."""
-    expected = {'plain': [], 'full pool': ['cursors open'], 'failing hook': ['a hook after it failed']}[way]
-    with server(database, workers=2, settings={'db_maxconn': 3}, expected=expected):
+    expected = {
+        'full pool': ['cursors open'],
+        'failing hook': ['a hook after it failed'],
+        'failing after a commit': ['Job .* failed'],
+        'refused connections': ['too many connections for role'],
+    }
+    expected = expected.get(way, [])
+    with server(database, workers=2, settings={'db_maxconn': 3}, expected=expected) as odoo:
 
         def read():
             gate = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -123,9 +197,17 @@ def test_signals(database, server, tmp_path, way):
         # A worker that still loads its registry leaves its job to the other one.
         before = wait_until(lambda: len(result := read()) == 2 and result, "both processes run jobs")
         assert set(before.values()) == {False}
-        assert database.wait_for(database.enqueue('set_parameter', 'job', way)).state == 'done'
-        # The signals come just after the commit.
-        wait_until(lambda: read() == dict.fromkeys(before, way), "both processes know the new value")
+        gate = tmp_path / 'gate'
+        job_id = database.enqueue('set_parameter', 'job', way, str(gate))
+        with contextlib.ExitStack() as stack:
+            if way == 'refused connections':
+                database.wait_for_run('job')
+                cluster.sql("ALTER ROLE odoo CONNECTION LIMIT 0")
+                stack.callback(cluster.sql, "ALTER ROLE odoo CONNECTION LIMIT -1")
+                gate.touch()
+                wait_until(lambda: "done in" in odoo.log.split(f'Job {job_id} ')[-1], "the job is done")
+        assert database.wait_for(job_id).state == ('failed' if way == 'failing after a commit' else 'done')
+        assert wait_until(lambda: len(result := read()) == 2 and result, "both ran") == dict.fromkeys(before, way)
     assert len(database.runs('job: next hook')) == (way == 'failing hook')
 
 
