@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .claim import Parts
     from .session import Session
 
+LOCK_PATIENCE = 1  # seconds until the next try in a channel whose jobs others have locked
+LOCKED_TRIES = 20  # such tries a second
 # The class of the advisory lock held during a claim in a limited channel.
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')
 
@@ -89,6 +91,7 @@ ALL_HEADS = f"""
         ) next
     )
 """
+HEADS = {'first_heads': FIRST_HEADS, 'all_heads': ALL_HEADS}
 FREE = f"""
     ,
     {RUNNING},
@@ -97,34 +100,30 @@ FREE = f"""
                coalesce(limits.fair, false) AS is_fair
           FROM head candidate
      LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
-    ),
-    plain AS (
-        SELECT job.*
-          FROM {NAMED_PARTS}
-    CROSS JOIN LATERAL (
-            SELECT priority, id
-              FROM ir_async
-             WHERE {READY} AND NOT limited AND NOT {IS_LIMITED} AND {SERVED} AND {IN_PART}
-          ORDER BY priority, id
-             LIMIT 1
-        ) job
-         LIMIT 1
     )
-    SELECT channel, delay, priority, id, has_interval, is_fair, (priority, id) < ALL (SELECT priority, id FROM plain)
+    SELECT slot.channel, delay, slot.priority, slot.id, has_interval, is_fair, following.priority, following.id
       FROM slot
-     WHERE delay IS NOT NULL
-  ORDER BY delay, priority, id
+ LEFT JOIN LATERAL (
+           SELECT priority, id
+             FROM ir_async
+            WHERE {READY} AND limited AND {SERVED} AND channel = slot.channel AND (priority, id) > (slot.priority, slot.id)
+         ORDER BY channel, priority, id
+            LIMIT 1
+           ) following ON delay = 0
+     WHERE delay IS NOT NULL AND NOT {IS_UPGRADING}
+  ORDER BY delay, slot.priority, slot.id
 """
 
 OF_CHANNEL = f"""{READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)s AND %(channel)s
            AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}"""
+IS_BEFORE = "(priority, id) < (%(before_priority)s, %(before_id)s)"
 NO_TURN = "turn AS (SELECT NULL::int4 AS id WHERE false)"
 # In a fair channel, the users whose jobs have the first priority take turns, in the order of their ids: after the user of the last
 # start comes the next one. This is one step in an index, however many jobs and users there are. Starts of other priorities, and
 # of a clock that was fast, would give the user after them all turns.
 TURN = f"""
     first AS (
-        SELECT priority FROM ir_async WHERE {OF_CHANNEL} ORDER BY channel, priority, id
+        SELECT priority FROM ir_async WHERE {OF_CHANNEL} AND {IS_BEFORE} ORDER BY channel, priority, id
          LIMIT 1  -- others may have all jobs of a priority locked
     FOR NO KEY UPDATE SKIP LOCKED
     ),
@@ -167,7 +166,7 @@ CLAIM_LIMITED = f"""
     other AS (
         SELECT id
           FROM ir_async
-         WHERE {OF_CHANNEL} AND NOT EXISTS (SELECT FROM turn)
+         WHERE {OF_CHANNEL} AND {IS_BEFORE} AND NOT EXISTS (SELECT FROM turn)
       ORDER BY channel, priority, id  -- this, and BETWEEN, leave the planner one index to use
          LIMIT 1
     FOR NO KEY UPDATE SKIP LOCKED
@@ -222,11 +221,10 @@ class _Head(NamedTuple):
     """The first job of a channel that has a free slot."""
 
     channel: str
-    priority: int
-    id: int
+    place: Place
     has_interval: bool
     is_fair: bool
-    is_first: bool  # no plain job precedes it
+    following: Place  # the place of the next job of the channel
 
 
 class Channels:
@@ -237,56 +235,80 @@ class Channels:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._heads: list[_Head] = []
-        self.has_jobs = True  # whether any job of a limited channel was ready at the last look
+        self._heads: list[_Head] = []  # of the last look
+        # By channel whose jobs others have locked: its head, the place up to which a claim looked, and when to try again.
+        self._locked: dict[str, tuple[Place, Place, float]] = {}
+        self.has_jobs = True  # whether any job of a limited channel was ready when the worker last maintained the queue
+        self.is_unsure = True  # whether that may have changed
         self.slot_delay: float | None = None  # seconds until a channel with an interval has its next slot
-        self.look_time = 0.0  # seconds that the last look for free slots took
         self.is_held_up = False  # a channel had a free slot at the last look, but no job was claimed in it
 
-    def look(self, parts: Parts) -> None:
+    def look(self) -> Place:
         """Look for channels with a free slot.
 
-        :param Parts parts: where plain jobs may be
+        :return: the place of the first job that could run in one; the end of the queue when there is none
+        :rtype: Place
         """
         self.slot_delay = None
-        self._heads = []
-        if self.has_jobs:
-            self._heads = self._free(FIRST_HEADS, parts) or self._free(ALL_HEADS, parts)
+        self._heads = (self._free('first_heads') or self._free('all_heads')) if self.has_jobs else []
         self.is_held_up = bool(self._heads)
+        return self._heads[0].place if self._heads else END
 
-    def claim(self, limit: int, after_plain: bool = False) -> list[Job]:
-        """Claim the first job of each channel that had a free slot at the last look.
+    def claim(self, limit: int, before: Place) -> list[Job]:
+        """Claim the first jobs of the channels that had a free slot at the last look.
 
         :param int limit: how many at most
-        :param bool after_plain: claim the jobs that a plain job precedes, instead of the others
+        :param Place before: where to stop
         :return: the jobs in the order in which to run them
         :rtype: list[Job]
         """
+        failed: dict[str, Place] = {}
+        if not (jobs := self._claim(limit, before, failed)):
+            # Others were quicker: look when the next slot comes. Or they have these jobs locked: look at more channels.
+            self._heads = self._free('all_heads')
+            patience = max(LOCK_PATIENCE, len(failed) / LOCKED_TRIES)
+            for head in self._heads:
+                if failed.get(head.channel) == head.place:
+                    self._locked[head.channel] = head.place, before, time.monotonic() + patience
+            jobs = self._claim(limit, before, failed)
+        self.is_held_up = not jobs
+        return jobs
+
+    def _claim(self, limit: int, before: Place, failed: dict[str, Place]) -> list[Job]:
         jobs: list[Job] = []
-        for head in self._heads:
-            if head.is_first == after_plain:
-                continue
-            if len(jobs) == limit or (head.has_interval and jobs):
+        now = time.monotonic()
+        for channel, place, has_interval, is_fair, following in self._heads:
+            if len(jobs) == limit or place >= before or (has_interval and jobs):
                 break
-            query = f"{CLAIM_FAIR if head.is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
-            jobs += [Job(*row) for row in self._session.execute(query, self._session.params(channel=head.channel))]
-            if head.has_interval and jobs:
-                break  # a job that waits for others of its batch would use up the interval of its channel
-        self.is_held_up = self.is_held_up and not jobs
+            head, looked_to, until = self._locked.get(channel, (END, END, 0))
+            if head == place and before <= looked_to and now < until:
+                continue
+            params = self._session.params(channel=channel, before_priority=before.priority, before_id=before.id)
+            query = f"{CLAIM_FAIR if is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
+            if rows := self._session.execute(query, params):
+                jobs += [Job(*row) for row in rows]
+                before = min(before, following)
+                if has_interval:
+                    break  # a job that waits for others of its batch would use up the interval of its channel
+            else:
+                failed[channel] = place
         return in_order(jobs)
 
-    @property
-    def first_after_plain(self) -> Place:
-        """The place of the first job that :meth:`claim` claims ``after_plain``; the end of the queue when there is none."""
-        return next((Place(head.priority, head.id) for head in self._heads if not head.is_first), END)
+    def wake(self) -> None:
+        """Note that something may have changed."""
+        self.is_unsure = True
+        if len(self._locked) <= LOCKED_TRIES:
+            self._locked.clear()
 
-    def _free(self, heads: str, parts: Parts) -> list[_Head]:
+    def _free(self, name: str) -> list[_Head]:
         """Return the channels whose first job could run now, in the order of these jobs."""
-        begin = time.monotonic()
-        rows = self._session.execute(f"WITH {heads} {FREE}", self._session.params(**parts._asdict()))
-        self.look_time = time.monotonic() - begin
+        rows = self._session.execute_prepared(name, f"WITH {HEADS[name]} {FREE}", self._session.params())
         self.slot_delay = next((float(delay) for _channel, delay, *_others in rows if delay), None)
-        return [_Head(channel, *others) for channel, delay, *others in rows if not delay]
+        return [
+            _Head(channel, Place(*place), *limits, END if following[0] is None else Place(*following))
+            for channel, delay, *place, limits, following in ((*row[:4], row[4:6], row[6:]) for row in rows)
+            if not delay
+        ]
 
     def reclassify(self, parts: Parts) -> set[int]:
         """Mark ready jobs as limited if their channel got its limits after they were enqueued.
@@ -295,4 +317,4 @@ class Channels:
         :return: the ids of the jobs that changed
         :rtype: set[int]
         """
-        return self._session.change(RECLASSIFY, self._session.params(**parts._asdict()))
+        return self._session.change(RECLASSIFY, self._session.params(**parts._asdict()), are_plain=False)

@@ -43,26 +43,40 @@ PARTS = "unnest({}::int[], {}::int[], {}::int8[]) AS part (from_priority, from_i
 NAMED_PARTS = PARTS.format('%(from_priorities)s', '%(from_ids)s', '%(to_priorities)s')
 IN_PART = "(priority, id) >= (from_priority, from_id) AND priority < to_priority"
 
-# The CTE keeps LIMIT from being evaluated more than once, as it could be in a subquery. An array of ids finds the rows to
-# update. With a join, the planner would read the whole table, since it does not know the limit.
-CLAIM = f"""
-    WITH next AS (
-        SELECT job.*
-          FROM {PARTS.format('$2', '$3', '$4')}
+FROM_PARTS = f"""
+          FROM {PARTS.format('$1', '$2', '$3')}
     CROSS JOIN LATERAL (
             SELECT priority, id
               FROM ir_async
              WHERE {READY} AND NOT limited AND NOT {IS_LIMITED} AND NOT {IS_UPGRADING} AND {SERVED} AND {IN_PART}
+"""
+# The CTE keeps LIMIT from being evaluated more than once, as it could be in a subquery. An array of ids finds the rows to
+# update. With a join, the planner would read the whole table, since it does not know the limit.
+CLAIM = f"""
+    WITH next AS (
+        SELECT job.id
+        {FROM_PARTS}
+               AND (priority, id) < ($5::int8, $6::int8)
           ORDER BY priority, id
-             LIMIT $1
+             LIMIT $4
         FOR NO KEY UPDATE SKIP LOCKED
         ) job
-         LIMIT $1
+         LIMIT $4
     )
     UPDATE ir_async job
        SET {TAKE}
-     WHERE id = ANY(ARRAY(SELECT id FROM next)) AND (SELECT (priority, id) < ($5::int8, $6::int8) FROM next LIMIT 1)
+     WHERE id = ANY(ARRAY(SELECT id FROM next))
+       AND ($7 OR (SELECT id FROM ir_async WHERE {READY} AND limited AND {SERVED} ORDER BY priority, id LIMIT 1) IS NULL)
  RETURNING """
+FIRST = f"""
+    SELECT job.*
+    {FROM_PARTS}
+      ORDER BY priority, id
+         LIMIT 1
+    FOR NO KEY UPDATE SKIP LOCKED
+    ) job
+     LIMIT 1
+"""
 # A start in a channel with an interval has a row of its own, since the row of the job only has the last start. A crash of the
 # server must not forget the start, since it does not undo the calls that the job made.
 RECORD_START = """
@@ -87,7 +101,7 @@ CLAIM_ONE = f"""
 
 
 class Place(NamedTuple):
-    """A place in the queue."""
+    """The place of a job in the queue."""
 
     priority: int
     id: int
@@ -126,7 +140,7 @@ class Claim:
         self._is_owed = True
         self._unsorted: dict[int, int] = {}  # the marks behind which claims may have stepped over misplaced jobs
         self._scan_time = 0.0  # seconds that the last full scan took
-        self._look_begin = 0.0  # the time of the last `parts`
+        self._scanned: dict[int, int] = {}  # the marks at which the last scan began
         self.next_scan: float | None = None  # when the owed full scan is due; None when none is owed
 
     def wake(self) -> None:
@@ -141,25 +155,27 @@ class Claim:
                 for marks in (self._marks, self._unsorted)
             )
 
-    def claim(self, limit: int, before: Place = END) -> list[Job]:
+    def claim(self, limit: int, before: Place = END, even_if_limited: bool = True) -> list[Job]:
         """Claim the next jobs for this worker.
 
         :param int limit: how many at most
-        :param Place before: claim nothing when the first job that nobody has locked is behind this place
+        :param Place before: where to stop
+        :param bool even_if_limited: claim jobs even if any job of a limited channel is ready
         :return: the jobs in the order in which to run them
         :rtype: list[Job]
         """
         begin = time.monotonic()
-        is_due = self._is_due(begin)
-        jobs = self._scan({} if is_due else self._marks, limit, before)
-        if not is_due and not jobs and self._is_owed and self._marks:
-            is_due = True
-            jobs = self._scan({}, limit, before)
-        if before != END and not jobs:
-            return []  # jobs behind the place may be there
-        if is_due or not self._marks:
-            self._is_owed = False
-            self._note_full_scan(time.monotonic() - begin)
+        is_full = self._is_due(begin) or not self._marks
+        jobs = self._scan({} if is_full else self._marks, limit, before, even_if_limited)
+        if not (is_full or jobs) and self._is_owed and before == END:
+            is_full = True
+            jobs = self._scan({}, limit, before, even_if_limited)
+        self._scanned = {} if is_full else dict(self._marks)
+        if is_full:
+            self._is_owed = self._is_owed and before != END  # what is behind was not seen
+            self._last_scan = time.monotonic()
+            self._scan_time = 0.0
+            self._unsorted = {}
             if len(jobs) == limit:
                 # The scan has ended before the priorities behind the last job. The next one begins there without marks.
                 self._marks = {
@@ -168,39 +184,28 @@ class Claim:
         self._scan_time = max(self._scan_time, time.monotonic() - begin)
         self.next_scan = self._last_scan + self._interval() if self._is_owed else None
         self._marks.update((job.priority, job.id + 1) for job in jobs)
-        if len(self._marks) > MAX_MARKS or (self._scan_time < QUICK_SCAN and not jobs):
+        is_empty = not jobs and before == END
+        if len(self._marks) > MAX_MARKS or (is_empty and self._scan_time < QUICK_SCAN):
             self._marks.clear()
         return jobs
+
+    def first(self) -> Place:
+        """Return the place of the first job that this worker could claim, after a claim that has found none before a place.
+
+        :return: the place; the end of the queue when there is none
+        :rtype: Place
+        """
+        rows = self._session.execute_prepared('first', FIRST, self._session.params(), *_parts(self._scanned))
+        place = Place(*rows[0]) if rows else END
+        if place.priority in self._marks:
+            self._marks[place.priority] = min(self._marks[place.priority], place.id)
+        return place
 
     def _interval(self) -> float:
         return min(max(SCAN_INTERVAL, PATIENCE * self._scan_time), LONGEST_SCAN_INTERVAL)
 
     def _is_due(self, now: float) -> bool:
         return now >= self._last_scan + (self._interval() if self._is_owed else LONGEST_SCAN_INTERVAL)
-
-    def _note_full_scan(self, seconds: float) -> None:
-        self._last_scan = time.monotonic()
-        self._scan_time = seconds
-        self._unsorted = {}
-
-    def parts(self) -> Parts:
-        """Return where jobs may be that precede those of limited channels: anywhere, when a full scan is due.
-
-        :rtype: Parts
-        """
-        self._look_begin = time.monotonic()
-        return _parts({} if self._is_due(self._look_begin) else self._marks)
-
-    def note_preceded(self, seconds: float) -> None:
-        """Called when jobs of limited channels were claimed, since they precede all plain jobs in the last :meth:`parts`.
-
-        If these were all parts, the next look at them is due after an interval. A scan that is owed stays owed.
-
-        :param float seconds: the time that the look took
-        """
-        if self._is_due(self._look_begin):
-            self._note_full_scan(seconds)
-            self.next_scan = self._last_scan + self._interval() if self._is_owed else None
 
     def parts_to_sort(self) -> Parts:
         """Return where the claims since the last call may have stepped over misplaced jobs.
@@ -210,11 +215,17 @@ class Claim:
         parts, self._unsorted = _parts(self._unsorted), dict(self._marks)
         return parts
 
-    def _scan(self, marks: dict[int, int], limit: int, before: Place) -> list[Job]:
+    def _scan(self, marks: dict[int, int], limit: int, before: Place, even_if_limited: bool) -> list[Job]:
         return in_order(
             Job(*row)
             for row in self._session.execute_prepared(
-                'claim', CLAIM + self._session.columns, self._session.params(), limit, *_parts(marks), *before
+                'claim',
+                CLAIM + self._session.columns,
+                self._session.params(),
+                *_parts(marks),
+                limit,
+                *before,
+                even_if_limited,
             )
         )
 

@@ -26,6 +26,7 @@ LOOK_INTERVAL = 1  # seconds between two looks while anything is processing
 SWEEP_INTERVAL = 1  # minimum seconds between two sweeps
 # Seconds between two sweeps that nothing asked for: a worker may die between a job and its children.
 BUSY_SWEEP_INTERVAL = 10
+STAGED = 1000  # due jobs that one statement puts into the queue
 WARNING_INTERVAL = 60  # seconds between two warnings about modules
 FLUX_TIME = 10  # seconds that a job waits before the first warning: most upgrades are over by then
 STUCK_TIME = 5 * 3600  # seconds after which modules in flux count as left over, as for Odoo's crons
@@ -47,7 +48,7 @@ STAGE = f"""
           FROM ir_async
          WHERE state = 'created' AND date_scheduled <= (SELECT {NOW}) AND {HERE}  -- a subquery: its value is looked up in the index
       ORDER BY date_scheduled
-         LIMIT 1000
+         LIMIT {STAGED}
     FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job SET date_scheduled = NULL WHERE job.id = ANY(ARRAY(SELECT id FROM due))
@@ -110,7 +111,7 @@ class Maintenance:
             'look', LOOK, self._session.params(), is_busy
         )
         found_limited = limited and not self._channels.has_jobs
-        self._channels.has_jobs = limited
+        self._channels.has_jobs, self._channels.is_unsure = limited, False
         self.has_waiting = waiting
         if not self._dead.issuperset(dead):
             self._owed = 2
@@ -124,13 +125,18 @@ class Maintenance:
             swept, sweep_delay = self._sweep(processing, is_busy)
             changed |= swept
         if due is not None and due <= 0:
-            changed |= self._session.change(STAGE, self._session.params())
+            while staged := self._session.change(STAGE, self._session.params()):
+                changed |= staged
+                if len(staged) < STAGED:
+                    break
         if ready and has_limits and not upgrading:
             changed |= self._channels.reclassify(self._claim.parts_to_sort())
         if upgrading and (ready or limited) and not is_busy:
             self._report_modules()
         if changed:
             notifier.notify(self._session.dbname)
+        if found_limited:
+            self._claim.wake()  # the last claim has left all jobs where they are
         if changed or found_limited:
             return 0
         scan_delay = self._claim.next_scan and max(0.01, self._claim.next_scan - time.monotonic())
@@ -139,7 +145,7 @@ class Maintenance:
         delays = [due, self._channels.slot_delay, rescue_delay, sweep_delay, scan_delay]
         if ready and not is_busy:
             self._claim.wake()  # a job is ready but was not claimed: somebody has it locked, or modules are being upgraded
-        if processing or ready or self._channels.is_held_up:
+        if processing or ready or self._channels.is_held_up or (limited and upgrading):
             delays.append(LOOK_INTERVAL)
         return min((float(delay) for delay in delays if delay is not None), default=None)
 

@@ -238,18 +238,23 @@ class Session:
         if name not in self._prepared:
             self.execute(f'PREPARE {name} AS {query}', params)
             self._prepared.add(name)
-        return self.execute(f'EXECUTE {name} ({", ".join(["%s"] * len(args))})', args)  # pylint: disable=sql-injection
+        values = f'({", ".join(["%s"] * len(args))})' if args else ''
+        return self.execute(f'EXECUTE {name} {values}', args)  # pylint: disable=sql-injection
 
-    def change(self, query: str, params: _Params = ()) -> set[int]:
+    def change(self, query: str, params: _Params = (), are_plain: bool = True) -> set[int]:
         """Execute durably a statement that changes jobs and returns ``PUBLISHED``.
 
+        :param str query: the statement
+        :param params: its parameters
+        :param bool are_plain: whether plain claims may find the jobs now
         :return: the ids of the jobs
         :rtype: set[int]
         """
         rows = self.execute(DURABLE + query, params)
         self.changes += [StateChange(*change) for *change, notify in rows if notify]
         ids = {row[0] for row in rows}
-        self._claim.note_changed(ids)
+        if are_plain:
+            self._claim.note_changed(ids)
         return ids
 
     def params(self, **params: Any) -> dict[str, Any]:
@@ -302,20 +307,22 @@ class Session:
         :param int limit: how many at most
         :rtype: list[Job]
         """
-        self._channels.look(self._claim.parts())
-        if not (jobs := self._channels.claim(limit)):
-            limited = self._channels.first_after_plain
-            if (jobs := self._claim.claim(limit, before=limited)) or limited == END:
-                return jobs
-            # Somebody else has the plain jobs before it, or only has them locked. It does not wait for these.
-            if not (jobs := self._channels.claim(limit, after_plain=True)):
-                return self._claim.claim(limit)
-        self._claim.note_preceded(self._channels.look_time)
-        return jobs
+        first_limited = self._channels.look()
+        if first_limited == END:
+            is_sure = self._channels.has_jobs or not self._channels.is_unsure
+            jobs = self._claim.claim(limit, even_if_limited=is_sure)
+            self._channels.is_unsure = self._channels.is_unsure and not jobs
+            return jobs
+        return (
+            self._claim.claim(limit, before=first_limited)
+            or self._channels.claim(limit, before=self._claim.first())
+            or self._claim.claim(limit)
+        )
 
     def wake(self) -> None:
         """Note that something may have changed, so that the next look is complete."""
         self._claim.wake()
+        self._channels.wake()
         self._maintenance.wake()
 
     def maintain(self, is_busy: bool = False) -> float | None:

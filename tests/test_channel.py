@@ -7,7 +7,8 @@ from odoo.tests import new_test_user
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
-from odoo.addons.ir_async.engine.claim import claim_one
+from odoo.addons.ir_async.engine.channels import LOCK_PATIENCE, LOCKED_TRIES
+from odoo.addons.ir_async.engine.claim import END, claim_one
 from odoo.addons.ir_async.engine.release import release
 from odoo.addons.ir_async.exceptions import RetryJob
 
@@ -273,6 +274,48 @@ class TestChannel(QueueCase):
         self.watch()
         self.assertFalse(self.session.claim(50))
         self.assertIsNone(self.watch())
+
+    def test_a_slot_that_another_worker_took(self):
+        """The worker that was slower knows when the next one comes."""
+        self.channel('api', interval=10)
+        self.calls(2, 'api')
+        self.env['ir.async'].flush_model()
+        slower, quicker = self.session, self.open_session()
+        slower._channels.look()
+        self.assertTrue(self.claim(session=quicker))
+        self.assertEqual(slower._channels.claim(1, END), [])
+        self.assertGreater(slower._channels.slot_delay, 9)
+
+    def test_channels_whose_jobs_others_have_locked(self):
+        """They are tried again after a while, the later the more there are, or at once after a NOTIFY if they are few."""
+        count = 2 * LOCKED_TRIES
+        self.channel('many', capacity=1)
+        for number in range(count):
+            self.call(channel=f'many/{number}')
+        self.env['ir.async'].flush_model()
+        execute, tries = self.session.execute, []
+
+        def execute_as_if_locked(query, params=()):
+            if 'pg_advisory_xact_lock' in query:
+                tries.append(params['channel'])
+                return []
+            return execute(query, params)
+
+        with patch.object(self.session, 'execute', execute_as_if_locked):
+            for expected in (count, 0, 0, count):
+                tries.clear()
+                self.assertEqual(self.session.claim(1), [])
+                self.assertTrue(self.session._channels.is_held_up)
+                self.assertEqual(len(tries), expected)
+                self.clock.advance(LOCK_PATIENCE * 0.7)
+            self.env['ir.async'].search([('channel', '!=', 'many/0')]).cancel()
+            self.env['ir.async'].flush_model()
+            self.session._channels._locked = {'many/0': self.session._channels._locked['many/0']}
+            for expected in (0, 1):
+                tries.clear()
+                self.session.claim(1)
+                self.assertEqual(len(tries), expected)
+                self.session.wake()
 
     def test_interval_is_not_forgotten_when_a_job_is_tried_again(self):
         self.channel('c', interval=1000)

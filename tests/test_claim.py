@@ -8,7 +8,7 @@ from psycopg2.extensions import AsIs
 from odoo.tests import new_test_user
 
 from .queue_common import QueueCase
-from odoo.addons.ir_async.engine import claim, fence
+from odoo.addons.ir_async.engine import fence
 from odoo.addons.ir_async.engine.claim import LONGEST_SCAN_INTERVAL, MAX_MARKS, PATIENCE, SCAN_INTERVAL, claim_one
 from odoo.addons.ir_async.engine.job import Outcome
 from odoo.addons.ir_async.engine.maintenance import BUSY_SWEEP_INTERVAL, LOOK_INTERVAL
@@ -59,7 +59,11 @@ class TestClaimPlan(QueueCase):
         self.fill(100_000, 'done')
         self.fill(1000, 'created')
         executed = []
-        expected = [('Index Scan', 'ir_async_claim_idx', 20, 20), ('Index Scan', 'ir_async_pkey', 20, 20)]
+        expected = [
+            ('Index Scan', 'ir_async_claim_idx', 20, 20),
+            ('Index Only Scan', 'ir_async_limited_claim_idx', 0, 0),
+            ('Index Scan', 'ir_async_pkey', 20, 20),
+        ]
         for analyzed in (False, True):
             with self.subTest(analyzed=analyzed):
                 if analyzed:
@@ -349,42 +353,42 @@ class TestMarks(QueueCase):
         self.assertEqual(self.ids(), early.ids)
         self.assertEqual(self.ids(), limited[1:2])
 
-    def test_limited_jobs_that_overtake_locked_ones(self):
-        """Their claim does not pay the debt of a full scan, since it has left later plain jobs where they are."""
+    def test_scans_before_limited_jobs(self):
+        """They do not pay the debt of a full scan, since they see no later plain jobs."""
         self.env['ir.async.channel'].create({'name': 'limited', 'capacity': 10})
         early, _late = self.below_the_mark()
         limited = [self.call(channel='limited', priority=1).id for _i in range(2)]
         self.env['ir.async'].flush_model()
         self.session.maintain()
-        free = self.session._channels._free
+        self.session.wake()
+        self.clock.advance(SCAN_INTERVAL)
+        self.assertEqual(self.ids(), limited[:1])
+        self.assertEqual(self.session._claim.next_scan, self.clock.monotonic() + SCAN_INTERVAL)
+        with patch.object(self.session._channels, 'claim', return_value=[]):  # others were quicker
+            self.assertEqual(self.ids(), early.ids)
 
-        def after_plain(*args):  # as if somebody had an urgent plain job locked
-            return [head._replace(is_first=False) for head in free(*args)]
-
-        # While full scans are quick, the marks would not stay.
-        with patch.object(self.session._channels, '_free', after_plain), patch.object(claim, 'QUICK_SCAN', 0):
-            self.session.wake()
-            self.clock.advance(SCAN_INTERVAL)
-            self.assertEqual(self.ids(), limited[:1])
-            with patch.object(self.session._channels, 'claim', return_value=[]):  # others were quicker
-                self.assertEqual(self.ids(), early.ids)
-
-    def test_looks_for_plain_jobs_before_limited_ones(self):
-        """They are as rare as full scans, also when there are no plain jobs."""
+    def test_scans_before_limited_jobs_are_seldom_full(self):
+        """Also when there are no plain jobs."""
         self.env['ir.async.channel'].create({'name': 'limited', 'capacity': 10})
         self.below_the_mark()[0].cancel()
         for _i in range(4):
             self.call(channel='limited', priority=20)
         self.env['ir.async'].flush_model()
         self.session.maintain()
-        looks = []
-        with patch.object(self.session._channels, '_free', wraps=self.session._channels._free) as free:
+        parts = []
+        execute = self.session.execute_prepared
+
+        def execute_prepared(name, query, params, *args):
+            if name in ('claim', 'first'):
+                parts.append(len(args[0]))
+            return execute(name, query, params, *args)
+
+        with patch.object(self.session, 'execute_prepared', execute_prepared):
             for _i in range(4):
                 self.session.wake()
                 self.assertTrue(self.ids())
                 self.clock.advance(SCAN_INTERVAL / 2)
-                looks.append(free.call_args.args[1].from_ids)
-        self.assertEqual([len(ids) for ids in looks], [2, 2, 1, 2])
+        self.assertEqual(parts, [2, 2, 2, 2, 1, 1, 2, 2])
 
     def test_slow_scans_leave_time_for_jobs(self):
         """As long as an old snapshot is open, a full scan may take a second. Owed ones come later then, but come."""

@@ -223,24 +223,6 @@ def test_turns_past_a_locked_job(database, server):
     assert [user for [user] in starts[:6]].count(other.id) == 3, starts
 
 
-def test_limited_job_after_a_locked_plain_one(database, server):
-    """It keeps its place before later plain jobs. Otherwise these would hold it up as long as they keep coming."""
-    edit(database, 'limited', capacity=1)
-    with database.env() as env:
-
-        def enqueue(name, **options):
-            return env['ir.async'].with_options(**options).call(env['test.async.effect'].effect, name).id
-
-        locked_id = enqueue('locked', priority=1)
-        limited_ids = [enqueue('limited', priority=2, channel='limited') for _i in range(2)]
-        for _i in range(20):
-            enqueue('later', priority=3)
-    with database.locked(locked_id), server(database, workers=1):
-        wait_until(lambda: done(database, 'limited') == 2 and done(database, 'default') == 20, "all others are done")
-    starts = database.sql("SELECT id FROM ir_async WHERE state = 'done' ORDER BY date_start")
-    assert [id_ for [id_] in starts[:2]] == limited_ids
-
-
 def test_pause_by_a_job(database, server):
     """A job has the others of its channel wait, whichever worker would run them; then all of them run."""
     edit(database, 'api', capacity=1)
