@@ -101,7 +101,8 @@ FREE = f"""
           FROM head candidate
      LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
     )
-    SELECT slot.channel, delay, slot.priority, slot.id, has_interval, is_fair, following.priority, following.id
+    SELECT slot.channel, delay, ARRAY[slot.priority, slot.id], has_interval, is_fair,
+           CASE WHEN following.id IS NOT NULL THEN ARRAY[following.priority, following.id] END
       FROM slot
  LEFT JOIN LATERAL (
            SELECT priority, id
@@ -305,8 +306,8 @@ class Channels:
         rows = self._session.execute_prepared(name, f"WITH {HEADS[name]} {FREE}", self._session.params())
         self.slot_delay = next((float(delay) for _channel, delay, *_others in rows if delay), None)
         return [
-            _Head(channel, Place(*place), *limits, END if following[0] is None else Place(*following))
-            for channel, delay, *place, limits, following in ((*row[:4], row[4:6], row[6:]) for row in rows)
+            _Head(channel, Place(*place), has_interval, is_fair, Place(*following) if following else END)
+            for channel, delay, place, has_interval, is_fair, following in rows
             if not delay
         ]
 

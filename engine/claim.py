@@ -172,7 +172,7 @@ class Claim:
             jobs = self._scan({}, limit, before, even_if_limited)
         self._scanned = {} if is_full else dict(self._marks)
         if is_full:
-            self._is_owed = self._is_owed and before != END  # what is behind was not seen
+            self._is_owed = self._is_owed and before != END  # jobs behind were not seen
             self._last_scan = time.monotonic()
             self._scan_time = 0.0
             self._unsorted = {}
