@@ -218,6 +218,15 @@ class TestMaintenance(QueueCase):
         with self.assertLogs('odoo.addons.ir_async.engine.maintenance', 'WARNING'):
             self.watch()
 
+    def test_modules_in_flux_since_the_look(self):
+        """The claim itself sees them."""
+        self.env['ir.async.channel'].create({'name': 'c', 'capacity': 1})
+        self.call(channel='c')
+        self.env['ir.async'].flush_model()
+        place = self.session._channels.look()
+        self.upgrade(seconds=60)
+        self.assertEqual(self.session._channels.claim(1, before=place._replace(id=place.id + 1)), [])
+
     def test_modules_in_flux_hold_limited_jobs_up_and_that_is_said(self):
         """Exports and reports are such jobs."""
         self.env['ir.async.channel'].create({'name': 'c', 'capacity': 1})

@@ -206,17 +206,18 @@ def test_users_take_turns(database, server):
     assert ids == sorted(ids), "the order of each user's jobs"
 
 
-def test_turns_past_a_locked_job(database, server):
-    """The users take turns also while somebody has the job locked that comes first."""
+def test_turns_past_locked_jobs(database, server):
+    """The users take turns also while somebody has locked the job that comes first, and the first one of a user."""
     edit(database, 'fair', fair=True)
     with database.env() as env:
         other = env['res.users'].create({'name': 'Other', 'login': 'other'})
         queue = env['ir.async'].with_options(channel='fair')
-        urgent_id = queue.with_options(priority=1).call(env['test.async.effect'].effect, 'urgent').id
-        for user, count in ((env.user, 20), (other, 3)):
-            for i in range(count):
-                queue.call(env['test.async.effect'].with_user(user).sudo().effect, f'{user.id} {i}')
-    with database.locked(urgent_id):
+        locked = [queue.with_options(priority=1).call(env['test.async.effect'].effect, 'urgent').id]
+        for user, count in ((env.user, 20), (other, 4)):
+            effect = env['test.async.effect'].with_user(user).sudo().effect
+            ids = [queue.call(effect, f'{user.id} {i}').id for i in range(count)]
+        locked.append(ids[0])
+    with database.locked(*locked):
         with server(database, workers=1):
             wait_until(lambda: done(database, 'fair') == 23, "the others are done")
     starts = database.sql("SELECT user_id FROM ir_async WHERE state = 'done' ORDER BY date_start")
