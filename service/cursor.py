@@ -293,20 +293,23 @@ class JobCursor(sql_db.Cursor):
             self._signals = signals.changes(self.transaction.registry)
         if self._signals:
             with self._cnx.cursor() as cr:
-                cr.execute(signals.send_last(self._signals).code)  # pylint: disable=sql-injection
+                cr.execute(signals.send(self._signals).code)  # pylint: disable=sql-injection
 
     def note_commit(self) -> None:
         """Note what is committed: signals, and the end of the job if the transaction had its outcome."""
-        if self._signals and self.transaction:
+        if self._signals and self._execution and self.transaction:
             registry = self.transaction.registry
             signals.count(registry, self._signals)
             registry.registry_invalidated = False
             registry.cache_invalidated.clear()
+            self._execution.signaled.update(self._signals)
         if self._is_finishing and self._execution:
             self._is_finishing = False
             self._execution.ended = True
             self._execution.on_end()
             pools.spare()  # for the hooks
+            if self.transaction:
+                self._execution.signal_again(self.transaction.registry)
 
     def note_rollback(self) -> None:
         """Note that the outcome of the job was rolled back, if the transaction had it."""

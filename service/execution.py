@@ -51,6 +51,7 @@ class Execution:
         self.was_lost = False  # the server had ended its connection when it raised
         self.invalidated: set[str] = set()  # the caches of the registry that it invalidated
         self.registry_invalidated = False  # it changed models or fields
+        self.signaled: set[str] = set()  # the signals that it sent with its commits
         self.interrupted = False  # its next statement raises
         # From fencing off until its outcome is written: the job with its new claim number, and the reason.
         self.fenced: tuple[Job, str] | None = None
@@ -85,6 +86,14 @@ class Execution:
         """
         self.invalidated |= registry.cache_invalidated
         self.registry_invalidated |= registry.registry_invalidated
+
+    def signal_again(self, registry: Registry) -> None:
+        """Have Odoo send the signals after the commit, too: see :func:`~odoo.addons.ir_async.tools.signals.send`.
+
+        :param odoo.modules.registry.Registry registry: the registry of its database
+        """
+        registry.registry_invalidated |= 'registry' in self.signaled
+        registry.cache_invalidated.update(self.signaled - {'registry'})
 
     def reset_registry(self, dbname: str) -> None:
         """Reset the parts of the registry that the job invalidated.

@@ -354,18 +354,21 @@ class TestMarks(QueueCase):
         self.assertEqual(self.ids(), limited[1:2])
 
     def test_scans_before_limited_jobs(self):
-        """They do not pay the debt of a full scan, since they see no later plain jobs."""
+        """They do not pay the debt of a full scan, since they see no later plain jobs. What they see is claimed in its turn."""
         self.env['ir.async.channel'].create({'name': 'limited', 'capacity': 10})
         early, _late = self.below_the_mark()
-        limited = [self.call(channel='limited', priority=1).id for _i in range(2)]
+        last = self.call(priority=30)
+        limited = [self.call(channel='limited', priority=priority).id for priority in (1, 20)]
         self.env['ir.async'].flush_model()
         self.session.maintain()
         self.session.wake()
         self.clock.advance(SCAN_INTERVAL)
         self.assertEqual(self.ids(), limited[:1])
         self.assertEqual(self.session._claim.next_scan, self.clock.monotonic() + SCAN_INTERVAL)
+        self.assertEqual(self.ids(), early.ids)
         with patch.object(self.session._channels, 'claim', return_value=[]):  # others were quicker
-            self.assertEqual(self.ids(), early.ids)
+            self.assertEqual(self.ids(), last.ids)
+        self.assertEqual(self.ids(), limited[1:])
 
     def test_scans_before_limited_jobs_are_seldom_full(self):
         """Also when there are no plain jobs."""

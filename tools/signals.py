@@ -30,26 +30,15 @@ def changes(registry: Registry) -> list[str]:
 def send(names: Iterable[str]) -> SQL:
     """Return the statements that send signals with the current transaction.
 
-    :param names: their names
-    :rtype: odoo.tools.SQL
-    """
-    return SQL(" ").join(SQL("INSERT INTO %s DEFAULT VALUES;", _table(name)) for name in names)
-
-
-def send_last(names: Iterable[str]) -> SQL:
-    """Return the statements that send signals, when the commit follows at once.
-
-    Other processes look at the greatest id alone. With a lock, ids are committed in their order, so that they miss none.
+    Other processes look at the greatest id alone. So a signal whose transaction takes longer than another one may be missed, and
+    Odoo's own signal has to follow the commit. A lock that keeps the order would make everybody wait for the transaction.
 
     :param names: their names
     :rtype: odoo.tools.SQL
     """
-    tables = SQL(", ").join(map(_table, names))
-    return SQL("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE; %s", tables, send(names))
-
-
-def _table(name: str) -> SQL:
-    return SQL.identifier(f'orm_signaling_{name}')
+    return SQL(" ").join(
+        SQL("INSERT INTO %s DEFAULT VALUES;", SQL.identifier(f'orm_signaling_{name}')) for name in names
+    )
 
 
 def count(registry: Registry, names: Iterable[str]) -> None:
