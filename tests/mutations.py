@@ -261,6 +261,8 @@ FAULTS = [
         ('a locked date is looked at in a loop', 'due = LOOK_INTERVAL  # somebody', 'pass  # somebody', f'{MAINTENANCE}test_a_due_job_that_somebody_has_locked'),
         ('copied jobs are staged', '<= (SELECT {NOW}) AND {HERE}', '<= (SELECT {NOW})', ORIGIN),
         ('channel that is held up is forgotten', ' or self._channels.is_held_up or', ' or',
+         f'{CHANNEL}test_channels_whose_jobs_others_have_locked'),
+        ('modules in flux hold limited jobs up for ever', ' or (limited and upgrading):', ':',
          f'{MAINTENANCE}test_modules_in_flux_hold_limited_jobs_up_and_that_is_said'),
         ('due jobs wake nobody', 'notifier.notify(self._session.dbname)', 'pass', f'{MAINTENANCE}test_others_are_notified_of_what_changed'),
         ('jobs are staged before their date', 'AND date_scheduled <= (SELECT {NOW}) AND', 'AND date_scheduled IS NOT NULL AND',

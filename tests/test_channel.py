@@ -9,6 +9,7 @@ from odoo.tools import mute_logger
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine.channels import LOCK_PATIENCE, LOCKED_TRIES
 from odoo.addons.ir_async.engine.claim import END, claim_one
+from odoo.addons.ir_async.engine.maintenance import LOOK_INTERVAL
 from odoo.addons.ir_async.engine.release import release
 from odoo.addons.ir_async.exceptions import RetryJob
 
@@ -305,8 +306,8 @@ class TestChannel(QueueCase):
             for expected in (count, 0, 0, count):
                 tries.clear()
                 self.assertEqual(self.session.claim(1), [])
-                self.assertTrue(self.session._channels.is_held_up)
                 self.assertEqual(len(tries), expected)
+                self.assertEqual(self.session.maintain(), LOOK_INTERVAL)
                 self.clock.advance(LOCK_PATIENCE * 0.7)
             self.env['ir.async'].search([('channel', '!=', 'many/0')]).cancel()
             self.env['ir.async'].flush_model()

@@ -152,7 +152,7 @@ class TestMaintenance(QueueCase):
 
     def test_all_due_jobs_are_staged_at_once(self):
         """An urgent one must not wait for its turn among them."""
-        jobs = [self.call() for _i in range(5)]
+        jobs = [self.call(delay=100) for _i in range(5)]
         for job in jobs:
             self.shift(job, date_scheduled=-101)
         with (
