@@ -63,8 +63,9 @@ def limit() -> None:
 
 def begin() -> None:
     """Give the job that begins pools of its own."""
-    for readonly in (False, True):
-        sql_db.db_connect('postgres', readonly=readonly)  # this makes Odoo's pools, not a connection
+    if not (sql_db._Pool and sql_db._Pool_readonly):
+        for readonly in (False, True):
+            sql_db.db_connect('postgres', readonly=readonly)  # this makes Odoo's pools, not a connection
     for pool in cast('tuple[_Pool, _Pool]', (sql_db._Pool, sql_db._Pool_readonly)):
         # Registries refer to this object, so it cannot be replaced by another one.
         pool.__class__ = _Pool
@@ -78,7 +79,7 @@ def spare() -> None:
 
 
 def close() -> int:
-    """Close the pools of the job. It gets new ones.
+    """Close the connections of the job, which may open new ones.
 
     :return: how many cursors were open
     :rtype: int
@@ -89,7 +90,7 @@ def close() -> int:
             # A cursor that was collected as garbage has ended its transaction. The pool would free its connection.
             count += connection._pool_in_use and not connection.closed and not getattr(connection, 'leaked', False)
             connection.close()
-    begin()
+        pool._connections, pool._maxconn = [], config['db_maxconn']
     return count
 
 

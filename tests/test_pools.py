@@ -57,6 +57,11 @@ class TestPools(BaseCase):
         self.borrow()
         with self.assertRaisesRegex(PoolError, "the job has 4 cursors open"):
             self.borrow()
+        self.assertEqual(pools.close(), 4)
+        self.borrow()
+        self.borrow()
+        with self.assertRaisesRegex(PoolError, "the job has 2 cursors open"):
+            self.borrow()
         pools.end()
         self.borrow()
 
