@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from .session import Session
 
 LOCK_PATIENCE = 1  # seconds until the next try in a channel whose jobs others have locked
-LOCKED_TRIES = 20  # such tries a second
+LOCKED_TRIES = 20  # such tries a second, so there is more time between them if there are more such channels
+LONGEST_LOCK_PATIENCE = 10
+MAX_TRIES = 200  # channels in which a claim tries at most
 # The class of the advisory lock held during a claim in a limited channel.
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')
 
@@ -228,6 +230,14 @@ class _Head(NamedTuple):
     following: Place  # the place of the next job of the channel
 
 
+class _Locked(NamedTuple):
+    """A channel whose jobs others have locked, as far as a claim has looked."""
+
+    head: _Head
+    before: Place
+    until: float  # when to try again
+
+
 class Channels:
     """Claims of jobs in channels with limits.
 
@@ -237,8 +247,7 @@ class Channels:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._heads: list[_Head] = []  # of the last look
-        # By channel whose jobs others have locked: its head, the place up to which a claim looked, and when to try again.
-        self._locked: dict[str, tuple[Place, Place, float]] = {}
+        self._locked: dict[str, _Locked] = {}  # by channel
         self.has_jobs = True  # whether any job of a limited channel was ready when the worker last maintained the queue
         self.is_unsure = True  # whether that may have changed
         self.slot_delay: float | None = None  # seconds until a channel with an interval has its next slot
@@ -263,41 +272,49 @@ class Channels:
         :return: the jobs in the order in which to run them
         :rtype: list[Job]
         """
-        failed: dict[str, Place] = {}
-        if not (jobs := self._claim(limit, before, failed)):
+        if not (jobs := self._claim(limit, before)):
             # Others were quicker: look when the next slot comes. Or they have these jobs locked: look at more channels.
             self._heads = self._free('all_heads')
-            patience = max(LOCK_PATIENCE, len(failed) / LOCKED_TRIES)
-            for head in self._heads:
-                if failed.get(head.channel) == head.place:
-                    self._locked[head.channel] = head.place, before, time.monotonic() + patience
-            jobs = self._claim(limit, before, failed)
+            jobs = self._claim(limit, before)
         self.is_held_up = not jobs
         return jobs
 
-    def _claim(self, limit: int, before: Place, failed: dict[str, Place]) -> list[Job]:
+    def _claim(self, limit: int, before: Place) -> list[Job]:
         jobs: list[Job] = []
-        now = time.monotonic()
-        for channel, place, has_interval, is_fair, following in self._heads:
-            if len(jobs) == limit or place >= before or (has_interval and jobs):
+        tries = 0
+        for head in self._heads:
+            if len(jobs) == limit or tries == MAX_TRIES or head.place >= before or (head.has_interval and jobs):
                 break
-            head, looked_to, until = self._locked.get(channel, (END, END, 0))
-            if head == place and before <= looked_to and now < until:
+            if self._is_locked(head, before):
                 continue
-            params = self._session.params(channel=channel, before_priority=before.priority, before_id=before.id)
-            query = f"{CLAIM_FAIR if is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
+            tries += 1
+            params = self._session.params(channel=head.channel, before_priority=before.priority, before_id=before.id)
+            query = f"{CLAIM_FAIR if head.is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
             if rows := self._session.execute(query, params):
                 jobs += [Job(*row) for row in rows]
-                before = min(before, following)
-                if has_interval:
+                before = min(before, head.following)
+                if head.has_interval:
                     break  # a job that waits for others of its batch would use up the interval of its channel
             else:
-                failed[channel] = place
+                patience = min(max(LOCK_PATIENCE, len(self._locked) / LOCKED_TRIES), LONGEST_LOCK_PATIENCE)
+                self._locked[head.channel] = _Locked(head, before, time.monotonic() + patience)
         return in_order(jobs)
+
+    def _is_locked(self, head: _Head, before: Place) -> bool:
+        """Return whether a claim up to a place would meet no other jobs than those that it could not have before."""
+        locked = self._locked.get(head.channel)
+        return (
+            locked is not None
+            and time.monotonic() < locked.until
+            and (locked.head.place, locked.head.following) == (head.place, head.following)
+            and (before <= locked.before or before <= head.following)
+        )
 
     def wake(self) -> None:
         """Note that something may have changed."""
         self.is_unsure = True
+        now = time.monotonic()
+        self._locked = {channel: locked for channel, locked in self._locked.items() if now < locked.until}
         if len(self._locked) <= LOCKED_TRIES:
             self._locked.clear()
 

@@ -26,7 +26,6 @@ LOOK_INTERVAL = 1  # seconds between two looks while anything is processing
 SWEEP_INTERVAL = 1  # minimum seconds between two sweeps
 # Seconds between two sweeps that nothing asked for: a worker may die between a job and its children.
 BUSY_SWEEP_INTERVAL = 10
-STAGED = 1000  # due jobs that one statement puts into the queue
 WARNING_INTERVAL = 60  # seconds between two warnings about modules
 FLUX_TIME = 10  # seconds that a job waits before the first warning: most upgrades are over by then
 STUCK_TIME = 5 * 3600  # seconds after which modules in flux count as left over, as for Odoo's crons
@@ -48,7 +47,7 @@ STAGE = f"""
           FROM ir_async
          WHERE state = 'created' AND date_scheduled <= (SELECT {NOW}) AND {HERE}  -- a subquery: its value is looked up in the index
       ORDER BY date_scheduled
-         LIMIT {STAGED}
+         LIMIT 1000
     FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job SET date_scheduled = NULL WHERE job.id = ANY(ARRAY(SELECT id FROM due))
@@ -111,6 +110,8 @@ class Maintenance:
             'look', LOOK, self._session.params(), is_busy
         )
         found_limited = limited and not self._channels.has_jobs
+        # The last claim may have left plain jobs where they are, for a limited one that others took meanwhile.
+        is_owed_claim = self._channels.is_unsure and ready and not is_busy
         self._channels.has_jobs, self._channels.is_unsure = limited, False
         self.has_waiting = waiting
         if not self._dead.issuperset(dead):
@@ -125,10 +126,7 @@ class Maintenance:
             swept, sweep_delay = self._sweep(processing, is_busy)
             changed |= swept
         if due is not None and due <= 0:
-            while staged := self._session.change(STAGE, self._session.params()):
-                changed |= staged
-                if len(staged) < STAGED:
-                    break
+            changed |= self._session.change(STAGE, self._session.params())
         if ready and has_limits and not upgrading:
             changed |= self._channels.reclassify(self._claim.parts_to_sort())
         if upgrading and (ready or limited) and not is_busy:
@@ -137,7 +135,7 @@ class Maintenance:
             notifier.notify(self._session.dbname)
         if found_limited:
             self._claim.wake()  # the last claim has left all jobs where they are
-        if changed or found_limited:
+        if changed or found_limited or is_owed_claim:
             return 0
         scan_delay = self._claim.next_scan and max(0.01, self._claim.next_scan - time.monotonic())
         if due is not None and due <= 0:

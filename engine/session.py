@@ -253,6 +253,8 @@ class Session:
         rows = self.execute(DURABLE + query, params)
         self.changes += [StateChange(*change) for *change, notify in rows if notify]
         ids = {row[0] for row in rows}
+        if ids:
+            self._channels.is_unsure = True
         if are_plain:
             self._claim.note_changed(ids)
         return ids

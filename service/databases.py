@@ -154,8 +154,13 @@ class Database:
 
     def _maintain(self, session: Session, is_busy: bool = False) -> float | None:
         delay = session.maintain(is_busy=is_busy)
-        # A worker with a backlog has owed scans all the time. Its looks must not take more time than its jobs.
-        self._next_look = time.monotonic() + min(max(delay or LOOK_INTERVAL, SHORTEST_LOOK), LOOK_INTERVAL)
+        patience: float = LOOK_INTERVAL
+        if delay:
+            # A worker with a backlog has owed scans all the time. Its looks must not take more time than its jobs.
+            patience = min(max(delay, SHORTEST_LOOK), LOOK_INTERVAL)
+        elif delay is not None:
+            patience = 0  # a look changes a thousand jobs at most, and there may be more
+        self._next_look = time.monotonic() + patience
         return delay
 
 

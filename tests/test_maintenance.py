@@ -150,19 +150,6 @@ class TestMaintenance(QueueCase):
         self.env.invalidate_all()
         self.assertFalse(job.date_scheduled)
 
-    def test_all_due_jobs_are_staged_at_once(self):
-        """An urgent one must not wait for its turn among them."""
-        jobs = [self.call(delay=100) for _i in range(5)]
-        for job in jobs:
-            self.shift(job, date_scheduled=-101)
-        with (
-            patch.object(maintenance, 'STAGE', maintenance.STAGE.replace('LIMIT 1000', 'LIMIT 2')),
-            patch.object(maintenance, 'STAGED', 2),
-        ):
-            self.session.maintain(is_busy=True)
-        self.env.invalidate_all()
-        self.assertFalse(any(job.date_scheduled for job in jobs))
-
     def test_a_due_job_that_somebody_has_locked(self):
         """The worker looks again later, not in a loop."""
         job = self.call(delay=60)
