@@ -31,12 +31,14 @@ _is_own_work: ContextVar[bool] = ContextVar('ir_async.is_own_work', default=Fals
 
 
 class _Pool(ConnectionPool):
-    """One of Odoo's pools, which leads to the pool of the running job."""
+    """One of Odoo's pools. While a job runs, it leads to the pool of the job."""
 
-    of_job: ConnectionPool | None = None
+    has_job = False
+    of_job: ConnectionPool
+    limit: int  # connections of the job, until its method is over
 
     def borrow(self, connection_info: dict[Any, Any]) -> PsycoConnection:
-        if self.of_job is None or _is_own_work.get():
+        if not self.has_job or _is_own_work.get():
             return super().borrow(connection_info)
         try:
             return self.of_job.borrow(connection_info)
@@ -45,15 +47,14 @@ class _Pool(ConnectionPool):
             raise PoolError(msg) from None
 
     def give_back(self, connection: PsycoConnection, keep_in_pool: bool = True) -> None:
-        if self.of_job is not None and connection in self.of_job._connections:
+        if connection in self.of_job._connections:
             self.of_job.give_back(connection, keep_in_pool)
         elif connection in self._connections or not connection.closed:  # otherwise a cursor of an earlier job
             super().give_back(connection, keep_in_pool)
 
     def close_all(self, dsn: dict[Any, Any] | str | None = None) -> None:
         super().close_all(dsn)
-        if self.of_job is not None:
-            self.of_job.close_all(dsn)
+        self.of_job.close_all(dsn)
 
 
 def limit() -> None:
@@ -62,20 +63,25 @@ def limit() -> None:
 
 
 def begin() -> None:
-    """Give the job that begins pools of its own."""
+    """Have the job that begins use pools of its own."""
     if not (sql_db._Pool and sql_db._Pool_readonly):
         for readonly in (False, True):
             sql_db.db_connect('postgres', readonly=readonly)  # this makes Odoo's pools, not a connection
     for pool in cast('tuple[_Pool, _Pool]', (sql_db._Pool, sql_db._Pool_readonly)):
-        # Registries refer to this object, so it cannot be replaced by another one.
-        pool.__class__ = _Pool
-        pool.of_job = ConnectionPool(config['db_maxconn'], pool.readonly)
+        if type(pool) is not _Pool:
+            # Registries refer to this object, so it cannot be replaced by another one.
+            pool.__class__ = _Pool
+            pool.limit = config['db_maxconn']
+            pool.of_job = ConnectionPool(pool.limit, pool.readonly)
+        elif pool.of_job._connections:  # not closed, since a thread may use them
+            pool.of_job = ConnectionPool(pool.limit, pool.readonly)
+        pool.has_job = True
 
 
 def spare() -> None:
     """Let the job have some connections more. Called when its method is over."""
-    for pool in _job_pools():
-        pool._maxconn = config['db_maxconn'] + SPARE
+    for pool in _pools():
+        pool.of_job._maxconn = pool.limit + SPARE
 
 
 def close() -> int:
@@ -85,19 +91,20 @@ def close() -> int:
     :rtype: int
     """
     count = 0
-    for pool in _job_pools():
-        for connection in pool._connections:
+    for pool in _pools():
+        for connection in pool.of_job._connections:
             # A cursor that was collected as garbage has ended its transaction. The pool would free its connection.
             count += connection._pool_in_use and not connection.closed and not getattr(connection, 'leaked', False)
             connection.close()
-        pool._connections, pool._maxconn = [], config['db_maxconn']
+        pool.of_job._connections.clear()
+        pool.of_job._maxconn = pool.limit
     return count
 
 
 def end() -> None:
     """Have Odoo's pools work as usual again."""
     for pool in _pools():
-        pool.of_job = None
+        pool.has_job = False
 
 
 @contextlib.contextmanager
@@ -111,19 +118,16 @@ def own_work() -> Generator[None]:
 
 
 def _pools() -> list[_Pool]:
-    return [pool for pool in (sql_db._Pool, sql_db._Pool_readonly) if isinstance(pool, _Pool)]
-
-
-def _job_pools() -> list[ConnectionPool]:
-    return [pool.of_job for pool in _pools() if pool.of_job is not None]
+    return [pool for pool in (sql_db._Pool, sql_db._Pool_readonly) if type(pool) is _Pool]
 
 
 def _forget() -> None:
     """Have a forked child open connections of its own. Those of its parent are in the middle of something."""
-    for pool in [*_pools(), *_job_pools()]:
-        cut_off(pool._connections)
-        pool._connections = []
-        pool._lock = threading.Lock()  # another thread of the parent may have it
+    for pool in _pools():
+        for part in (pool, pool.of_job):
+            cut_off(part._connections)
+            part._connections = []
+            part._lock = threading.Lock()  # another thread of the parent may have it
 
 
 if hasattr(os, 'register_at_fork'):  # not on Windows

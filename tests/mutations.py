@@ -550,10 +550,10 @@ FAULTS = [
     *_faults(
         'service/pools.py',
         ('limit of connections is ignored', 'settings().db_maxconn or config', 'config', 'system/pool_test.py::test_limit_of_connections[limited]'),
-        ("the worker's messages use the pools of a job", 'self.of_job is None or _is_own_work.get()', 'self.of_job is None', 'test_pools.py::TestPools::test_limit'),
-        ('connections of a job go to the next one', '            connection.close()\n        pool._connections, pool', '        pool._connections, pool', 'test_pools.py::TestPools::test_no_connection_of_a_job_is_used_again'),
-        ('spare connections stay for the next try', ", pool._maxconn = [], config['db_maxconn']", ' = []', 'test_pools.py::TestPools::test_limit'),
-        ('a full pool silences hooks', "config['db_maxconn'] + SPARE", "config['db_maxconn']", 'system/pool_test.py::test_the_end_of_a_job_that_filled_the_pool[leave_cursors]'),
+        ("the worker's messages use the pools of a job", 'not self.has_job or _is_own_work.get()', 'not self.has_job', 'test_pools.py::TestPools::test_limit'),
+        ('connections of a job go to the next one', '            connection.close()\n        pool', '        pool', 'test_pools.py::TestPools::test_no_connection_of_a_job_is_used_again'),
+        ('spare connections stay for the next try', '        pool.of_job._maxconn = pool.limit\n', '', 'test_pools.py::TestPools::test_limit'),
+        ('a full pool silences hooks', 'pool.limit + SPARE', 'pool.limit', 'system/pool_test.py::test_the_end_of_a_job_that_filled_the_pool[leave_cursors]'),
         ('forked processes use the pools of their parent', 'os.register_at_fork(after_in_child=_forget)', 'pass', 'system/pool_test.py::test_forked_processes'),
     ),
     *_faults(
