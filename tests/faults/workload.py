@@ -75,7 +75,10 @@ class Workload(threading.Thread):
                 self.broken += 1
                 count = 5
             except Exception as exc:  # noqa: BLE001 -- reported at the end
-                self.errors.append(f"{type(exc).__name__}: {exc}")
+                if isinstance(exc, UserError) and isinstance(exc.__context__, psycopg2.Error):
+                    self.broken += 1  # a fault has the job of a key locked
+                else:
+                    self.errors.append(f"{type(exc).__name__}: {exc}")
                 count = 5
             pause = max(0, count / self.rate * self.rng.uniform(0.5, 1.5) - (time.monotonic() - begin))
 
