@@ -212,10 +212,13 @@ class Runner:
             failure.log_failed_hook(execution, exc)
             try:
                 env.cr.postcommit.run()
-                env.registry.signal_changes()  # of the hooks; those of the job are committed already
-                return
+                break
             except BaseException as another:  # noqa: BLE001 -- as above
                 exc = another
+        try:
+            env.registry.signal_changes()
+        except psycopg2.Error as error:  # those of the job are committed already
+            _logger.info("Job %s could not signal its changes again: %s", execution.job, first_line(error))
 
     def _perform(self, env: api.Environment, execution: Execution) -> None:
         job = execution.job
