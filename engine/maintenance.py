@@ -133,8 +133,8 @@ class Maintenance:
             self._report_modules()
         if changed:
             notifier.notify(self._session.dbname)
-        if found_limited:
-            self._claim.wake()  # the last claim has left all jobs where they are
+        if found_limited or is_owed_claim:
+            self._claim.wake()  # the last claim may have left all jobs where they are
         if changed or found_limited or is_owed_claim:
             return 0
         scan_delay = self._claim.next_scan and max(0.01, self._claim.next_scan - time.monotonic())
