@@ -25,7 +25,7 @@ from .claim import (
     Place,
     in_order,
 )
-from .job import PUBLISHED, Job
+from .job import PORTION, PUBLISHED, Job
 
 if TYPE_CHECKING:
     from .claim import Parts
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LOCK_PATIENCE = 1  # seconds until the next try in a channel whose jobs others have locked
 LOCKED_TRIES = 20  # such tries a second, so there is more time between them if there are more such channels
 LONGEST_LOCK_PATIENCE = 10
-MAX_TRIES = 200  # channels in which a claim tries at most
+MAX_TRIES = 200  # channels in which a claim may fail
 # The class of the advisory lock held during a claim in a limited channel.
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')
 
@@ -205,9 +205,9 @@ RECLASSIFY = f"""
               FROM ir_async
              WHERE {READY} AND NOT limited AND {SERVED} AND {IN_PART}
           ORDER BY priority, id
-             LIMIT 1000
+             LIMIT {PORTION}
         ) job
-         LIMIT 1000
+         LIMIT {PORTION}
     ),
     misplaced AS (
         SELECT id
@@ -248,6 +248,7 @@ class Channels:
         self._session = session
         self._heads: list[_Head] = []  # of the last look
         self._locked: dict[str, _Locked] = {}  # by channel
+        self._tries = 0  # failed ones of the current claim
         self.has_jobs = True  # whether any job of a limited channel was ready when the worker last maintained the queue
         self.is_unsure = True  # whether that may have changed
         self.slot_delay: float | None = None  # seconds until a channel with an interval has its next slot
@@ -272,6 +273,9 @@ class Channels:
         :return: the jobs in the order in which to run them
         :rtype: list[Job]
         """
+        self._tries = 0
+        now = time.monotonic()
+        self._locked = {channel: locked for channel, locked in self._locked.items() if now < locked.until}
         if not (jobs := self._claim(limit, before)):
             # Others were quicker: look when the next slot comes. Or they have these jobs locked: look at more channels.
             self._heads = self._free('all_heads')
@@ -281,13 +285,11 @@ class Channels:
 
     def _claim(self, limit: int, before: Place) -> list[Job]:
         jobs: list[Job] = []
-        tries = 0
         for head in self._heads:
-            if len(jobs) == limit or tries == MAX_TRIES or head.place >= before or (head.has_interval and jobs):
+            if len(jobs) == limit or head.place >= before or (head.has_interval and jobs) or self._tries == MAX_TRIES:
                 break
             if self._is_locked(head, before):
                 continue
-            tries += 1
             params = self._session.params(channel=head.channel, before_priority=before.priority, before_id=before.id)
             query = f"{CLAIM_FAIR if head.is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
             if rows := self._session.execute(query, params):
@@ -296,16 +298,21 @@ class Channels:
                 if head.has_interval:
                     break  # a job that waits for others of its batch would use up the interval of its channel
             else:
-                patience = min(max(LOCK_PATIENCE, len(self._locked) / LOCKED_TRIES), LONGEST_LOCK_PATIENCE)
-                self._locked[head.channel] = _Locked(head, before, time.monotonic() + patience)
+                self._tries += 1
+                self._note_failure(head, before)
         return in_order(jobs)
 
+    def _note_failure(self, head: _Head, before: Place) -> None:
+        # Otherwise another worker was quicker.
+        if self._session.execute("SELECT FROM ir_async WHERE id = %s AND state = 'created'", [head.place.id]):
+            patience = min(max(LOCK_PATIENCE, len(self._locked) / LOCKED_TRIES), LONGEST_LOCK_PATIENCE)
+            self._locked[head.channel] = _Locked(head, before, time.monotonic() + patience)
+
     def _is_locked(self, head: _Head, before: Place) -> bool:
-        """Return whether a claim up to a place would meet no other jobs than those that it could not have before."""
+        """Return whether a claim up to a place would only meet jobs that were locked at the last try."""
         locked = self._locked.get(head.channel)
         return (
             locked is not None
-            and time.monotonic() < locked.until
             and (locked.head.place, locked.head.following) == (head.place, head.following)
             and (before <= locked.before or before <= head.following)
         )
@@ -313,8 +320,6 @@ class Channels:
     def wake(self) -> None:
         """Note that something may have changed."""
         self.is_unsure = True
-        now = time.monotonic()
-        self._locked = {channel: locked for channel, locked in self._locked.items() if now < locked.until}
         if len(self._locked) <= LOCKED_TRIES:
             self._locked.clear()
 

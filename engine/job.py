@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
+PORTION = 1000  # jobs that one statement of the maintenance changes at most
+
 
 class Job(NamedTuple):
     """A claimed job. The arguments of its method are read when it begins, by the statement that checks its claim."""

@@ -10,7 +10,7 @@ from odoo.modules.loading import reset_modules_state
 
 from .claim import HERE, IS_UPGRADING, LIMITED, NOW, READY, SERVED, UPGRADING
 from .connection import LIVE_SESSIONS
-from .job import PUBLISHED, Swept
+from .job import PORTION, PUBLISHED, Swept
 from .notifier import notifier
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ STAGE = f"""
           FROM ir_async
          WHERE state = 'created' AND date_scheduled <= (SELECT {NOW}) AND {HERE}  -- a subquery: its value is looked up in the index
       ORDER BY date_scheduled
-         LIMIT 1000
+         LIMIT {PORTION}
     FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job SET date_scheduled = NULL WHERE job.id = ANY(ARRAY(SELECT id FROM due))
@@ -93,6 +93,7 @@ class Maintenance:
         self._dead: set[int] = set()
         self._last_sweep = float('-inf')
         self.has_waiting = True
+        self.has_more = False  # whether the last call has left work for the next one
         self.is_rescuing = False
 
     def wake(self) -> None:
@@ -119,6 +120,7 @@ class Maintenance:
         elif processing and not self._owed:
             self._owed = 1
         self._dead = set(dead)
+        self.has_more = False
         changed, rescue_delay = self._rescue.rescue(dead) if processing else Swept()
         self.is_rescuing = rescue_delay is not None
         sweep_delay = None
@@ -126,9 +128,11 @@ class Maintenance:
             swept, sweep_delay = self._sweep(processing, is_busy)
             changed |= swept
         if due is not None and due <= 0:
-            changed |= self._session.change(STAGE, self._session.params())
+            changed |= (staged := self._session.change(STAGE, self._session.params()))
+            self.has_more |= len(staged) == PORTION
         if ready and has_limits and not upgrading:
-            changed |= self._channels.reclassify(self._claim.parts_to_sort())
+            changed |= (refiled := self._channels.reclassify(self._claim.parts_to_sort()))
+            self.has_more |= len(refiled) == PORTION
         if upgrading and (ready or limited) and not is_busy:
             self._report_modules()
         if changed:

@@ -343,6 +343,11 @@ class Session:
         return self._maintenance.has_waiting
 
     @property
+    def has_more(self) -> bool:
+        """Whether the last maintenance has left work for the next one."""
+        return self._maintenance.has_more
+
+    @property
     def is_rescuing(self) -> bool:
         """Whether this worker has seen dead sessions whose jobs it will put back into the queue. Others may have seen them later."""
         return self._maintenance.is_rescuing

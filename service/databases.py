@@ -154,13 +154,9 @@ class Database:
 
     def _maintain(self, session: Session, is_busy: bool = False) -> float | None:
         delay = session.maintain(is_busy=is_busy)
-        patience: float = LOOK_INTERVAL
-        if delay:
-            # A worker with a backlog has owed scans all the time. Its looks must not take more time than its jobs.
-            patience = min(max(delay, SHORTEST_LOOK), LOOK_INTERVAL)
-        elif delay is not None:
-            patience = 0  # a look changes a thousand jobs at most, and there may be more
-        self._next_look = time.monotonic() + patience
+        # A worker with a backlog has owed scans all the time. Its looks must not take more time than its jobs.
+        patience = min(max(delay or LOOK_INTERVAL, SHORTEST_LOOK), LOOK_INTERVAL)
+        self._next_look = time.monotonic() + (0 if session.has_more else patience)
         return delay
 
 

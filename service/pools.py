@@ -43,7 +43,7 @@ class _Pool(ConnectionPool):
         try:
             return self.of_job.borrow(connection_info)
         except PoolError as exc:
-            msg = f"{exc}: the job has {self.of_job._maxconn} cursors open, as many as the setting db_maxconn allows"
+            msg = f"{exc}: the job has {self.of_job._maxconn} cursors open, and the setting db_maxconn allows {self.limit}"
             raise PoolError(msg) from None
 
     def give_back(self, connection: PsycoConnection, keep_in_pool: bool = True) -> None:
@@ -54,7 +54,8 @@ class _Pool(ConnectionPool):
 
     def close_all(self, dsn: dict[Any, Any] | str | None = None) -> None:
         super().close_all(dsn)
-        self.of_job.close_all(dsn)
+        if self.has_job:  # after the job, closing would wait for a thread that it has left
+            self.of_job.close_all(dsn)
 
 
 def limit() -> None:

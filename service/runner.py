@@ -215,10 +215,7 @@ class Runner:
                 break
             except BaseException as another:  # noqa: BLE001 -- as above
                 exc = another
-        try:
-            env.registry.signal_changes()
-        except psycopg2.Error as error:  # those of the job are committed already
-            _logger.info("Job %s could not signal its changes again: %s", execution.job, first_line(error))
+        self._signal(execution, env.registry)
 
     def _perform(self, env: api.Environment, execution: Execution) -> None:
         job = execution.job
@@ -255,7 +252,17 @@ class Runner:
             except Exception:
                 _logger.exception("The changes of job %s to its process could not be undone", execution.job)
                 self.must_end = True
+        if execution.signaled and not execution.ended and (registry := Registry.registries.get(self.session.dbname)):
+            execution.signal_again(registry)
+            self._signal(execution, registry)
         execution.reset_registry(self.session.dbname)
+
+    def _signal(self, execution: Execution, registry: Registry) -> None:
+        try:
+            with pools.own_work():
+                registry.signal_changes()
+        except psycopg2.Error as exc:  # those of the job are committed already
+            _logger.info("Job %s could not signal its changes again: %s", execution.job, first_line(exc))
 
     def _close_cursors(self, execution: Execution) -> None:
         if self._leftovers:

@@ -286,6 +286,7 @@ class TestChannel(QueueCase):
         self.assertTrue(self.claim(session=quicker))
         self.assertEqual(slower._channels.claim(1, END), [])
         self.assertGreater(slower._channels.slot_delay, 9)
+        self.assertFalse(slower._channels._locked)
 
     def test_channels_whose_jobs_others_have_locked(self):
         """They are tried again after a while, the later the more there are, or at once after a NOTIFY if they are few."""

@@ -48,7 +48,7 @@ class TestDatabases(BaseCase):
         return self.names
 
     def open(self, name, _process_number):
-        session = Mock(dbname=name, is_rescuing=self.is_rescuing)
+        session = Mock(dbname=name, is_rescuing=self.is_rescuing, has_more=False)
         session.claim.side_effect = lambda _limit: self.jobs.get(name, [])
         session.maintain.side_effect = lambda is_busy: self.delay
         return session, None
@@ -159,6 +159,11 @@ class TestDatabases(BaseCase):
         self.clock.advance(LOOK_INTERVAL / 2)
         database.maintain_if_due()
         self.assertEqual(database.session.maintain.call_count, 3)
+        self.clock.advance(LOOK_INTERVAL)
+        database.session.has_more = True
+        for _i in range(2):
+            database.maintain_if_due()
+        self.assertEqual(database.session.maintain.call_count, 5)
 
     def test_back_off(self):
         """It starts small, for PostgreSQL may be back at once, and doubles up to a limit."""

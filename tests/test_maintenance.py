@@ -4,6 +4,7 @@ from unittest.mock import patch
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine import maintenance
 from odoo.addons.ir_async.engine.claim import claim_one
+from odoo.addons.ir_async.engine.job import PORTION
 from odoo.addons.ir_async.engine.maintenance import (
     BUSY_SWEEP_INTERVAL,
     FLUX_TIME,
@@ -149,6 +150,17 @@ class TestMaintenance(QueueCase):
         self.assertEqual(self.session.maintain(is_busy=True), 0)
         self.env.invalidate_all()
         self.assertFalse(job.date_scheduled)
+
+    def test_more_due_jobs_than_one_portion(self):
+        """A busy worker goes on after its next batch, since an urgent one may be among them."""
+        jobs = [self.call(delay=100) for _i in range(3)]
+        for job in jobs:
+            self.shift(job, date_scheduled=-101)
+        stage = maintenance.STAGE.replace(f'LIMIT {PORTION}', 'LIMIT 2')
+        with patch.object(maintenance, 'STAGE', stage), patch.object(maintenance, 'PORTION', 2):
+            for expected in (True, False):
+                self.session.maintain(is_busy=True)
+                self.assertEqual(self.session.has_more, expected)
 
     def test_a_due_job_that_somebody_has_locked(self):
         """The worker looks again later, not in a loop."""

@@ -101,7 +101,10 @@ class TestPools(BaseCase):
         within = self.borrow()
         self.pool.close_all({'dbname': 'x'})
         self.assertTrue(before.closed and within.closed)
+        left = self.borrow()
         pools.end()
+        self.pool.close_all({'dbname': 'x'})
+        self.assertFalse(left.closed, "a thread that the job has left may execute a statement")
 
     def test_function_that_an_addon_wraps(self):
         """A job may load the addon."""

@@ -30,7 +30,7 @@ class Settings(NamedTuple):
     poll_interval: float = 60  # seconds between two looks without a NOTIFY, as a safety net
     db_host: str = ''  # the host of PostgreSQL, if Odoo's db_host is a pooler
     db_port: int = 0
-    db_maxconn: int = 0  # connections of Odoo's pool in each worker; 0: Odoo's db_maxconn
+    db_maxconn: int = 0  # connections that a job may open beside its own; 0: Odoo's db_maxconn
 
 
 class _Parser(NamedTuple):
