@@ -67,7 +67,8 @@ _next_warnings: dict[str, float] = {}
 
 
 class Maintenance:
-    """The work of a worker besides running jobs. A worker with nothing to claim does it at once, a busy one once a second.
+    """The work of a worker besides running jobs. A worker with nothing to claim does it at once, a busy one once a second
+    as long as one look is enough.
 
     :param Session session: the session
     :param Claim claim: its claims of plain jobs
@@ -110,9 +111,10 @@ class Maintenance:
         [[dead, processing, waiting, limited, has_limits, ready, due, upgrading]] = self._session.execute_prepared(
             'look', LOOK, self._session.params(), is_busy
         )
-        found_limited = limited and not self._channels.has_jobs
-        # The last claim may have left plain jobs where they are, for a limited one that others took meanwhile.
-        is_owed_claim = self._channels.is_unsure and ready and not is_busy
+        # The last claim did not look for limited jobs, or left plain ones where they are for a limited one that others took meanwhile.
+        is_owed_claim = (limited and not self._channels.has_jobs) or (
+            ready and self._channels.is_unsure and not is_busy
+        )
         self._channels.has_jobs, self._channels.is_unsure = limited, False
         self.has_waiting = waiting
         if not self._dead.issuperset(dead):
@@ -137,9 +139,9 @@ class Maintenance:
             self._report_modules()
         if changed:
             notifier.notify(self._session.dbname)
-        if found_limited or is_owed_claim:
-            self._claim.wake()  # the last claim may have left all jobs where they are
-        if changed or found_limited or is_owed_claim:
+        if is_owed_claim:
+            self._claim.wake()
+        if changed or is_owed_claim:
             return 0
         scan_delay = self._claim.next_scan and max(0.01, self._claim.next_scan - time.monotonic())
         if due is not None and due <= 0:

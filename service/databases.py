@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 IDLE_TIME = 30  # seconds without a job after which a worker closes its connections to a database
 FIRST_BACK_OFF, LAST_BACK_OFF = 0.2, 5  # seconds to keep away from a database that cannot be reached; doubled each time
 OWN_LOOK = 60  # poll intervals between two looks of a worker that trusts the others
-SHORTEST_LOOK = LOOK_INTERVAL / 4  # minimum seconds between two looks of a busy worker
+SHORTEST_LOOK = LOOK_INTERVAL / 4  # minimum seconds between two looks of a busy worker, unless the first has left work
 LIST_INTERVAL = 1  # minimum seconds between two listings of the databases
 MAX_FOREIGN = 1000  # names of foreign databases to remember
 MAX_OPEN = 2  # databases to which one worker keeps connections

@@ -138,9 +138,8 @@ class TestKey(MethodCase):
         """The date moves on with each call."""
         job = self.call(delay=60, on_duplicate='replace')
         for _again in range(3):
-            self.env.cr.execute(
-                "SELECT clock_timestamp() AT TIME ZONE 'UTC'"
-            )  # `cr.now` is the begin of the transaction
+            # `cr.now` is the begin of the transaction.
+            self.env.cr.execute("SELECT clock_timestamp() AT TIME ZONE 'UTC'")
             [[now]] = self.env.cr.fetchall()
             self.assertEqual(self.call(delay=timedelta(seconds=60), on_duplicate='replace'), job)
             self.assertGreaterEqual(self.row(job, 'date_scheduled'), now + timedelta(seconds=60))

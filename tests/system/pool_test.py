@@ -92,7 +92,7 @@ def test_spoiled_connections(database, server, way):
 
 
 def test_forked_processes(database, server):
-    """They have connections of their own, though the message that the job runs has left one in the pool."""
+    """They have connections of their own, though the method has left one in the pool."""
     with server(database, workers=1):
         assert database.wait_for(notified(database, 'fork_children', 'job', 0)).payload['result'] == 3
         assert database.wait_for(notified(database, 'fork_children', 'leaving', 600)).state == 'done'
@@ -147,7 +147,7 @@ def test_cron_worker_that_lost_its_session(database, server):
 
 @pytest.mark.parametrize('way', ['close', 'forget'])
 def test_locks_of_closed_cursors(database, server, way):
-    """Their connections go back to the pool, without the locks of the session."""
+    """Their sessions end with the job, and so do the locks of the session."""
     with server(database, workers=1, expected=['Cursor not closed explicitly'] if way == 'forget' else []):
         assert database.wait_for(database.enqueue('lock_on_another_cursor', 'job', LOCK, way)).state == 'done'
         database.wait_for(database.enqueue('nothing'))
