@@ -1,4 +1,4 @@
-"""The limits of channels: capacity, interval and pause.
+"""Claim jobs in channels with limits: capacity, interval and pause.
 
 Jobs of limited channels are marked ``limited`` and have indexes of their own, so the other jobs pay nothing for limits.
 A channel may get its limits after its jobs were enqueued. :meth:`Channels.reclassify` marks those jobs.
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .claim import (
     END,
-    HERE,
     IN_PART,
     IS_LIMITED,
     IS_UPGRADING,
@@ -26,6 +25,7 @@ from .claim import (
     in_order,
 )
 from .job import PORTION, PUBLISHED, Job
+from .slots import NTH_START, RUNNING, SLOT_DELAY, Head, free_heads
 
 if TYPE_CHECKING:
     from .claim import Parts
@@ -37,85 +37,6 @@ LONGEST_LOCK_PATIENCE = 10
 MAX_TRIES = 200  # channels in which a claim may fail
 # The class of the advisory lock held during a claim in a limited channel.
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')
-
-RUNNING = f"""
-    running AS MATERIALIZED (
-        SELECT channel, count(*) AS jobs FROM ir_async WHERE state = 'processing' AND {HERE} GROUP BY channel)
-"""
-# A channel starts N jobs in an interval at most, whichever interval one looks at. So the next job may start when the interval
-# has passed since the start that is the Nth one back. Such a sliding log is exact. A token bucket would need one date only,
-# but a full bucket and the tokens that come meanwhile make up to 2N - 1 starts.
-# https://en.wikipedia.org/wiki/Rate_limiting, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
-NTH_START = """
-    (SELECT date FROM ir_async_start WHERE channel = candidate.channel
-   ORDER BY date DESC OFFSET coalesce(limits.starts_per_interval, 1) - 1 LIMIT 1)
-"""
-NEXT_OF_INTERVAL = f"CASE WHEN limits.interval > 0 THEN {NTH_START} + limits.interval * interval '1 second' END"
-# The end of the pause that jobs of the channel asked for. Only a channel with limits has one: see `PAUSE`.
-PAUSE_END = """
-    CASE WHEN limits.capacity > 0 OR limits.interval > 0 OR limits.fair
-         THEN (SELECT max(until) FROM ir_async_pause WHERE channel = candidate.channel) END
-"""
-# The date from which the next job may start, if anything but a free slot decides that.
-NEXT_START = f"greatest({NEXT_OF_INTERVAL}, {PAUSE_END})"
-# Seconds until the channel has a free slot. 0: it has one now. NULL: it has none until something changes.
-SLOT_DELAY = f"""
-    CASE WHEN limits.paused THEN NULL
-         WHEN limits.capacity > 0 AND limits.capacity <= coalesce((
-              SELECT jobs FROM running WHERE channel = candidate.channel), 0) THEN NULL
-         ELSE greatest(0, coalesce(EXTRACT(EPOCH FROM {NEXT_START} - {NOW}), 0))
-    END
-"""
-
-# The first job of each channel, among the 200 jobs that come first. This query is for thousands of channels: some of
-# the first jobs are then in a channel with a free slot.
-FIRST_HEADS = f"""
-    head AS (
-        SELECT DISTINCT ON (channel) channel, priority, id
-          FROM (SELECT channel, priority, id FROM ir_async WHERE {READY} AND limited AND {SERVED}
-              ORDER BY priority, id LIMIT 200) first
-      ORDER BY channel, priority, id
-    )
-"""
-# The first job of each channel. The query jumps in the index from one channel to the next. It is for full channels: thousands
-# of jobs in one of them cost a single step.
-# https://wiki.postgresql.org/wiki/Loose_indexscan
-ALL_HEADS = f"""
-    RECURSIVE head AS (
-        (SELECT channel, priority, id FROM ir_async WHERE {READY} AND limited AND {SERVED}
-       ORDER BY channel, priority, id LIMIT 1)
-         UNION ALL
-        SELECT next.*
-          FROM head
-    CROSS JOIN LATERAL (
-            SELECT channel, priority, id FROM ir_async WHERE {READY} AND limited AND {SERVED} AND channel > head.channel
-          ORDER BY channel, priority, id LIMIT 1
-        ) next
-    )
-"""
-HEADS = {'first_heads': FIRST_HEADS, 'all_heads': ALL_HEADS}
-FREE = f"""
-    ,
-    {RUNNING},
-    slot AS (
-        SELECT candidate.*, {SLOT_DELAY} AS delay, coalesce(limits.interval, 0) > 0 AS has_interval,
-               coalesce(limits.fair, false) AS is_fair
-          FROM head candidate
-     LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
-    )
-    SELECT slot.channel, delay, ARRAY[slot.priority, slot.id], has_interval, is_fair,
-           CASE WHEN following.id IS NOT NULL THEN ARRAY[following.priority, following.id] END
-      FROM slot
- LEFT JOIN LATERAL (
-           SELECT priority, id
-             FROM ir_async
-            WHERE {READY} AND limited AND {SERVED} AND channel = slot.channel AND (priority, id) > (slot.priority, slot.id)
-         ORDER BY channel, priority, id
-            LIMIT 1
-           ) following ON delay = 0
-     WHERE delay IS NOT NULL AND NOT {IS_UPGRADING}
-  ORDER BY delay, slot.priority, slot.id
-"""
 
 OF_CHANNEL = f"""{READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)s AND %(channel)s
            AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}"""
@@ -220,20 +141,10 @@ RECLASSIFY = f"""
 """
 
 
-class _Head(NamedTuple):
-    """The first job of a channel that has a free slot."""
-
-    channel: str
-    place: Place
-    has_interval: bool
-    is_fair: bool
-    following: Place  # the place of the next job of the channel
-
-
 class _Locked(NamedTuple):
     """A channel whose jobs others have locked, as far as a claim has looked."""
 
-    head: _Head
+    head: Head
     before: Place
     until: float  # when to try again
 
@@ -246,7 +157,7 @@ class Channels:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._heads: list[_Head] = []  # of the last look
+        self._heads: list[Head] = []  # of the last look
         self._locked: dict[str, _Locked] = {}  # by channel
         self._tries = 0  # failed ones of the current claim
         self.has_jobs = True  # whether any job of a limited channel was ready when the worker last maintained the queue
@@ -302,13 +213,13 @@ class Channels:
                 self._note_failure(head, before)
         return in_order(jobs)
 
-    def _note_failure(self, head: _Head, before: Place) -> None:
+    def _note_failure(self, head: Head, before: Place) -> None:
         # Otherwise another worker was quicker.
         if self._session.execute("SELECT FROM ir_async WHERE id = %s AND state = 'created'", [head.place.id]):
             patience = min(max(LOCK_PATIENCE, len(self._locked) / LOCKED_TRIES), LONGEST_LOCK_PATIENCE)
             self._locked[head.channel] = _Locked(head, before, time.monotonic() + patience)
 
-    def _is_locked(self, head: _Head, before: Place) -> bool:
+    def _is_locked(self, head: Head, before: Place) -> bool:
         """Return whether a claim up to a place would only meet jobs that were locked at the last try."""
         locked = self._locked.get(head.channel)
         return (
@@ -323,15 +234,9 @@ class Channels:
         if len(self._locked) <= LOCKED_TRIES:
             self._locked.clear()
 
-    def _free(self, name: str) -> list[_Head]:
-        """Return the channels whose first job could run now, in the order of these jobs."""
-        rows = self._session.execute_prepared(name, f"WITH {HEADS[name]} {FREE}", self._session.params())
-        self.slot_delay = next((float(delay) for _channel, delay, *_others in rows if delay), None)
-        return [
-            _Head(channel, Place(*place), has_interval, is_fair, Place(*following) if following else END)
-            for channel, delay, place, has_interval, is_fair, following in rows
-            if not delay
-        ]
+    def _free(self, name: str) -> list[Head]:
+        heads, self.slot_delay = free_heads(self._session, name)
+        return heads
 
     def reclassify(self, parts: Parts) -> set[int]:
         """Mark ready jobs as limited if their channel got its limits after they were enqueued.

@@ -12,8 +12,8 @@ from odoo.modules import module
 from odoo.tools import SQL, str2bool
 from odoo.tools.misc import clean_context
 
-from ..engine.channels import RUNNING, SLOT_DELAY
 from ..engine.claim import HERE, IS_PAUSED
+from ..engine.slots import RUNNING, SLOT_DELAY
 
 _logger = logging.getLogger(__name__)
 

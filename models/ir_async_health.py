@@ -3,8 +3,8 @@
 from odoo import api, models
 from odoo.tools import SQL
 
-from ..engine.channels import NEXT_START
 from ..engine.claim import NOW
+from ..engine.slots import NEXT_START
 from .ir_async import LIVE
 from .ir_async_channel import EVERYTHING, root_of
 from .ir_async_statistics import CHANNELS_MAX, index_conditions

@@ -10,8 +10,8 @@ from odoo import api, fields, models
 from odoo.exceptions import AccessError, UserError
 from odoo.tools import SQL, format_datetime
 
-from ..engine.channels import NEXT_OF_INTERVAL, PAUSE_END
 from ..engine.claim import NOW
+from ..engine.slots import NEXT_OF_INTERVAL, PAUSE_END
 from .ir_async_channel import EVERYTHING, root_of
 
 if TYPE_CHECKING:

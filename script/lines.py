@@ -15,6 +15,8 @@ ADDON = ['engine', 'service', 'models', 'tools', 'controllers', 'cli', 'exceptio
 KERNEL = ('engine', 'service', 'models')
 DOWNLOADS = {'models/base.py', 'models/ir_actions_report.py', 'models/ir_async_download.py', 'models/ir_attachment.py'}
 
+MAX_LINES = 250  # of a file
+
 NO_CODE = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -69,6 +71,7 @@ def main():
         text=True,
     ).stdout.split()
     totals = Counter()
+    long = []
     for name in sorted(files):
         path = ROOT / name
         if path.suffix in COUNT and path.exists():
@@ -77,9 +80,13 @@ def main():
             totals[folder] += count
             totals['kernel'] += count if folder in KERNEL and name not in DOWNLOADS else 0
             print(f'{count:6} {name}')
+            if count > MAX_LINES:
+                long.append(name)
     print()
     for name, count in totals.most_common():
         print(f'{count:6} {name}')
+    if long:
+        sys.exit(f"script/lines: more than {MAX_LINES} lines: {', '.join(long)}")
 
 
 if __name__ == '__main__':

@@ -45,6 +45,7 @@ class Runner:
         self.step('ruff format', 'ruff', 'format', '--quiet', '--check', '--output-format=concise', ROOT, cwd=ROOT)
         self.check_types()
         self.step('language', sys.executable, ROOT / 'script' / 'language.py')
+        self.step('lines', sys.executable, ROOT / 'script' / 'lines.py', stdout=subprocess.DEVNULL)
         scripts = [path for path in ROOT.glob('script/*') if path.is_file() and b'bash' in path.read_bytes()[:30]]
         self.step('bash -n', 'bash', '-n', *scripts)
         if any(ROOT.glob('static/**/*.js')):
