@@ -24,7 +24,7 @@ TAKES_KEY = SQL(
     " AND (key_until IS DISTINCT FROM 'start' OR claim_number = 0)"
 )
 ENDED = ('succeeded', 'done', 'failed', 'cancelled')
-BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # characters of JSON; clients read a larger payload on demand
+BUS_PAYLOAD_MAX_SIZE = 64 * 1024  # bytes of JSON; clients read a larger payload on demand
 
 
 class IrAsync(models.Model):

@@ -8,7 +8,7 @@ from odoo import api, fields, models
 from odoo.exceptions import ValidationError
 from odoo.tools import SQL, ormcache
 
-from ..tools.options import MAX_INT
+from ..tools.options import MAX_BYTES, MAX_INT
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -79,6 +79,10 @@ class IrAsyncChannel(models.Model):
     @api.constrains('name', 'capacity', 'interval', 'fair')
     def _check_name(self):
         for channel in self:
+            if not channel.name or len(channel.name.encode()) > MAX_BYTES:
+                raise ValidationError(
+                    self.env._("The name of a channel has at least 1 and at most %s bytes.", MAX_BYTES)
+                )
             if channel.name != channel.name.strip() or channel.name.startswith('/'):
                 raise ValidationError(
                     self.env._(
@@ -112,16 +116,17 @@ class IrAsyncChannel(models.Model):
         self._apply()
         return result
 
-    def action_pause(self) -> None:
+    def action_pause(self) -> Literal[True]:
         """Start no more jobs of these channels. Running jobs go on."""
-        self.write({'paused': True})
+        return self.write({'paused': True})
 
-    def action_resume(self) -> None:
+    def action_resume(self) -> Literal[True]:
         """Start jobs of these channels again, also if one of their jobs has paused them."""
         self.write({'paused': False})  # which checks the rights
         self.env.cr.execute(
             SQL("DELETE FROM ir_async_pause WHERE split_part(channel, '/', 1) = ANY(%s)", self.mapped('name'))
         )
+        return True
 
     def _has_limits(self) -> bool:
         """Return whether anything but a pause limits the jobs of this channel: see ``LIMITED`` in ``engine/claim.py``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from odoo import api, fields, models
 from odoo.tools import SQL
@@ -64,14 +64,16 @@ class IrAsyncChannel(models.Model):
         return action
 
     @api.model
-    def action_pause_everything(self) -> None:
+    def action_pause_everything(self) -> Literal[True]:
         """Start no more jobs of any channel. Running jobs go on."""
         self._pause_everything(True)
+        return True
 
     @api.model
-    def action_resume_everything(self) -> None:
+    def action_resume_everything(self) -> Literal[True]:
         """Start jobs again, except in channels that are paused themselves."""
         self._pause_everything(False)
+        return True
 
     def _pause_everything(self, paused):
         everything = self.search([('name', '=', EVERYTHING)])

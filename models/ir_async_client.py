@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LISTED_MAX = 100  # jobs in the list of a user; the views have the others
-ACTION_MAX_SIZE = 1024 * 1024  # characters of JSON; a larger result is data, not an action
+ACTION_MAX_SIZE = 1024 * 1024  # bytes of JSON; a larger result is data, not an action
 
 
 class IrAsync(models.Model):
@@ -64,7 +64,7 @@ class IrAsync(models.Model):
     @api.depends('state', 'attempts', 'payload')
     def _compute_error_message(self):
         # Results may be large, so read only payloads that can be errors.
-        with_error = self.filtered(lambda job: job.state == 'failed' or (job.state in LIVE and job.attempts))
+        with_error = self.filtered(lambda job: job.state in ('failed', *LIVE))
         payloads = dict(
             self.env.execute_query(SQL("SELECT id, payload FROM ir_async WHERE id IN %s", with_error._ids or (0,)))
         )
@@ -144,8 +144,8 @@ class IrAsync(models.Model):
                          JOIN ir_async AS parent ON parent.id = rel.after_id
                         WHERE rel.job_id = ir_async.id AND rel.unmet AND parent.state = 'failed'
                    ) AS is_stuck,
-                   coalesce(length(payload::text), 0) AS size,
-                   CASE WHEN length(payload::text) <= %(max_size)s THEN payload END AS payload
+                   coalesce(octet_length(payload::text), 0) AS size,
+                   CASE WHEN octet_length(payload::text) <= %(max_size)s THEN payload END AS payload
               FROM ir_async
              WHERE id IN (SELECT id FROM listed UNION SELECT id FROM running UNION SELECT unnest(%(job_ids)s::int[]))
                AND user_id = %(uid)s

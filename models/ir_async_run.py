@@ -18,9 +18,9 @@ from ..engine.errors import Kind, kind_of
 from ..engine.job import Outcome
 from ..exceptions import RetryJob, WorkerDied
 from ..service.execution import Execution
-from ..tools.encoding import decode, encode_result
+from ..tools.encoding import decode, encode_result, model_of
 from ..tools.error_text import minimal_payload
-from ..tools.options import clean_text
+from ..tools.payload import dump_payload
 from ..tools.target import format_stack
 from .ir_async import BUS_PAYLOAD_MAX_SIZE, _progress
 
@@ -58,7 +58,7 @@ class IrAsync(models.Model):
                     login=env.user.sudo().login,
                 )
             )
-        records = env[job.res_model].browse(json.loads(job.res_ids))
+        records = model_of(env, job.res_model).browse(json.loads(job.res_ids))
         execution.dbname = env.cr.dbname
         token = Execution.current.set(execution)
         # Odoo recomputes and flushes as the user of the transaction. While the method runs, this is the job's user, not root.
@@ -94,7 +94,7 @@ class IrAsync(models.Model):
             self.env.cr.execute(SQL("DELETE FROM ir_async_progress WHERE job_id = %s", job.id))
         if job.notify:
             more = {}
-            if outcome.payload and len(outcome.payload) <= BUS_PAYLOAD_MAX_SIZE:
+            if outcome.payload and len(outcome.payload.encode()) <= BUS_PAYLOAD_MAX_SIZE:
                 record = self.browse(job.id)
                 payload = json.loads(outcome.payload)
                 owner = record.with_user(job.user_id)
@@ -140,13 +140,12 @@ class IrAsync(models.Model):
             data['debug'] = debug or data['debug']
             error = {'code': 0, 'message': "Odoo Server Error", 'data': data}
             try:
-                text = json.dumps({'error': error}, default=json_default, allow_nan=False)
+                return dump_payload({'error': error}, default=json_default)
             except (TypeError, ValueError, RecursionError):
                 data.update(arguments=[str(arg) for arg in exc.args], context={})
-                text = json.dumps({'error': error})
+                return dump_payload({'error': error})
         except BaseException:  # noqa: BLE001 -- the code of a method may raise anything
             return minimal_payload(exc)
-        return clean_text(text)
 
     def _format_chain(self) -> str:
         """Return the users and jobs that enqueued this job, with their stacks, the outermost first."""

@@ -35,6 +35,8 @@ class Clock:
 class InnerSession(Session):
     """A session whose connection is that of the test."""
 
+    client_check: dict[str, str] = {}  # PostgreSQL 13 would refuse the question, and abort the transaction of the test
+
     def execute_prepared(self, name, *args):
         # Statements that were prepared are the connection's, and hold the id of the worker.
         self.execute("DEALLOCATE ALL")

@@ -220,6 +220,9 @@ class TestChannel(QueueCase):
         for name in (' c', 'c ', '/c'):
             with self.assertRaisesRegex(ValidationError, "begins with a slash, or has spaces around it"):
                 self.channel(name)
+        for name in ('', 'é' * 501):
+            with self.assertRaisesRegex(ValidationError, "at least 1 and at most 1000 bytes"):
+                self.channel(name)
 
     def test_interval(self):
         self.channel('c', interval=1000)

@@ -86,6 +86,8 @@ class TestConfig(BaseCase):
             ('poll_interval = 1e10', {}, "poll_interval = '1e10'"),
             ('workers = 99999', {}, "workers = '99999': expected a whole number from 0 to 10000"),
             ('db_port = 70000', {}, "db_port = '70000': expected a whole number from 0 to 65535"),
+            ('channels = root:4,export:1', {}, "channels = 'root:4,export:1': expected names of channels"),
+            ('channels = partner/7', {}, "channels = 'partner/7'"),
             ('db_maxconn = 1', {}, "db_maxconn = '1': expected a whole number from 2 to 10000"),
             ('stop_timeout = inf', {}, "stop_timeout"),
             ('poll_interval = 0', {}, "poll_interval = '0': expected a number of seconds from 1"),

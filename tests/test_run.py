@@ -1,3 +1,4 @@
+import json
 from datetime import date, datetime
 from unittest.mock import ANY
 
@@ -8,6 +9,7 @@ from odoo.tools import lazy
 
 from .method_case import RUNNER, MethodCase
 from odoo.addons.ir_async.exceptions import RetryJob
+from odoo.addons.ir_async.tools.error_text import minimal_payload
 
 
 class TestResult(MethodCase):
@@ -140,6 +142,39 @@ class TestError(MethodCase):
             self.assertEqual(debug, Like(own))
             self.assertNotIn("was enqueued by", debug)
             self.assertNotIn("in test_exception", debug)
+
+    def test_text_without_encoding(self):
+        """A client can read it all the same."""
+        text = b'Gr\xf6\xdf'.decode(errors='surrogateescape')
+
+        @self.add_method
+        def async_foo(self):
+            raise error
+
+        for error in (UserError(text), ValueError(self, text)):
+            with self.subTest(error=type(error)), mute_logger(RUNNER):
+                job = self.ir_async.call_notify("x", self.partner_of(self.user).async_foo)
+                self.run_jobs()
+                self.assertIn("Gr??", job.error_message)
+                [listed] = self.ir_async.with_user(self.user).get_user_jobs(job.ids)[-1:]
+                json.dumps([job.read(), listed], default=str, ensure_ascii=False).encode()
+
+    def test_minimal_payload(self):
+        for text in ('\\u0000', '\0', '\udce9'):
+            with self.subTest(text=text):
+                error = json.loads(minimal_payload(ValueError(text)))['error']
+                self.assertEqual(error['data']['message'], '?' if text == '\udce9' else text)
+
+    def test_model_that_is_gone(self):
+        job = self.ir_async.call(self.partner.exists)
+        other = self.ir_async.call(self.partner.concat, self.partner)
+        job.flush_model()
+        self.env.cr.execute("UPDATE ir_async SET res_model = 'gone' WHERE id = %s", job.ids)
+        self.env.cr.execute("UPDATE ir_async SET args = replace(args, 'res.partner', 'gone') WHERE id = %s", other.ids)
+        with mute_logger(RUNNER):
+            self.run_jobs()
+        for failed in (job, other):
+            self.assertIn("has no model gone any more", failed.error_message)
 
     def test_log_of_an_attempt(self):
         """The log distinguishes a final failure from an attempt that is followed by another one."""

@@ -108,6 +108,8 @@ class TestViews(WaitCase):
         self.assertEqual(job.error_message, "No such product")
         self.set_state(job, 'created', attempts=1)
         self.assertEqual(job.error_message, "No such product", "the last error of a job that is tried again")
+        self.set_state(job, 'created', attempts=0)
+        self.assertEqual(job.error_message, "No such product", "the reason why it is tried again")
         self.set_state(job, 'failed', payload='{"error": {"message": "Odoo Server Error"}}')
         self.assertEqual(job.error_message, "Odoo Server Error")
         self.set_state(job, 'succeeded', payload='{"result": {"error": 1}}')

@@ -52,12 +52,15 @@ def _number(kind: type[float], minimum: int, maximum: int) -> _Parser:
 
 
 def _names(text: str) -> list[str]:
-    return [name for part in text.split(',') if (name := part.strip())]
+    names = [name for part in text.split(',') if (name := part.strip())]
+    if any('/' in name or ':' in name for name in names):
+        raise ValueError
+    return names
 
 
 PARSERS = {
     'workers': _number(int, 0, 10_000),
-    'channels': _Parser(_names),
+    'channels': _Parser(_names, "names of channels, separated by commas, without slashes and capacities"),
     'limit_time_real': _number(float, 0, MAX_SECONDS),
     'stop_timeout': _number(float, 0, MAX_SECONDS),
     'poll_interval': _number(float, 1, MAX_SECONDS),

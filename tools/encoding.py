@@ -21,9 +21,12 @@ import psycopg2
 from markupsafe import Markup
 
 from odoo import fields
+from odoo.exceptions import UserError
 from odoo.models import BaseModel
 from odoo.tools import lazy
 from odoo.tools.translate import LazyGettext
+
+from .payload import dump_payload
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -176,8 +179,21 @@ def _unpack(obj: dict[str, Any], env: Environment) -> Any:
             return base64.b64decode(value)
         case '$records':
             model, ids = value
-            return env[model].browse(ids)
+            return model_of(env, model).browse(ids)
     return obj
+
+
+def model_of(env: Environment, name: str) -> BaseModel:
+    """Return a model that a job has stored by its name.
+
+    :param odoo.api.Environment env: an environment
+    :param str name: the name
+    :rtype: odoo.models.BaseModel
+    :raises odoo.exceptions.UserError: when there is no such model any more
+    """
+    if name not in env:
+        raise UserError(env._("This database has no model %s any more. Was its module uninstalled?", name))
+    return env[name]
 
 
 class _NoJson(Exception):
@@ -202,7 +218,7 @@ def encode_result(result: Any) -> str:
     :raises Exception: an exception of an iterator, or an error of the database, after which nothing can be committed
     """
     try:
-        return json.dumps({'result': _to_json(result, 'the result')}, allow_nan=False)
+        return dump_payload({'result': _to_json(result, 'the result')})
     except _Raised as exc:
         raise exc.__cause__ from None
     except psycopg2.Error:
@@ -215,7 +231,7 @@ def encode_result(result: Any) -> str:
         reason = f"it raised {type(exc).__name__}"
     warning = f"The result was left out, since JSON cannot express it: {reason}"
     _logger.warning("%s", warning)
-    return json.dumps({'result': None, 'warning': warning})
+    return dump_payload({'result': None, 'warning': warning})
 
 
 def _to_json(value: Any, path: str) -> Any:

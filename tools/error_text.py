@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from typing import TYPE_CHECKING
+
+from .payload import dump_payload
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -103,8 +104,7 @@ def minimal_payload(exc: BaseException) -> str:
         'context': {},
         'debug': safe_traceback(exc),
     }
-    text = json.dumps({'error': {'code': 0, 'message': "Odoo Server Error", 'data': data}})
-    return text.encode(errors='replace').decode().replace('\\u0000', '')
+    return dump_payload({'error': {'code': 0, 'message': "Odoo Server Error", 'data': data}})
 
 
 def where_it_is(thread: Thread) -> str | None:

@@ -29,6 +29,7 @@ class Caller:
         self.model = Transaction(model)
         self.locked = set()  # the jobs that it holds
         self.keys = set()  # the keys that it has inserted
+        self.inserted = []  # its jobs that are in the database
 
     def __repr__(self):
         return f'caller since step {self.model.began}'

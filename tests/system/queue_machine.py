@@ -248,6 +248,7 @@ class QueueMachine(RuleBasedStateMachine):
         caller.model.is_flushed = True
         caller.locked |= caller.model.held.keys()
         caller.keys |= {job.key for job in caller.model.new if job.key}
+        caller.inserted = list(caller.model.new)
         return True
 
     def _commit(self, caller):
@@ -576,13 +577,7 @@ class QueueMachine(RuleBasedStateMachine):
         ids = data.draw(st.lists(st.sampled_from(self.ids(*ENDED)), min_size=1, max_size=3, unique=True))
         self.sql("UPDATE ir_async SET date_done = date_done - interval '60 days' WHERE id = ANY(%s)", [ids])
         old = {id_ for (id_,) in self.sql("SELECT id FROM ir_async WHERE date_done < now() - interval '40 days'")}
-        needed = {
-            id_
-            for caller in self.callers
-            if caller.keys or caller.model.is_flushed
-            for job in caller.model.new
-            for id_ in job.parents
-        }
+        needed = {id_ for caller in self.callers for job in caller.inserted for id_ in job.parents}
         with self.database.env() as env:
             env['ir.async']._gc_jobs()
         deleted = self.jobs.keys() - {id_ for (id_,) in self.sql("SELECT id FROM ir_async")}
