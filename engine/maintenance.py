@@ -30,6 +30,7 @@ WARNING_INTERVAL = 60  # seconds between two warnings about modules
 FLUX_TIME = 10  # seconds that a job waits before the first warning: most upgrades are over by then
 STUCK_TIME = 5 * 3600  # seconds after which modules in flux count as left over, as for Odoo's crons
 
+DATED = f"state = 'created' AND date_scheduled IS NOT NULL AND {HERE}"
 LOOK = f"""
     SELECT ARRAY(SELECT id FROM ir_async_worker WHERE closed IS NOT TRUE AND id NOT IN ({LIVE_SESSIONS})),
            $1 OR EXISTS (SELECT FROM ir_async WHERE state = 'processing' AND {HERE}),
@@ -38,17 +39,34 @@ LOOK = f"""
            EXISTS ({LIMITED}),
            $1 OR EXISTS (SELECT FROM ir_async WHERE {READY} AND NOT limited AND {SERVED}),
            (SELECT EXTRACT(EPOCH FROM date_scheduled - {NOW}) FROM ir_async
-             WHERE state = 'created' AND date_scheduled IS NOT NULL AND {HERE} ORDER BY date_scheduled LIMIT 1),
+             WHERE {DATED} ORDER BY date_scheduled LIMIT 1),
            {IS_UPGRADING}
 """
+# Urgent jobs first, since a portion may be all that a worker with long jobs stages for a while. The query jumps in the index
+# from one priority to the next: see `ALL_HEADS`.
 STAGE = f"""
-    WITH due AS (
-        SELECT id
-          FROM ir_async
-         WHERE state = 'created' AND date_scheduled <= (SELECT {NOW}) AND {HERE}  -- a subquery: its value is looked up in the index
-      ORDER BY date_scheduled
+    WITH RECURSIVE level AS (
+        (SELECT priority FROM ir_async WHERE {DATED} ORDER BY priority LIMIT 1)
+         UNION ALL
+        SELECT next.*
+          FROM level
+    CROSS JOIN LATERAL (
+            SELECT priority FROM ir_async WHERE {DATED} AND priority > level.priority ORDER BY priority LIMIT 1
+        ) next
+    ),
+    due AS (
+        SELECT job.id
+          FROM level
+    CROSS JOIN LATERAL (
+            SELECT id
+              FROM ir_async
+             WHERE {DATED} AND priority = level.priority
+               AND date_scheduled <= (SELECT {NOW})  -- a subquery: its value is looked up in the index
+          ORDER BY date_scheduled
+             LIMIT {PORTION}
+        FOR NO KEY UPDATE SKIP LOCKED
+        ) job
          LIMIT {PORTION}
-    FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE ir_async job SET date_scheduled = NULL WHERE job.id = ANY(ARRAY(SELECT id FROM due))
  RETURNING {PUBLISHED.replace('job.notify', 'false')}

@@ -165,6 +165,9 @@ class IrAsync(models.Model):
         "(origin, channel, priority, user_id, id) WHERE state = 'created' AND date_scheduled IS NULL AND limited"
     )
     _scheduled_idx = models.Index("(origin, date_scheduled) WHERE state = 'created' AND date_scheduled IS NOT NULL")
+    _scheduled_priority_idx = models.Index(
+        "(origin, priority, date_scheduled) WHERE state = 'created' AND date_scheduled IS NOT NULL"
+    )
     _waiting_idx = models.Index("(origin, id) WHERE state = 'waiting'")
     _worker_idx = models.Index("(worker_id) WHERE state = 'processing'")
     _limited_start_idx = models.Index("(channel, date_start) WHERE limited")

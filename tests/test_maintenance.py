@@ -162,6 +162,18 @@ class TestMaintenance(QueueCase):
                 self.session.maintain(is_busy=True)
                 self.assertEqual(self.session.has_more, expected)
 
+    def test_an_urgent_due_job_among_many(self):
+        """It is in the first portion, though the others were due before it."""
+        jobs = [self.call(delay=100, priority=priority) for priority in (10, 10, 10, 5)]
+        for job, seconds in zip(jobs, (-190, -180, -170, -101), strict=True):
+            self.shift(job, date_scheduled=seconds)
+        future = self.call(delay=100, priority=1)
+        with patch.object(maintenance, 'STAGE', maintenance.STAGE.replace(f'LIMIT {PORTION}', 'LIMIT 2')):
+            self.session.maintain(is_busy=True)
+        self.env.invalidate_all()
+        self.assertEqual([bool(job.date_scheduled) for job in jobs], [False, True, True, False])
+        self.assertTrue(future.date_scheduled)
+
     def test_a_due_job_that_somebody_has_locked(self):
         """The worker looks again later, not in a loop."""
         job = self.call(delay=60)
