@@ -6,6 +6,7 @@ A channel may get its limits after its jobs were enqueued. :meth:`Channels.recla
 
 from __future__ import annotations
 
+import heapq
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -141,6 +142,14 @@ RECLASSIFY = f"""
 """
 
 
+class _Turn(NamedTuple):
+    """When to claim in a channel, by the place of a job."""
+
+    place: Place
+    is_again: bool  # others have locked its first job
+    head: Head
+
+
 class _Locked(NamedTuple):
     """A channel whose jobs others have locked, as far as a claim has looked."""
 
@@ -194,24 +203,52 @@ class Channels:
         self.is_held_up = not jobs
         return jobs
 
+    def first_after(self, place: Place) -> Place:
+        """Return the place of the first job behind a place that could run in a channel, by the last look.
+
+        :param Place place: a place
+        :return: that of the job; the end of the queue when there is none
+        :rtype: Place
+        """
+        places = (next_ for head in self._heads for next_ in (head.place, head.following))
+        return min((next_ for next_ in places if next_ > place), default=END)
+
     def _claim(self, limit: int, before: Place) -> list[Job]:
         jobs: list[Job] = []
-        for head in self._heads:
-            if len(jobs) == limit or head.place >= before or (head.has_interval and jobs) or self._tries == MAX_TRIES:
+        queue = [_Turn(head.place, False, head) for head in self._heads]
+        heapq.heapify(queue)
+        blocked = []
+        while queue and len(jobs) < limit and self._tries < MAX_TRIES:
+            place, is_again, head = heapq.heappop(queue)
+            if place >= before or (head.has_interval and jobs):
                 break
-            if self._is_locked(head, before):
-                continue
-            params = self._session.params(channel=head.channel, before_priority=before.priority, before_id=before.id)
-            query = f"{CLAIM_FAIR if head.is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
-            if rows := self._session.execute(query, params):
-                jobs += [Job(*row) for row in rows]
+            # If others have the first job locked, the next one of its channel waits for its own place.
+            end = min(before, queue[0].place) if queue else before
+            if taken := self._claim_in(head, end):
+                jobs += taken
                 before = min(before, head.following)
                 if head.has_interval:
                     break  # a job that waits for others of its batch would use up the interval of its channel
+            elif is_again or head.following == END:
+                blocked.append(head)
             else:
-                self._tries += 1
-                self._note_failure(head, before)
+                heapq.heappush(queue, _Turn(head.following, True, head))
+        for head in blocked if not jobs else ():
+            if jobs := self._claim_in(head, before):
+                break
         return in_order(jobs)
+
+    def _claim_in(self, head: Head, before: Place) -> list[Job]:
+        """Claim the first job of a channel that nobody has locked."""
+        if self._tries == MAX_TRIES or self._is_locked(head, before):
+            return []
+        params = self._session.params(channel=head.channel, before_priority=before.priority, before_id=before.id)
+        query = f"{CLAIM_FAIR if head.is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
+        if rows := self._session.execute(query, params):
+            return [Job(*row) for row in rows]
+        self._tries += 1
+        self._note_failure(head, before)
+        return []
 
     def _note_failure(self, head: Head, before: Place) -> None:
         # Otherwise another worker was quicker.

@@ -315,11 +315,12 @@ class Session:
             jobs = self._claim.claim(limit, even_if_limited=is_sure)
             self._channels.is_unsure = self._channels.is_unsure and not jobs
             return jobs
-        return (
-            self._claim.claim(limit, before=first_limited)
-            or self._channels.claim(limit, before=self._claim.first())
-            or self._claim.claim(limit)
-        )
+        if not (jobs := self._claim.claim(limit, before=first_limited)):
+            first_plain = self._claim.first()
+            jobs = self._channels.claim(limit, before=first_plain)
+            # Others have the limited jobs before the first plain one locked. This holds up none of those behind it.
+            jobs = jobs or self._claim.claim(limit, before=self._channels.first_after(first_plain))
+        return jobs
 
     def wake(self) -> None:
         """Note that something may have changed, so that the next look is complete."""

@@ -58,12 +58,29 @@ def test_limited_job_after_a_locked_plain_one(database, server, channels):
     assert [id_ for id_ in started(database) if id_ != locked] == first + second + third
 
 
-def test_limited_jobs_after_a_locked_one(database, server, channels):
+def test_plain_jobs_after_a_locked_limited_one(database, server, channels):
+    """They pass this one, and none of the limited jobs behind it."""
+    [locked], first, second, third = enqueue(database, ('a', 1, 1), ('default', 5, 60), ('b', 6, 5), ('default', 7, 60))
+    with database.locked(locked), server(database, workers=1):
+        wait_for_ends(database, 125)
+    assert [id_ for id_ in started(database) if id_ != locked] == first + second + third
+
+
+@pytest.mark.parametrize('channel', ['default', 'b'])
+def test_limited_jobs_after_a_locked_one(database, server, channels, channel):
     """That one does not lend them its place."""
-    [locked], second, first = enqueue(database, ('a', 2, 1), ('a', 20, 20), ('default', 3, 60))
+    [locked], second, first = enqueue(database, ('a', 2, 1), ('a', 20, 20), (channel, 3, 60))
     with database.locked(locked), server(database, workers=1):
         wait_for_ends(database, 80)
     assert [id_ for id_ in started(database) if id_ != locked] == first + second
+
+
+def test_limited_jobs_after_several_locked_ones(database, server, channels):
+    """Though others have the first jobs of all channels locked."""
+    first, second, jobs = enqueue(database, ('a', 1, 2), ('b', 3, 1), ('a', 9, 3))
+    with database.locked(*first, *second), server(database, workers=1):
+        wait_for_ends(database, 3)
+        assert started(database) == jobs
 
 
 def test_urgent_limited_job_after_a_while_without(database, server, channels):
