@@ -28,6 +28,9 @@ SHORTEST_LOOK = LOOK_INTERVAL / 4  # minimum seconds between two looks of a busy
 LIST_INTERVAL = 1  # minimum seconds between two listings of the databases
 MAX_FOREIGN = 1000  # names of foreign databases to remember
 MAX_OPEN = 2  # databases to which one worker keeps connections
+# Seconds that a worker stays in a database, if it has jobs and the worker has to leave one for the next. To open one takes about
+# a third of that. While the worker is there, the jobs of the others wait.
+TURN = 0.2
 
 
 class Database:
@@ -48,6 +51,7 @@ class Database:
         self._back_off: float = FIRST_BACK_OFF
         self._backs_off_until = 0.0
         self._next_look = 0.0
+        self.turn_end = 0.0  # until when the worker stays, if it would have to leave a database for the next
 
     def wake(self) -> None:
         """Visit the database as soon as possible, whatever others find."""
@@ -121,6 +125,7 @@ class Database:
         """
         self.session, delay = Session.open(self.name, self._process_number)
         self.last_job = time.monotonic()
+        self.turn_end = self.last_job + TURN
         self._next_look = 0
         return delay
 
@@ -173,6 +178,7 @@ class Databases:
         self._process_number = process_number
         self._process_state = process_state
         self._databases: dict[str, Database] = {}
+        self._visited: Database | None = None  # the last one
         self._foreign: set[str] = set()  # notified names of databases that this server does not list
         self._last_listing = float('-inf')
         # The time of the next listing. It is earlier than the regular one after an unknown name.
@@ -223,6 +229,7 @@ class Databases:
 
     def make_room(self, database: Database) -> None:
         """Leave the least recently used databases, to keep few connections."""
+        self._visited = database
         others = sorted(
             (other for other in self if other.session and other is not database), key=lambda other: other.last_job
         )
@@ -230,11 +237,16 @@ class Databases:
             other.leave()
 
     def next(self) -> Database | None:
-        """Return the database that is due first.
+        """Return the database to visit next: the one that is due first, or the same again as long as it has its turn.
 
         :rtype: Database | None
         """
-        return min(self._databases.values(), key=lambda database: database.due, default=None)
+        first = min(self._databases.values(), key=lambda database: database.due, default=None)
+        visited, now = self._visited, time.monotonic()
+        if first and not first.session and visited and visited.session and visited.due <= now < visited.turn_end:
+            is_full = sum(bool(database.session) for database in self) >= MAX_OPEN
+            return visited if is_full else first
+        return first
 
     def get(self, name: str) -> Database | None:
         """Return a database.

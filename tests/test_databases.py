@@ -14,6 +14,7 @@ from odoo.addons.ir_async.service.databases import (
     MAX_FOREIGN,
     MAX_OPEN,
     OWN_LOOK,
+    TURN,
     Databases,
 )
 from odoo.addons.ir_async.service.roster import Position
@@ -131,7 +132,7 @@ class TestDatabases(BaseCase):
         order = []
         for _i in range(9):
             order.append(self.visit())
-            self.clock.advance(0.01)
+            self.clock.advance(TURN)
         self.assertEqual(order, ['a', 'b', 'c'] * 3)
 
     def test_next_look(self):
@@ -204,6 +205,24 @@ class TestDatabases(BaseCase):
             self.clock.advance(0.1)
             self.assertLessEqual(len(self.connected()), MAX_OPEN)
         self.assertEqual(self.connected(), set(self.names[-MAX_OPEN:]))
+
+    def test_more_busy_databases_than_connections(self):
+        """Each has its turn, which lasts long enough to be worth the connections."""
+        self.jobs = {name: [object()] for name in self.names}
+        visits, opened = [], 0
+        while len(visits) < 90:
+            database = self.databases.next()
+            opened += not database.session
+            visits.append(self.visit())
+            self.clock.advance(TURN / 10)
+        self.assertLessEqual(opened, 10)
+        self.assertEqual({name: 20 < visits.count(name) < 40 for name in self.names}, dict.fromkeys(self.names, True))
+
+    def test_a_turn_ends_without_jobs(self):
+        for name in self.names:
+            self.visit(name)
+        self.databases.hear('a', HERE, 0)
+        self.assertEqual(self.databases.next().name, 'a')
 
     def test_an_idle_database_is_left(self):
         """Whoever wants to drop or copy it is not disturbed; one with jobs is kept."""
