@@ -28,6 +28,7 @@ from . import failure, pools
 from .cursor import JobCursor, JobPool, has_lost_server
 from .execution import Execution
 from .leftovers import Leftovers
+from .postcommit import run_others
 from .progress import LOCK_WAIT, Progress
 from .publisher import publish
 
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 TRIES = 4  # tries in place when a job loses races
-MAX_FAILED_HOOKS = 20
 FIRST_PAUSE = 0.05  # maximum seconds before the second try; it doubles before each further try
 
 
@@ -191,7 +191,9 @@ class Runner:
                 _check_end(execution)
             except BaseException as exc:
                 if execution.ended:
-                    self._run_other_hooks(execution, env, exc)
+                    execution.end_forked_child()  # its parent runs the other hooks
+                    run_others(env.cr.postcommit, execution, exc)
+                    self._signal(execution, env.registry)
                     return
                 self.end_if_descriptor_is_closed(execution)
                 if issubclass(type(exc), Exception):
@@ -201,21 +203,6 @@ class Runner:
                 if type(exc) is not _Raced and kind_of(exc) is Kind.RACE:
                     raise _Raced from exc  # the race was lost at the commit
                 raise
-
-    def _run_other_hooks(self, execution: Execution, env: api.Environment, exc: BaseException) -> None:
-        """Log the exception of a hook after the commit, and run the hooks behind it."""
-        execution.end_forked_child()  # its parent runs them
-        # One that adds itself again and fails again must not go on for ever.
-        for _hook in range(MAX_FAILED_HOOKS):
-            if type(exc) is JobInterrupted:
-                raise exc
-            failure.log_failed_hook(execution, exc)
-            try:
-                env.cr.postcommit.run()
-                break
-            except BaseException as another:  # noqa: BLE001 -- as above
-                exc = another
-        self._signal(execution, env.registry)
 
     def _perform(self, env: api.Environment, execution: Execution) -> None:
         job = execution.job

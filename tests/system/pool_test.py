@@ -178,7 +178,7 @@ def test_signals(cluster, database, server, tmp_path, way):
     """What a job has changed is known to the other processes, whatever happens after its commit."""
     expected = {
         'full pool': ['cursors open'],
-        'failing hook': ['a hook after it failed'],
+        'failing hook': ['a hook after it failed', 'add more hooks, and fail'],
         'failing after a commit': ['Job .* failed'],
         'refused connections': ['too many connections for role'],
     }

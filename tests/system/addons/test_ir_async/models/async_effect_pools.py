@@ -179,7 +179,8 @@ class TestAsyncEffect(models.Model):
         if way == 'full pool':
             self.leave_cursors(name)
         elif way == 'failing hook':
-            hooks.add(fail)
+            for _hook in range(25):
+                hooks.add(fail)
             hooks.add(
                 lambda: [hooks.add(fail), hooks.add(lambda: self._trace(f'{name}: next hook')), hooks.add(fail_again)]
             )
