@@ -70,7 +70,9 @@ class HttpClientCase(RpcCase, HttpCase):
         return response.json() if response.status_code == 200 else response.json()['name'].rpartition('.')[2]
 
     def xml_rpc(self, kind, model, method, arguments, ids):
-        arguments = {name: value for name, value in arguments.items() if value is not None}  # XML-RPC has no null
+        arguments = {
+            name: False if value is None else value for name, value in arguments.items()
+        }  # XML-RPC has no null
         try:
             return self.xmlrpc_object.execute_kw(
                 self.env.cr.dbname,

@@ -10,6 +10,7 @@ LEDGER, ACCOUNT = 'ir.async.ledger', 'ir.async.ledger.account'
 CHANNELS = {
     'ledger': {'capacity': 2},
     'single': {'capacity': 1},
+    'crowd': {'capacity': 1},  # always has many short jobs
     'fair': {'capacity': 3, 'fair': True},
     'rate': {'interval': 1, 'starts_per_interval': 2},
     'polite': {'capacity': 4},  # its jobs ask for pauses
@@ -55,7 +56,7 @@ class Kinds:
 
     WEIGHTS = {
         'noop': 3, 'write': 6, 'sleep': 4, 'sleep_in_sql': 2, 'commit': 2, 'rollback': 2, 'fail_then_end_well': 2,
-        'fail': 1, 'odd': 1, 'overtime': 0.3, 'postpone': 1, 'chain': 2, 'keyed': 3, 'channel': 4, 'rate': 1, 'turns': 1, 'polite': 1, 'delay': 2,
+        'fail': 1, 'odd': 1, 'overtime': 0.3, 'postpone': 1, 'chain': 2, 'keyed': 3, 'channel': 4, 'rate': 1, 'turns': 1, 'polite': 1, 'crowd': 0.2, 'delay': 2,
         'more': 2, 'date': 1, 'restart': 1, 'debounce': 2, 'progress': 1, 'cancel_me': 0.5, 'chunks': 1, 'bulk': 1, 'count': 1,
         'blob': 0.4, 'setting': 2, 'process': 1, 'leave_cursor': 0.5, 'close_cursor': 0.5, 'fork': 0.5, 'thread': 0.5, 'hook': 1,
         'of_user': 3, 'isolation': 1, 'pool': 4, 'hang': 0.5, 'huge': 0.02,
@@ -232,6 +233,13 @@ class Kinds:
         method = self.rng.choice(['postpone', 'write_effect'])
         pause = [True] if method == 'postpone' else []
         return [self._call(env, 'polite', method, *pause, channel='polite')]
+
+    def crowd(self, env):
+        """Many claims at once in one channel."""
+        return [
+            self._call(env, 'crowd', 'sleep', self.rng.uniform(0, 0.01), expected=('succeeded',), channel='crowd')
+            for _ in range(40)
+        ]
 
     def delay(self, env):
         delay = self.rng.uniform(0.2, 4)

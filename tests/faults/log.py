@@ -39,7 +39,7 @@ def find_errors(world, may_fail, is_quiet):
         if any((name, job_id) in may_fail for name in {name for name, _id in may_fail} for job_id in job_ids):
             continue
         if re.search(
-            r'\((fail_times|raise_odd|failing_hook)\b|\.(fail_times|raise_odd|failing_hook)\b|left threads behind|changed its process',
+            r'\((fail_times|raise_odd|failing_hook)\b|\.(fail_times|raise_odd|failing_hook)\b|left threads behind|left \d+ cursors open|changed its process',
             text,
         ):
             continue
