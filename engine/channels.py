@@ -203,16 +203,6 @@ class Channels:
         self.is_held_up = not jobs
         return jobs
 
-    def first_after(self, place: Place) -> Place:
-        """Return the place of the first job behind a place that could run in a channel, by the last look.
-
-        :param Place place: a place
-        :return: that of the job; the end of the queue when there is none
-        :rtype: Place
-        """
-        places = (next_ for head in self._heads for next_ in (head.place, head.following))
-        return min((next_ for next_ in places if next_ > place), default=END)
-
     def _claim(self, limit: int, before: Place) -> list[Job]:
         jobs: list[Job] = []
         queue = [_Turn(head.place, False, head) for head in self._heads]

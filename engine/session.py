@@ -315,12 +315,13 @@ class Session:
             jobs = self._claim.claim(limit, even_if_limited=is_sure)
             self._channels.is_unsure = self._channels.is_unsure and not jobs
             return jobs
-        if not (jobs := self._claim.claim(limit, before=first_limited)):
-            first_plain = self._claim.first()
-            jobs = self._channels.claim(limit, before=first_plain)
-            # Others have the limited jobs before the first plain one locked. This holds up none of those behind it.
-            jobs = jobs or self._claim.claim(limit, before=self._channels.first_after(first_plain))
-        return jobs
+        return (
+            self._claim.claim(limit, before=first_limited)
+            or self._channels.claim(limit, before=self._claim.first())
+            # Others have taken or locked the limited jobs up to there. This must hold up no plain one, and let none pass further
+            # limited jobs: one at a time.
+            or self._claim.claim(1)
+        )
 
     def wake(self) -> None:
         """Note that something may have changed, so that the next look is complete."""

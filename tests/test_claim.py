@@ -9,7 +9,13 @@ from odoo.tests import new_test_user
 
 from .queue_common import QueueCase
 from odoo.addons.ir_async.engine import fence
-from odoo.addons.ir_async.engine.claim import LONGEST_SCAN_INTERVAL, MAX_MARKS, PATIENCE, SCAN_INTERVAL, claim_one
+from odoo.addons.ir_async.engine.claim import (
+    LONGEST_SCAN_INTERVAL,
+    MAX_MARKS,
+    PATIENCE,
+    SCAN_INTERVAL,
+    claim_one,
+)
 from odoo.addons.ir_async.engine.job import Outcome
 from odoo.addons.ir_async.engine.maintenance import BUSY_SWEEP_INTERVAL, LOOK_INTERVAL
 from odoo.addons.ir_async.engine.origin import COUNT_COPIES, EXPRESSIONS, IS_PERMITTED
