@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LOCK_PATIENCE = 1  # seconds until the next try in a channel whose jobs others have locked
 LOCKED_TRIES = 20  # such tries a second, so there is more time between them if there are more such channels
 LONGEST_LOCK_PATIENCE = 10
-MAX_TRIES = 200  # channels in which a claim may fail
+MAX_TRIES = 200  # failed ones of a claim
 # The class of the advisory lock held during a claim in a limited channel.
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')
 
@@ -146,8 +146,17 @@ class _Turn(NamedTuple):
     """When to claim in a channel, by the place of a job."""
 
     place: Place
-    is_again: bool  # others have locked its first job
+    is_again: bool  # others have its first job locked
     head: Head
+
+
+def _next_place(turns: list[_Turn], turn: _Turn) -> Place:
+    """Return the place up to which a channel has its turn, before those that come next."""
+    if not turns or turns[0].place > turn.place:
+        return turns[0].place if turns else END
+    if not turn.is_again:
+        return Place(turn.place.priority, turn.place.id + 1)  # just its first job: that of another one may come next
+    return min((other.place for other in turns if other.place > turn.place), default=END)
 
 
 class _Locked(NamedTuple):
@@ -205,32 +214,27 @@ class Channels:
 
     def _claim(self, limit: int, before: Place) -> list[Job]:
         jobs: list[Job] = []
-        queue = [_Turn(head.place, False, head) for head in self._heads]
-        heapq.heapify(queue)
-        blocked = []
-        while queue and len(jobs) < limit and self._tries < MAX_TRIES:
-            place, is_again, head = heapq.heappop(queue)
-            if place >= before or (head.has_interval and jobs):
+        turns = [_Turn(head.place, False, head) for head in self._heads]
+        heapq.heapify(turns)
+        while turns and len(jobs) < limit and self._tries < MAX_TRIES:
+            turn = heapq.heappop(turns)
+            head = turn.head
+            if turn.place >= before or (head.has_interval and jobs):
                 break
             # If others have the first job locked, the next one of its channel waits for its own place.
-            end = min(before, queue[0].place) if queue else before
+            end = min(before, _next_place(turns, turn))
             if taken := self._claim_in(head, end):
                 jobs += taken
                 before = min(before, head.following)
                 if head.has_interval:
                     break  # a job that waits for others of its batch would use up the interval of its channel
-            elif is_again or head.following == END:
-                blocked.append(head)
-            else:
-                heapq.heappush(queue, _Turn(head.following, True, head))
-        for head in blocked if not jobs else ():
-            if jobs := self._claim_in(head, before):
-                break
+            elif (place := self._locked_up_to(head)) > head.place:
+                heapq.heappush(turns, _Turn(place, True, head))
         return in_order(jobs)
 
     def _claim_in(self, head: Head, before: Place) -> list[Job]:
         """Claim the first job of a channel that nobody has locked."""
-        if self._tries == MAX_TRIES or self._is_locked(head, before):
+        if before <= self._locked_up_to(head):
             return []
         params = self._session.params(channel=head.channel, before_priority=before.priority, before_id=before.id)
         query = f"{CLAIM_FAIR if head.is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
@@ -246,14 +250,12 @@ class Channels:
             patience = min(max(LOCK_PATIENCE, len(self._locked) / LOCKED_TRIES), LONGEST_LOCK_PATIENCE)
             self._locked[head.channel] = _Locked(head, before, time.monotonic() + patience)
 
-    def _is_locked(self, head: Head, before: Place) -> bool:
-        """Return whether a claim up to a place would only meet jobs that were locked at the last try."""
+    def _locked_up_to(self, head: Head) -> Place:
+        """Return the place up to which others had the jobs of a channel locked at the last try: that of its first job if none."""
         locked = self._locked.get(head.channel)
-        return (
-            locked is not None
-            and (locked.head.place, locked.head.following) == (head.place, head.following)
-            and (before <= locked.before or before <= head.following)
-        )
+        if locked and (locked.head.place, locked.head.following) == (head.place, head.following):
+            return max(locked.before, head.following)
+        return head.place
 
     def wake(self) -> None:
         """Note that something may have changed."""

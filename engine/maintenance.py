@@ -60,9 +60,10 @@ STAGE = f"""
     CROSS JOIN LATERAL (
             SELECT id
               FROM ir_async
-             WHERE {DATED} AND priority = level.priority
-               AND date_scheduled <= (SELECT {NOW})  -- a subquery: its value is looked up in the index
-          ORDER BY date_scheduled
+             WHERE {DATED}
+               AND (priority, date_scheduled) >= (level.priority, '-infinity'::timestamp)  -- leaves the planner one index to use
+               AND (priority, date_scheduled) <= (level.priority, (SELECT {NOW}))
+          ORDER BY priority, date_scheduled
              LIMIT {PORTION}
         FOR NO KEY UPDATE SKIP LOCKED
         ) job

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LISTED_MAX = 100  # jobs in the list of a user; the views have the others
+ERROR_MAX_SIZE = 2000  # characters of an error in lists; the payload has all
 ACTION_MAX_SIZE = 1024 * 1024  # bytes of JSON; a larger result is data, not an action
 
 
@@ -70,7 +71,8 @@ class IrAsync(models.Model):
         )
         for job in self:
             error = (payloads.get(job.id) or {}).get('error') or {}
-            job.error_message = error.get('data', {}).get('message') or error.get('message')
+            message = error.get('data', {}).get('message') or error.get('message')
+            job.error_message = message and message[:ERROR_MAX_SIZE]
 
     def _field_to_sql(self, alias, field_expr, query=None):
         # Makes the durations usable in groups, totals and orders although they are not columns.

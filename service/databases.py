@@ -166,7 +166,7 @@ class Database:
 
 
 class Databases:
-    """The databases of this server. The database that was due first comes first, so each gets its turn."""
+    """The databases of this server. The database that was due first comes first, so each gets its turn: see ``TURN``."""
 
     def __init__(
         self,
@@ -178,7 +178,6 @@ class Databases:
         self._process_number = process_number
         self._process_state = process_state
         self._databases: dict[str, Database] = {}
-        self._visited: Database | None = None  # the last one
         self._foreign: set[str] = set()  # notified names of databases that this server does not list
         self._last_listing = float('-inf')
         # The time of the next listing. It is earlier than the regular one after an unknown name.
@@ -229,7 +228,6 @@ class Databases:
 
     def make_room(self, database: Database) -> None:
         """Leave the least recently used databases, to keep few connections."""
-        self._visited = database
         others = sorted(
             (other for other in self if other.session and other is not database), key=lambda other: other.last_job
         )
@@ -237,15 +235,17 @@ class Databases:
             other.leave()
 
     def next(self) -> Database | None:
-        """Return the database to visit next: the one that is due first, or the same again as long as it has its turn.
+        """Return the database to visit next: the one that is due first, or one that has its turn.
 
         :rtype: Database | None
         """
         first = min(self._databases.values(), key=lambda database: database.due, default=None)
-        visited, now = self._visited, time.monotonic()
-        if first and not first.session and visited and visited.session and visited.due <= now < visited.turn_end:
-            is_full = sum(bool(database.session) for database in self) >= MAX_OPEN
-            return visited if is_full else first
+        if first and not first.session:
+            now = time.monotonic()
+            connected = [database for database in self if database.session]
+            staying = [database for database in connected if database.due <= now < database.turn_end]
+            if staying and len(connected) >= MAX_OPEN:
+                return min(staying, key=lambda database: database.due)
         return first
 
     def get(self, name: str) -> Database | None:

@@ -26,14 +26,18 @@ def run_others(hooks: Callbacks, execution: Execution, exc: BaseException) -> No
     :param BaseException exc: the exception
     :raises odoo.addons.ir_async.exceptions.JobInterrupted: when the worker ends
     """
-    for _hook in range(len(hooks) + MAX_ADDED):
+    chances = len(hooks) + MAX_ADDED
+    while True:
         if type(exc) is JobInterrupted:
             raise exc
         log_failed_hook(execution, exc)
+        if not chances:
+            _logger.error("Hooks of job %s add more hooks, and fail. %d are not run", execution.job, len(hooks))
+            return
+        chances -= 1
         try:
             hooks.run()
         except BaseException as another:  # noqa: BLE001 -- as any error of a method
             exc = another
         else:
             return
-    _logger.error("Hooks of job %s add more hooks, and fail. %d are not run", execution.job, len(hooks) + 1)

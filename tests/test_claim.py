@@ -236,6 +236,23 @@ class TestClaimPlan(QueueCase):
             self.assertLess(rows, 300, statement)
         self.assertEqual([job.id for job in self.session.claim(2)], due.ids)
 
+    def test_due_jobs_of_many_priorities(self):
+        """Each is read once, though the statistics know of one priority only."""
+        for _i in range(500):
+            self.call(delay=1000)
+        self.env['ir.async'].flush_model()
+        self.env.cr.execute("ANALYZE ir_async")
+        for priority in range(50):
+            self.call(delay=1000, priority=priority)
+        self.env['ir.async'].flush_model()
+        self.env.cr.execute(
+            "UPDATE ir_async SET date_scheduled = date_scheduled - interval '1 hour' WHERE state = 'created'"
+        )
+        with self.rows_read() as explained:
+            self.assertEqual(self.session.maintain(), 0)
+        [rows] = [rows for rows, statement in explained if 'date_scheduled = NULL' in statement]
+        self.assertLess(rows, 10 * 550)
+
     def test_opening(self):
         """A worker that comes to a database reads none of the jobs that ended there."""
         self.fill(2000, 'done')

@@ -218,6 +218,14 @@ class TestDatabases(BaseCase):
         self.assertLessEqual(opened, 10)
         self.assertEqual({name: 20 < visits.count(name) < 40 for name in self.names}, dict.fromkeys(self.names, True))
 
+    def test_a_turn_goes_on_after_a_visit_to_another_database(self):
+        self.jobs = {'a': [object()]}
+        self.visit('b')
+        self.visit('a')
+        self.databases.get('b').wake()
+        self.visit('b')
+        self.assertEqual(self.databases.next().name, 'a')
+
     def test_a_turn_ends_without_jobs(self):
         for name in self.names:
             self.visit(name)

@@ -60,10 +60,11 @@ def test_limited_job_after_a_locked_plain_one(database, server, channels):
 
 def test_plain_jobs_after_a_locked_limited_one(database, server, channels):
     """They pass this one, and none of the limited jobs behind it."""
-    [locked], first, second, third = enqueue(database, ('a', 1, 1), ('default', 5, 60), ('b', 6, 5), ('default', 7, 60))
+    turns = [turn for number in range(10) for turn in (('default', 2 * number + 5, 7), ('b', 2 * number + 6, 1))]
+    [locked], *jobs = enqueue(database, ('a', 1, 1), *turns)
     with database.locked(locked), server(database, workers=1):
-        wait_for_ends(database, 125)
-    assert [id_ for id_ in started(database) if id_ != locked] == first + second + third
+        wait_for_ends(database, 80)
+    assert [id_ for id_ in started(database) if id_ != locked] == [id_ for ids in jobs for id_ in ids]
 
 
 @pytest.mark.parametrize('channel', ['default', 'b'])
@@ -77,10 +78,12 @@ def test_limited_jobs_after_a_locked_one(database, server, channels, channel):
 
 def test_limited_jobs_after_several_locked_ones(database, server, channels):
     """Though others have the first jobs of all channels locked."""
-    first, second, jobs = enqueue(database, ('a', 1, 2), ('b', 3, 1), ('a', 9, 3))
-    with database.locked(*first, *second), server(database, workers=1):
-        wait_for_ends(database, 3)
-        assert started(database) == jobs
+    ahead, among, first, behind, second, third = enqueue(
+        database, ('a', 1, 2), ('b/y', 3, 2), ('b/z', 5, 3), ('b', 6, 1), ('a', 9, 3), ('b', 12, 30)
+    )
+    with database.locked(*ahead, *among, *behind), server(database, workers=1):
+        wait_for_ends(database, 36)
+        assert started(database) == first + second + third
 
 
 def test_urgent_limited_job_after_a_while_without(database, server, channels):
