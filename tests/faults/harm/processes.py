@@ -12,7 +12,7 @@ from ..injector import LONG
 class Processes:
     WEIGHTS = {
         'kill_worker': 4, 'stop_worker': 2, 'freeze_worker': 3, 'hang_up_worker': 1,
-        'kill_server': 0.7, 'restart_server': 0.7, 'hang_up_server': 0.5,
+        'kill_server': 0.7, 'kill_master': 0.7, 'restart_server': 0.7, 'hang_up_server': 0.5,
     }  # fmt: skip
 
     def kill_worker(self):
@@ -40,6 +40,18 @@ class Processes:
         index = self.rng.randrange(len(self.world.servers))
         self.world.kill_server(index)
         self.world.start_server(index)
+
+    def kill_master(self):
+        """kill -9 of the main process of a server, whose workers end by themselves; restart"""
+        index = self.rng.randrange(len(self.world.servers))
+        server = self.world.servers[index]
+        server.send_signal(signal.SIGKILL)
+        try:
+            server.process.wait(TIMEOUT)
+            server.wait_until_gone()
+        finally:
+            self.world.kill_server(index)
+            self.world.start_server(index)
 
     def restart_server(self):
         """SIGTERM of a server, restart"""
