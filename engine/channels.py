@@ -142,28 +142,27 @@ RECLASSIFY = f"""
 """
 
 
-class _Turn(NamedTuple):
-    """When to claim in a channel, by the place of a job."""
-
-    place: Place
-    is_again: bool  # others have its first job locked
-    head: Head
-
-
-def _next_place(turns: list[_Turn], turn: _Turn) -> Place:
-    """Return the place up to which a channel has its turn, before those that come next."""
-    if not turns or turns[0].place > turn.place:
-        return turns[0].place if turns else END
-    if not turn.is_again:
-        return Place(turn.place.priority, turn.place.id + 1)  # just its first job: that of another one may come next
-    return min((other.place for other in turns if other.place > turn.place), default=END)
+# Under the lock, so that no claim in the channel takes the job for locked.
+NEXT_FREE = f"""
+    SELECT pg_advisory_xact_lock({CHANNEL_LOCK_CLASS}, hashtext(%(channel)s));
+    SELECT EXISTS (SELECT FROM ir_async WHERE id = %(id)s AND state = 'created'), ARRAY[priority, id]
+      FROM (VALUES (true)) one
+ LEFT JOIN LATERAL (
+           SELECT priority, id
+             FROM ir_async
+            WHERE {READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)s AND %(channel)s
+         ORDER BY channel, priority, id
+            LIMIT 1
+       FOR NO KEY UPDATE SKIP LOCKED
+           ) free ON true
+"""
 
 
 class _Locked(NamedTuple):
-    """A channel whose jobs others have locked, as far as a claim has looked."""
+    """A channel whose first job others have locked."""
 
     head: Head
-    before: Place
+    place: Place  # of its first job that nobody has locked; the end of the queue if there is none
     until: float  # when to try again
 
 
@@ -176,6 +175,7 @@ class Channels:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._heads: list[Head] = []  # of the last look
+        self._known = END  # the end of the part of the queue in which no other channel has a free slot
         self._locked: dict[str, _Locked] = {}  # by channel
         self._tries = 0  # failed ones of the current claim
         self.has_jobs = True  # whether any job of a limited channel was ready when the worker last maintained the queue
@@ -214,47 +214,48 @@ class Channels:
 
     def _claim(self, limit: int, before: Place) -> list[Job]:
         jobs: list[Job] = []
-        turns = [_Turn(head.place, False, head) for head in self._heads]
+        before = min(before, self._known)
+        turns = [(self._place(head), head) for head in self._heads]
         heapq.heapify(turns)
         while turns and len(jobs) < limit and self._tries < MAX_TRIES:
-            turn = heapq.heappop(turns)
-            head = turn.head
-            if turn.place >= before or (head.has_interval and jobs):
+            place, head = heapq.heappop(turns)
+            if place >= before or (head.has_interval and jobs):
                 break
-            # If others have the first job locked, the next one of its channel waits for its own place.
-            end = min(before, _next_place(turns, turn))
+            # Others may have the first job: then the next one comes, but not before that of another channel.
+            end = min(before, turns[0][0]) if turns else before
             if taken := self._claim_in(head, end):
                 jobs += taken
                 before = min(before, head.following)
                 if head.has_interval:
                     break  # a job that waits for others of its batch would use up the interval of its channel
-            elif (place := self._locked_up_to(head)) > head.place:
-                heapq.heappush(turns, _Turn(place, True, head))
+            elif (place := self._next_free(head)) >= end:  # otherwise others have taken the channel's slot
+                heapq.heappush(turns, (place, head))
         return in_order(jobs)
 
     def _claim_in(self, head: Head, before: Place) -> list[Job]:
         """Claim the first job of a channel that nobody has locked."""
-        if before <= self._locked_up_to(head):
-            return []
         params = self._session.params(channel=head.channel, before_priority=before.priority, before_id=before.id)
         query = f"{CLAIM_FAIR if head.is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
         if rows := self._session.execute(query, params):
             return [Job(*row) for row in rows]
         self._tries += 1
-        self._note_failure(head, before)
         return []
 
-    def _note_failure(self, head: Head, before: Place) -> None:
-        # Otherwise another worker was quicker.
-        if self._session.execute("SELECT FROM ir_async WHERE id = %s AND state = 'created'", [head.place.id]):
+    def _next_free(self, head: Head) -> Place:
+        """Return the place of the first job of a channel that nobody has locked."""
+        params = self._session.params(channel=head.channel, id=head.place.id)
+        [[is_locked, numbers]] = self._session.execute(NEXT_FREE, params)
+        place = END if numbers[0] is None else Place(*numbers)
+        if is_locked and place > head.place:  # otherwise another worker was quicker
             patience = min(max(LOCK_PATIENCE, len(self._locked) / LOCKED_TRIES), LONGEST_LOCK_PATIENCE)
-            self._locked[head.channel] = _Locked(head, before, time.monotonic() + patience)
+            self._locked[head.channel] = _Locked(head, place, time.monotonic() + patience)
+        return place
 
-    def _locked_up_to(self, head: Head) -> Place:
-        """Return the place up to which others had the jobs of a channel locked at the last try: that of its first job if none."""
+    def _place(self, head: Head) -> Place:
+        """Return the place of the first job of a channel that nobody had locked at the last try."""
         locked = self._locked.get(head.channel)
         if locked and (locked.head.place, locked.head.following) == (head.place, head.following):
-            return max(locked.before, head.following)
+            return locked.place
         return head.place
 
     def wake(self) -> None:
@@ -264,7 +265,7 @@ class Channels:
             self._locked.clear()
 
     def _free(self, name: str) -> list[Head]:
-        heads, self.slot_delay = free_heads(self._session, name)
+        heads, self._known, self.slot_delay = free_heads(self._session, name)
         return heads
 
     def reclassify(self, parts: Parts) -> set[int]:

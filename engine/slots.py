@@ -41,11 +41,15 @@ SLOT_DELAY = f"""
 # The first job of each channel, among the 200 jobs that come first. This query is for thousands of channels: some of
 # the first jobs are then in a channel with a free slot.
 FIRST_HEADS = f"""
+    first AS MATERIALIZED (
+        SELECT channel, priority, id FROM ir_async WHERE {READY} AND limited AND {SERVED} ORDER BY priority, id LIMIT 200
+    ),
     head AS (
-        SELECT DISTINCT ON (channel) channel, priority, id
-          FROM (SELECT channel, priority, id FROM ir_async WHERE {READY} AND limited AND {SERVED}
-              ORDER BY priority, id LIMIT 200) first
-      ORDER BY channel, priority, id
+        SELECT DISTINCT ON (channel) channel, priority, id FROM first ORDER BY channel, priority, id
+    ),
+    last AS (
+        SELECT ARRAY[priority, id] AS place FROM first WHERE (SELECT count(*) FROM first) = 200
+      ORDER BY priority DESC, id DESC LIMIT 1
     )
 """
 # The first job of each channel. The query jumps in the index from one channel to the next. It is for full channels: thousands
@@ -62,7 +66,8 @@ ALL_HEADS = f"""
             SELECT channel, priority, id FROM ir_async WHERE {READY} AND limited AND {SERVED} AND channel > head.channel
           ORDER BY channel, priority, id LIMIT 1
         ) next
-    )
+    ),
+    last AS (SELECT NULL::int4[] AS place)
 """
 HEADS = {'first_heads': FIRST_HEADS, 'all_heads': ALL_HEADS}
 FREE = f"""
@@ -75,7 +80,8 @@ FREE = f"""
      LEFT JOIN ir_async_channel limits ON limits.name = split_part(candidate.channel, '/', 1)
     )
     SELECT slot.channel, delay, ARRAY[slot.priority, slot.id], has_interval, is_fair,
-           CASE WHEN following.id IS NOT NULL THEN ARRAY[following.priority, following.id] END
+           CASE WHEN following.id IS NOT NULL THEN ARRAY[following.priority, following.id] END,
+           (SELECT place FROM last)
       FROM slot
  LEFT JOIN LATERAL (
            SELECT priority, id
@@ -99,19 +105,27 @@ class Head(NamedTuple):
     following: Place  # the place of the next job of the channel
 
 
-def free_heads(session: Session, name: str) -> tuple[list[Head], float | None]:
+class Look(NamedTuple):
+    """The answer of :func:`free_heads`."""
+
+    heads: list[Head]  # in the order of the first jobs
+    end: Place  # of the part of the queue in which no other channel has a free slot
+    slot_delay: float | None  # seconds until the first slot of the other channels, if it is known
+
+
+def free_heads(session: Session, name: str) -> Look:
     """Return the channels whose first job could run now, in the order of these jobs.
 
     :param Session session: the session
     :param str name: a key of ``HEADS``
-    :return: their first jobs, and the seconds until the first slot of the other channels, if it is known
-    :rtype: tuple
+    :rtype: Look
     """
     rows = session.execute_prepared(name, f"WITH {HEADS[name]} {FREE}", session.params())
     slot_delay = next((float(delay) for _channel, delay, *_others in rows if delay), None)
     heads = [
         Head(channel, Place(*place), has_interval, is_fair, Place(*following) if following else END)
-        for channel, delay, place, has_interval, is_fair, following in rows
+        for channel, delay, place, has_interval, is_fair, following, _last in rows
         if not delay
     ]
-    return heads, slot_delay
+    last = rows[0][-1] if rows else None
+    return Look(heads, Place(last[0], last[1] + 1) if last else END, slot_delay)

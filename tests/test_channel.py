@@ -7,7 +7,7 @@ from odoo.tests import new_test_user
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
-from odoo.addons.ir_async.engine.channels import LOCK_PATIENCE, LOCKED_TRIES, LONGEST_LOCK_PATIENCE
+from odoo.addons.ir_async.engine.channels import LOCK_PATIENCE, LOCKED_TRIES, LONGEST_LOCK_PATIENCE, NEXT_FREE
 from odoo.addons.ir_async.engine.claim import END, claim_one
 from odoo.addons.ir_async.engine.maintenance import LOOK_INTERVAL
 from odoo.addons.ir_async.engine.release import release
@@ -301,6 +301,8 @@ class TestChannel(QueueCase):
         execute, tries = self.session.execute, []
 
         def execute_as_if_locked(query, params=()):
+            if query is NEXT_FREE:
+                return [[True, [None, None]]]
             if 'pg_advisory_xact_lock' in query:
                 tries.append(params['channel'])
                 return []

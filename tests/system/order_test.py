@@ -1,6 +1,7 @@
 """The order of the queue, over channels with and without limits: priority, then the order of creation."""
 
 import contextlib
+import random
 
 import pytest
 from harness import wait_until
@@ -9,7 +10,13 @@ from harness import wait_until
 @pytest.fixture
 def channels(database):
     with database.env() as env:
-        env['ir.async.channel'].create([{'name': 'a', 'capacity': 10}, {'name': 'b', 'capacity': 10}])
+        env['ir.async.channel'].create(
+            [
+                *({'name': name, 'capacity': 10} for name in ('a', 'b', 'c')),
+                {'name': 'one', 'capacity': 1},
+                {'name': 'paused', 'paused': True},
+            ]
+        )
 
 
 def enqueue(database, *jobs):
@@ -84,6 +91,55 @@ def test_limited_jobs_after_several_locked_ones(database, server, channels):
     with database.locked(*ahead, *among, *behind), server(database, workers=1):
         wait_for_ends(database, 36)
         assert started(database) == first + second + third
+
+
+@pytest.mark.parametrize('locked', [1, 2])
+def test_limited_jobs_behind_a_full_channel(database, server, channels, locked):
+    """So many that a worker does not see at first which channels come behind them."""
+    _paused, ids, first, second = enqueue(database, ('paused', 1, 199), ('b', 2, locked), ('c', 5, 10), ('b', 9, 30))
+    with database.locked(*ids), server(database, workers=1):
+        wait_for_ends(database, 40)
+        assert started(database) == first + second
+
+
+def test_each_channel_has_locked_jobs(database, server, channels):
+    """The first jobs that nobody has locked come in their order, whatever that of the locked ones."""
+    *ids, last, third, first, second = enqueue(
+        database, ('a', 1, 2), ('b', 2, 3), ('c', 3, 2), ('a', 50, 5), ('b', 20, 5), ('c', 10, 5), ('default', 15, 5)
+    )
+    with database.locked(*(id_ for group in ids for id_ in group)), server(database, workers=1):
+        wait_for_ends(database, 20)
+        assert started(database) == first + second + third + last
+
+
+@pytest.mark.parametrize('locked', ['none', 'first', 'any'])
+@pytest.mark.parametrize('seed', range(6))
+def test_any_queue(database, channels, seed, locked):
+    """Claims give exactly the jobs that can run, in their order, whatever channels there are and whichever jobs are locked."""
+    rng = random.Random(f'{seed} {locked}')
+    names = rng.sample(['default', 'a', 'b', 'one/x', 'one/y', 'paused'], rng.randint(2, 6))
+    jobs = [(rng.choice(names), rng.randrange(9), 1) for _i in range(rng.choice([10, 40, 80]))]
+    jobs += seed % 2 * 210 * [('paused', rng.choice([0, 4]), 1)]  # more than a claim looks at first
+    rng.shuffle(jobs)
+    queue = sorted((job[1], ids[0], job[0]) for job, ids in zip(jobs, enqueue(database, *jobs), strict=True))
+    queue = [(id_, channel) for _priority, id_, channel in queue if channel != 'paused']
+    others = {id_ for id_, _channel in queue if rng.random() < 0.3}
+    if locked == 'first':
+        firsts = {channel: id_ for id_, channel in reversed(queue)}
+        others = {id_ for channel, id_ in firsts.items() if rng.random() < 0.7}
+    elif locked == 'none':
+        others = set()
+    expected, claimed = [id_ for id_, _channel in queue if id_ not in others], []
+
+    from odoo.addons.ir_async.engine.session import Session  # noqa: PLC0415 -- importable once the cluster is there
+
+    session = Session.open(database.name, always=True).session
+    with contextlib.closing(session), database.locked(0, *others):
+        session.maintain()
+        while jobs := session.claim(rng.randint(1, 9)):
+            claimed += [job.id for job in jobs]
+            database.sql("UPDATE ir_async SET state = 'done', worker_id = NULL WHERE id = ANY(%s)", [claimed])
+    assert claimed == expected
 
 
 def test_urgent_limited_job_after_a_while_without(database, server, channels):
