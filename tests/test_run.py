@@ -9,6 +9,7 @@ from odoo.tools import lazy
 
 from .method_case import RUNNER, MethodCase
 from odoo.addons.ir_async.exceptions import RetryJob
+from odoo.addons.ir_async.tools.encoding import encode_result
 from odoo.addons.ir_async.tools.error_text import minimal_payload
 
 
@@ -155,15 +156,22 @@ class TestError(MethodCase):
             with self.subTest(error=type(error)), mute_logger(RUNNER):
                 job = self.ir_async.call_notify("x", self.partner_of(self.user).async_foo)
                 self.run_jobs()
-                self.assertIn("Gr??", job.error_message)
+                self.assertIn(r"Gr\udcf6\udcdf", job.error_message)
                 [listed] = self.ir_async.with_user(self.user).get_user_jobs(job.ids)[-1:]
                 json.dumps([job.read(), listed], default=str, ensure_ascii=False).encode()
+
+    def test_result_without_encoding(self):
+        """Nothing of it is lost: both halves of a pair are one character, and keys stay different."""
+        first, second = (byte.decode(errors='surrogateescape') for byte in (b'\x80', b'\x81'))
+        result = {'\ud83d\ude00': '\ud83d\ude00', first: 1, second: [2, f'a{second}b'], '?': 3}
+        expected = {'😀': '😀', r'\udc80': 1, r'\udc81': [2, r'a\udc81b'], '?': 3}
+        self.assertEqual(json.loads(encode_result(result)), {'result': expected})
 
     def test_minimal_payload(self):
         for text in ('\\u0000', '\0', '\udce9'):
             with self.subTest(text=text):
                 error = json.loads(minimal_payload(ValueError(text)))['error']
-                self.assertEqual(error['data']['message'], '?' if text == '\udce9' else text)
+                self.assertEqual(error['data']['message'], r'\udce9' if text == '\udce9' else text)
 
     def test_model_that_is_gone(self):
         job = self.ir_async.call(self.partner.exists)

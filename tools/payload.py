@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+HALF = re.compile(r'[\ud800-\udfff]')
 
 
 def dump_payload(payload: dict[str, Any], default: Callable[[Any], Any] | None = None) -> str:
     """Return a result or an error as JSON text which every client can read.
 
     Half a pair of surrogates, such as from a file name that is not UTF-8, has no encoding: Odoo could not send any answer
-    with it. So it becomes a question mark.
+    with it. So it becomes the text of its escape, such as ``\\udcf6``.
 
     :param dict payload: ``{"result": …}`` or ``{"error": …}``
     :param default: returns a value that JSON has, for one that it does not have
@@ -22,4 +25,11 @@ def dump_payload(payload: dict[str, Any], default: Callable[[Any], Any] | None =
     :raises ValueError: when a number is not finite, or a value contains itself
     """
     text = json.dumps(payload, default=default, allow_nan=False, ensure_ascii=False)
-    return text.encode(errors='replace').decode()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        whole = text.encode('utf-16', 'surrogatepass').decode(
+            'utf-16', 'surrogatepass'
+        )  # both halves become one character
+        text = HALF.sub(lambda half: f'\\\\u{ord(half[0]):x}', whole)
+    return text
