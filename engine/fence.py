@@ -131,7 +131,10 @@ def drop_functions(cr: BaseCursor) -> None:
 # The job stays `processing`, so that it keeps its slot in a limited channel until its method has been left.
 RAISE = f"""
     WITH raised AS (
-        UPDATE ir_async job SET claim_number = claim_number + 1 WHERE {HELD} RETURNING job.id, job.claim_number
+        UPDATE ir_async job
+           SET claim_number = claim_number + 1, starts = starts + %(starts)s
+         WHERE {HELD}
+     RETURNING job.id, job.claim_number
     ),
     stop AS (
         INSERT INTO ir_async_stop (job_id, reason, debug)
@@ -161,15 +164,18 @@ def holds(session: Session, job: Job) -> bool:
     return bool(session.execute(LOOK_UP, token(job)))
 
 
-def fence_off(session: Session, job: Job, reason: str | None = None, debug: str | None = None) -> Job | None:
+def fence_off(
+    session: Session, job: Job, reason: str | None = None, debug: str | None = None, starts: int = 0
+) -> Job | None:
     """Fence a running job off: from then on its method can commit nothing.
 
     :param Session session: the session that claimed it
     :param Job job: the running job
     :param str reason: ``cancel`` or ``timeout``, noted for the worker that writes the outcome
     :param str debug: the stack of its method
+    :param int starts: how often its method was begun since it was claimed, if nobody writes this later
     :return: the job with its new claim number; None when it has ended by itself
     :rtype: Job | None
     """
-    rows = session.execute(DURABLE + RAISE, {**token(job), 'reason': reason, 'debug': debug})
+    rows = session.execute(DURABLE + RAISE, {**token(job), 'reason': reason, 'debug': debug, 'starts': starts})
     return job._replace(claim_number=rows[0][0]) if rows else None

@@ -27,7 +27,7 @@ RELEASE = f"""
     ),
     undone AS (
         DELETE FROM ir_async_start
-         WHERE %(starts)s = 0
+         WHERE NOT %(is_begun)s
            AND channel = ANY(ARRAY(SELECT channel FROM mine WHERE limited))
            AND date = ANY(ARRAY(SELECT date_start FROM mine WHERE limited))
            AND job_id = ANY(ARRAY(SELECT id FROM mine))
@@ -39,7 +39,7 @@ RELEASE = f"""
            starts = starts + %(starts)s,
            payload = coalesce(%(payload)s, payload),
            claim_number = coalesce(%(claim_count)s, claim_number),
-           date_start = CASE WHEN %(starts)s > 0 THEN date_start END,
+           date_start = CASE WHEN %(is_begun)s THEN date_start END,
            date_scheduled = clock_timestamp() AT TIME ZONE 'UTC' + %(delay)s * interval '1 second'
      WHERE job.id = ANY(ARRAY(SELECT id FROM mine))
  RETURNING {PUBLISHED}
@@ -60,6 +60,7 @@ def release(
     delay: float | None = None,
     payload: str | None = None,
     claim_count: int | None = None,
+    is_begun: bool = False,
 ) -> set[int]:
     """Put jobs back into the queue, except for locked ones and those whose claim does not hold any more.
 
@@ -69,6 +70,7 @@ def release(
     :param float delay: seconds until they are tried again; by default they are tried at once
     :param str payload: the reason as the error of an RPC, in JSON
     :param int claim_count: how often the job was claimed, if it was fenced off since
+    :param bool is_begun: whether their method was begun, although ``starts`` are counted already
     :return: the ids of the jobs that were put back
     :rtype: set[int]
     """
@@ -82,6 +84,7 @@ def release(
             'delay': delay,
             'payload': payload,
             'claim_count': claim_count,
+            'is_begun': is_begun or starts > 0,
         },
     )
     if released and not delay:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Seconds that the parent of a dead worker has to report the death, before others put its job back without a charge.
 GRACE = 0.7
+MAX_DEATHS = 3  # of the workers that run a job, until it fails
 FULL_INTERVAL = 60  # seconds between two full rescues, which look at all jobs that are processing
 
 IS_ORPHAN = f"job.state = 'processing' AND job.worker_id NOT IN ({LIVE_SESSIONS})"

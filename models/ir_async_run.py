@@ -16,6 +16,7 @@ from odoo.tools import SQL, json_default
 from ..engine.channels import PAUSE
 from ..engine.errors import Kind, kind_of
 from ..engine.job import Outcome
+from ..engine.rescue import MAX_DEATHS
 from ..exceptions import RetryJob, WorkerDied
 from ..service.execution import Execution
 from ..tools.encoding import decode, encode_result, model_of
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-MAX_DEATHS = 3
 FIRST_RETRY_DELAY, LAST_RETRY_DELAY = 10, 3600  # seconds
 CHAIN_DEPTH = 20  # length of a chain of jobs that enqueued each other, in an error
 
@@ -46,9 +46,6 @@ class IrAsync(models.Model):
         :rtype: Outcome
         """
         job = execution.job
-        if job.deaths >= MAX_DEATHS:
-            msg = f"{job.deaths} workers died while they ran this job, so it does not run again"
-            raise WorkerDied(msg)
         context = decode(job.context, self.env(user=job.user_id, context={}, su=job.su))
         env = self.env(user=job.user_id, context={**context, 'async_job_id': job.id}, su=job.su)
         if not job.user_active and job.user_id != SUPERUSER_ID and not env.user._is_public():
@@ -125,7 +122,7 @@ class IrAsync(models.Model):
             return Outcome('created', payload, delay=delay, attempts=0, pauses_channel=exc.pause_channel)
         if job.attempts + 1 < job.max_attempts and not isinstance(exc, WorkerDied):
             return Outcome('created', payload, delay=_retry_delay(job))
-        return Outcome('failed', payload)
+        return Outcome('failed', payload, attempts=int(job.deaths < MAX_DEATHS))  # otherwise it did not run
 
     def _on_failed(self) -> None:
         """Hook: called in sudo when a job ends ``failed``, in the transaction that writes it."""

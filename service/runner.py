@@ -22,7 +22,8 @@ from odoo.service.model import retrying
 from ..engine.errors import Kind, kind_of
 from ..engine.job import StateChange
 from ..engine.origin import INSTALLED, has_modules
-from ..exceptions import ClaimLost, JobInterrupted, ModulesMissing
+from ..engine.rescue import MAX_DEATHS
+from ..exceptions import ClaimLost, JobInterrupted, ModulesMissing, WorkerDied
 from ..tools.error_text import first_line
 from . import failure, pools
 from .cursor import JobCursor, JobPool, has_lost_server
@@ -212,6 +213,9 @@ class Runner:
             publish(self.session)
         if job.stop:
             outcome = failure.outcome_of_stop(env, execution)
+        elif job.deaths >= MAX_DEATHS:
+            msg = f"{job.deaths} workers died while they ran this job, so it does not run again"
+            raise WorkerDied(msg)
         else:
             execution.starts += 1
             execution.on_begin()

@@ -72,7 +72,9 @@ def stop_job(batch: Batch, execution: MarkedExecution, reason: str, thread: Thre
             )
         else:
             try:
-                job = fence_off(batch.session, execution.job, reason if is_outcome else None, debug)
+                # The job goes back into the queue, also if the process ends before its method has been left.
+                starts = 0 if is_outcome else execution.starts
+                job = fence_off(batch.session, execution.job, reason if is_outcome else None, debug, starts)
             except psycopg2.Error as exc:
                 # The end of the session frees the job, and the next worker writes the outcome.
                 _logger.info(
@@ -106,7 +108,7 @@ def _restore(batch: Batch, execution: MarkedExecution) -> None:
 def _finish_or_release(batch: Batch, job: Job, reason: str, execution: MarkedExecution) -> None:
     signal.setitimer(signal.ITIMER_REAL, 10)  # writing the outcome may have to wait for a lock
     if reason == 'shutdown':
-        release(batch.session, [job], starts=execution.starts, claim_count=execution.job.claim_number)
+        release(batch.session, [job], claim_count=execution.job.claim_number, is_begun=execution.starts > 0)
         return
     [taken] = take_over(batch.session, job.id, job.worker_id, job.claim_number, reason)
     finish_stopped(batch.session, taken, execution.starts, execution.job.claim_number)

@@ -11,10 +11,10 @@ from odoo.addons.ir_async.engine.fence import FINISH, fence_off, token
 from odoo.addons.ir_async.engine.job import Outcome
 from odoo.addons.ir_async.engine.registration import CLOSE, note_running
 from odoo.addons.ir_async.engine.release import fail, release
-from odoo.addons.ir_async.engine.rescue import FULL_INTERVAL, GRACE, charge, take_over
+from odoo.addons.ir_async.engine.rescue import FULL_INTERVAL, GRACE, MAX_DEATHS, charge, take_over
 from odoo.addons.ir_async.exceptions import ClaimLost, JobTimeout, RetryJob, WorkerDied
-from odoo.addons.ir_async.models.ir_async_run import MAX_DEATHS
 from odoo.addons.ir_async.service.execution import Execution
+from odoo.addons.ir_async.service.runner import Runner
 
 
 class TestRetry(QueueCase):
@@ -509,11 +509,10 @@ class TestRetry(QueueCase):
             self.die()
         self.assertRecordValues(job, [{'state': 'created', 'deaths': 3}])
         [claimed] = self.claim()
-        Async = self.env['ir.async'].sudo()
         with self.assertRaises(WorkerDied) as catcher:
-            Async._perform(Execution(self.begin(claimed)))
+            Runner(self.session)._perform(self.env(su=True), Execution(self.begin(claimed)))
         self.end_in_error(claimed, catcher.exception)
-        self.assertEqual(job.state, 'failed')
+        self.assertRecordValues(job, [{'state': 'failed', 'deaths': 3, 'attempts': 0}])
         self.assertIn("3 workers died", job.payload['error']['data']['message'])
 
     # ------------------------------------------------------------

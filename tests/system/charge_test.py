@@ -174,7 +174,7 @@ def test_deaths_are_counted(database, server, tmp_path):
             run = database.wait_for_run('job', i)[-1]
             odoo.worker(run.pid).kill()
         job = database.wait_for(job_id)
-        assert (job.state, job.deaths) == ('failed', 3)
+        assert (job.state, job.deaths, job.starts, job.attempts) == ('failed', 3, 3, 0)
         assert 'died' in job.payload['error']['data']['message']
         assert database.wait_for(database.enqueue('effect', 'next')).state == 'done'
     assert len(database.runs('job')) == 3

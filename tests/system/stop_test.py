@@ -1,6 +1,7 @@
 """Servers stop: on request, on a reload, or because somebody kills them."""
 
 import contextlib
+import os
 import signal
 
 import psutil
@@ -42,6 +43,23 @@ def test_stop(database, server, tmp_path, args, sig):
         assert database.wait_for_all() == {'done': 3}
     assert database.effects() == {'short': 1, 'long before': 1, 'long after': 1, 'queued': 1}
     assert database.job(long).deaths == 0
+
+
+def test_stop_in_a_call_that_blocks(database, server, tmp_path):
+    """The job cannot be left in time. Its start counts all the same."""
+    fifo = tmp_path / 'fifo'
+    os.mkfifo(fifo)
+    job_id = database.enqueue('wait_for_writer', 'job', str(fifo))
+    with server(database, workers=1, settings={'stop_timeout': 0.5}) as odoo:
+        database.wait_for_run('job')
+        odoo.stop()
+        assert database.job(job_id).starts == 1
+    with server(database, workers=1):
+        database.wait_for_run('job', 2)
+        with open(fifo, 'w', encoding='utf-8'):
+            job = database.wait_for(job_id)
+    assert (job.state, job.starts, job.attempts, job.deaths) == ('done', 2, 1, 0)
+    assert database.effects() == {'job': 1}
 
 
 def test_stop_before_a_job_has_begun(database, server):

@@ -143,6 +143,13 @@ class TestAsyncEffect(models.Model):
         self.create({'name': name})
 
     @api.model
+    def wait_for_writer(self, name, fifo):
+        """Block, in one call that nothing interrupts, until the other end of a FIFO is opened."""
+        self._trace(name)
+        with open(fifo, encoding='utf-8'):
+            self.create({'name': name})
+
+    @api.model
     def enqueue_then_wait(self, name, gate):
         """Enqueue a job, so that the transaction holds a lock on the table of jobs, and wait."""
         self.env['ir.async'].with_options(delay=3600).call(self.noop)._insert_pending()
