@@ -72,8 +72,8 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the tests are ended, too
     parser = argparse.ArgumentParser(prog='script/mutate')
     parser.add_argument('copy', type=Path, help=argparse.SUPPRESS)
-    parser.add_argument('names', nargs='*')
-    parser.add_argument('--list', action='store_true')
+    parser.add_argument('names', nargs='*', help="faults, or files whose faults are planted; by default all")
+    parser.add_argument('--list', action='store_true', help="name the faults")
     args = parser.parse_args()
     faults = [
         fault for fault in FAULTS if not args.names or any(name in (fault.path, fault.name) for name in args.names)
@@ -95,7 +95,7 @@ def main():
         result, good = try_out(args.copy, fault)
         bad += not good
         print(f'{fault.name}: {result} ({time.monotonic() - begin:.0f} s)', flush=True)
-    print(f'\n{len(faults) - bad} faults found, {bad} not')
+    print(f'\nfound: {len(faults) - bad}, not found: {bad}')
     return 1 if bad else 0
 
 

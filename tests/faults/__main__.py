@@ -21,7 +21,7 @@ def arguments():
         prog='script/faults', description="Run jobs under faults, then audit what they left behind."
     )
     parser.add_argument('--minutes', type=float, default=2, help="for how long faults happen (2)")
-    parser.add_argument('--seed', help="repeat the choices of a run")
+    parser.add_argument('--seed', help="any text; the same one repeats the choices of a run")
     parser.add_argument('--only', default='', help="these faults alone, comma separated; none: no fault at all")
     parser.add_argument(
         '--each', action='store_true', help="one kind of fault after the other, each with its share of the time"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -73,12 +74,14 @@ class Injector:
             self.turns.append(Turn(names, begin, time.monotonic()))
 
     def _harm(self, names, seconds):
-        end = time.monotonic() + seconds
+        begin = time.monotonic()
+        end = begin + seconds
         while time.monotonic() < end:
             time.sleep(min(max(0, end - time.monotonic()), self.rng.uniform(0.3, 2.5)))
             count = self.rng.choice([1, 1, 1, 2, 3])
             for name in self.rng.choices(names, [self.weights[name] for name in names], k=count):
                 self.counts[name] += 1
+                sys.stderr.write(f'{time.monotonic() - begin:.1f} s: {name}\n')
                 with self._expected_trouble(name):
                     getattr(self, name)()
             self._threads = [thread for thread in self._threads if thread.is_alive()]
