@@ -94,7 +94,7 @@ class TestResult(MethodCase):
             (lambda partner: {'a': [partner, {partner.id}]}, {'a': [self.partner.ids, self.partner.ids]}),
             (fields.Domain('id', '=', 1), [['id', '=', 1]]), (fields.Command.link(3), [4, 3, 0]), (Color.RED, 1),
             (Markup("<b/>"), "<b/>"), (BrokenText("text"), "text"), (lazy(lambda: {1}), [1]), (frozendict(a=(1,)), {'a': [1]}),
-            (OrderedDict(b=1, a=2), {'b': 1, 'a': 2}), ("\0\ud800", "\0?"), (10**50, 10**50), ({}, {}), ([], []), (0, 0), (False, False),
+            (OrderedDict(b=1, a=2), {'b': 1, 'a': 2}), ("\0\ud800", "\0\\ud800"), (10**50, 10**50), ({}, {}), ([], []), (0, 0), (False, False),
             ({'error': 1}, {'error': 1}),
         ):  # fmt: skip
             with self.subTest(expected=expected):
