@@ -225,7 +225,8 @@ class Channels:
             end = min(before, turns[0][0]) if turns else before
             if taken := self._claim_in(head, end):
                 jobs += taken
-                before = min(before, head.following)
+                # In another job's place, the first one is still there.
+                before = min(before, head.following if taken[0].id == head.place.id else head.place)
                 if head.has_interval:
                     break  # a job that waits for others of its batch would use up the interval of its channel
             elif (place := self._next_free(head)) >= end:  # otherwise others have taken the channel's slot

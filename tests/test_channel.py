@@ -589,6 +589,17 @@ class TestChannel(QueueCase):
         a, b = self.calls_by_users(3, 1, channel='c')
         self.assertEqual([job.id for job in self.claim_all()], [a[0], b[0]])
 
+    def test_a_turn_leaves_the_first_job(self):
+        """That one comes before the jobs of other channels behind it."""
+        self.channel('c', fair=True)
+        self.channel('other', capacity=5)
+        [a] = self.calls_by_users(2, channel='c')
+        other = self.call(channel='other').ids
+        [b] = self.calls_by_users(1, channel='c', priority=10)
+        self.assertEqual(self.run_all(1), a[:1])
+        claims = [[job.id for job in self.session.claim(2)] for _i in range(2)]
+        self.assertEqual(claims, [b, [*a[1:], *other]])
+
     def test_turns_of_subchannels(self):
         self.channel('c', fair=True)
         (a, b), (c, d) = self.calls_by_users(2, 2, channel='c/1'), self.calls_by_users(2, 2, channel='c/2')
