@@ -311,8 +311,8 @@ class Session:
         """
         first_limited = self._channels.look()
         if first_limited == END:
-            is_sure = self._channels.has_jobs or not self._channels.is_unsure
-            jobs = self._claim.claim(limit, even_if_limited=is_sure)
+            # A claim may see a transaction before the worker hears of it. Then limited jobs may be ready that it does not know.
+            jobs = self._claim.claim(limit, even_if_limited=self._channels.has_jobs)
             self._channels.is_unsure = self._channels.is_unsure and not jobs
             return jobs
         return (

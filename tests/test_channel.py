@@ -342,6 +342,18 @@ class TestChannel(QueueCase):
         self.assertEqual(self.session.maintain(), 0)
         self.assertEqual([job.id for job in self.session.claim(1)], plain.ids)
 
+    def test_a_limited_job_before_its_notification(self):
+        """A claim sees a transaction before the worker hears of it. The order holds all the same."""
+        self.channel('c', capacity=1)
+        first = self.call()
+        self.watch()
+        self.assertEqual([job.id for job in self.claim()], first.ids)
+        plain, limited = self.call(), self.call(channel='c', priority=1)
+        self.env['ir.async'].flush_model()
+        self.assertEqual(self.session.claim(50), [])
+        self.assertEqual(self.session.maintain(), 0)
+        self.assertEqual([job.id for job in self.claim_all()], [*limited.ids, *plain.ids])
+
     def test_a_limited_job_that_the_worker_put_into_the_queue(self):
         """Nobody notifies it of its own changes."""
         self.channel('c', capacity=1)
@@ -350,8 +362,9 @@ class TestChannel(QueueCase):
         self.shift(plain + limited, date_scheduled=-61)
         self.assertEqual(self.session.maintain(is_busy=True), 0)
         self.assertEqual(self.session.claim(1), [])
+        self.assertEqual([job.id for job in self.claim(session=self.open_session())], limited.ids)
         self.assertEqual(self.session.maintain(), 0)
-        self.assertEqual([job.id for job in self.session.claim(1)], limited.ids)
+        self.assertEqual([job.id for job in self.session.claim(1)], plain.ids)
 
     def test_interval_is_not_forgotten_when_a_job_is_tried_again(self):
         self.channel('c', interval=1000)
