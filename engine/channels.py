@@ -39,7 +39,8 @@ MAX_TRIES = 200  # failed ones of a claim
 # The class of the advisory lock held during a claim in a limited channel.
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')
 
-OF_CHANNEL = f"""{READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)s AND %(channel)s
+IN_CHANNEL = f"{READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)s AND %(channel)s"
+OF_CHANNEL = f"""{IN_CHANNEL}
            AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}"""
 IS_BEFORE = "(priority, id) < (%(before_priority)s, %(before_id)s)"
 NO_TURN = "turn AS (SELECT NULL::int4 AS id WHERE false)"
@@ -145,16 +146,13 @@ RECLASSIFY = f"""
 # Under the lock, so that no claim in the channel takes the job for locked.
 NEXT_FREE = f"""
     SELECT pg_advisory_xact_lock({CHANNEL_LOCK_CLASS}, hashtext(%(channel)s));
-    SELECT EXISTS (SELECT FROM ir_async WHERE id = %(id)s AND state = 'created'), ARRAY[priority, id]
-      FROM (VALUES (true)) one
- LEFT JOIN LATERAL (
-           SELECT priority, id
+    SELECT EXISTS (SELECT FROM ir_async WHERE id = %(id)s AND state = 'created'), (
+           SELECT ARRAY[priority, id]
              FROM ir_async
-            WHERE {READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)s AND %(channel)s
+            WHERE {IN_CHANNEL}
          ORDER BY channel, priority, id
             LIMIT 1
-       FOR NO KEY UPDATE SKIP LOCKED
-           ) free ON true
+       FOR NO KEY UPDATE SKIP LOCKED)
 """
 
 
@@ -246,7 +244,7 @@ class Channels:
         """Return the place of the first job of a channel that nobody has locked."""
         params = self._session.params(channel=head.channel, id=head.place.id)
         [[is_locked, numbers]] = self._session.execute(NEXT_FREE, params)
-        place = END if numbers[0] is None else Place(*numbers)
+        place = Place(*numbers) if numbers else END
         if is_locked and place > head.place:  # otherwise another worker was quicker
             patience = min(max(LOCK_PATIENCE, len(self._locked) / LOCKED_TRIES), LONGEST_LOCK_PATIENCE)
             self._locked[head.channel] = _Locked(head, place, time.monotonic() + patience)

@@ -302,7 +302,7 @@ class TestChannel(QueueCase):
 
         def execute_as_if_locked(query, params=()):
             if query is NEXT_FREE:
-                return [[True, [None, None]]]
+                return [[True, None]]
             if 'pg_advisory_xact_lock' in query:
                 tries.append(params['channel'])
                 return []

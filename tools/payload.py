@@ -28,8 +28,7 @@ def dump_payload(payload: dict[str, Any], default: Callable[[Any], Any] | None =
     try:
         text.encode()
     except UnicodeEncodeError:
-        whole = text.encode('utf-16', 'surrogatepass').decode(
-            'utf-16', 'surrogatepass'
-        )  # both halves become one character
+        # Two halves of a pair become one character here.
+        whole = text.encode('utf-16', 'surrogatepass').decode('utf-16', 'surrogatepass')
         text = HALF.sub(lambda half: f'\\\\u{ord(half[0]):x}', whole)
     return text

@@ -43,26 +43,22 @@ class Processes:
 
     def kill_master(self):
         """kill -9 of the main process of a server, whose workers end by themselves; restart"""
+        self._end_server(signal.SIGKILL)
+
+    def restart_server(self):
+        """SIGTERM of a server, restart"""
+        self._end_server(signal.SIGTERM)
+
+    def _end_server(self, number):
+        """Send a signal to the main process of a server, and start it again when all its processes have ended."""
         index = self.rng.randrange(len(self.world.servers))
         server = self.world.servers[index]
-        server.send_signal(signal.SIGKILL)
+        server.send_signal(number)
         try:
             server.process.wait(TIMEOUT)
             server.wait_until_gone()
         finally:
             self.world.kill_server(index)
-            self.world.start_server(index)
-
-    def restart_server(self):
-        """SIGTERM of a server, restart"""
-        index = self.rng.randrange(len(self.world.servers))
-        server = self.world.servers[index]
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.process.wait(TIMEOUT)
-            server.wait_until_gone()
-        finally:
-            server.kill()
             self.world.start_server(index)
 
     def hang_up_server(self):
