@@ -386,7 +386,12 @@ class Server:
                 ]
             )
         )
-        env = os.environ | {'ODOO_IR_ASYNC_WORKERS': str(workers), 'ODOO_RC': str(conf)}
+        env = os.environ | {
+            'ODOO_IR_ASYNC_WORKERS': str(workers),
+            'ODOO_RC': str(conf),
+            # Odoo gives up a request that the proxy does not send within two seconds. A busy machine stands still that long.
+            'ODOO_HTTP_SOCKET_TIMEOUT': '60',
+        }
         with self.log_path.open('w') as log:
             self.process = subprocess.Popen(
                 [*WITH_US, 'TERM', *prefix, *ODOO, *args],
