@@ -6,9 +6,9 @@ A channel may get its limits after its jobs were enqueued. :meth:`Channels.recla
 
 from __future__ import annotations
 
-import heapq
-import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from odoo.tools import split_every
 
 from .claim import (
     END,
@@ -29,13 +29,13 @@ from .job import PORTION, PUBLISHED, Job
 from .slots import NTH_START, RUNNING, SLOT_DELAY, Head, free_heads
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .claim import Parts
     from .session import Session
 
-LOCK_PATIENCE = 1  # seconds until the next try in a channel whose jobs others have locked
-LOCKED_TRIES = 20  # such tries a second, so there is more time between them if there are more such channels
-LONGEST_LOCK_PATIENCE = 10
 MAX_TRIES = 200  # failed ones of a claim
+PROBES = 200  # channels that one statement probes at most, as it locks each
 # The class of the advisory lock held during a claim in a limited channel.
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')
 
@@ -143,25 +143,21 @@ RECLASSIFY = f"""
 """
 
 
-# Under the lock, so that no claim in the channel takes the job for locked.
-NEXT_FREE = f"""
-    SELECT pg_advisory_xact_lock({CHANNEL_LOCK_CLASS}, hashtext(%(channel)s));
-    SELECT EXISTS (SELECT FROM ir_async WHERE id = %(id)s AND state = 'created'), (
+# The first job of each of these channels that nobody has locked. Under the locks, so that no claim in a channel takes its job for
+# locked. They are taken in one order, so that no two workers wait for each other.
+PROBE = f"""
+    SELECT pg_advisory_xact_lock({CHANNEL_LOCK_CLASS}, key)
+      FROM (SELECT DISTINCT hashtext(channel) AS key FROM unnest(%(names)s) AS channel ORDER BY key) AS keys;
+    SELECT (
            SELECT ARRAY[priority, id]
              FROM ir_async
-            WHERE {IN_CHANNEL}
+            WHERE {IN_CHANNEL.replace('%(channel)s', 'head.channel')}
          ORDER BY channel, priority, id
             LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED)
+      FROM unnest(%(names)s) WITH ORDINALITY AS head (channel, number)
+  ORDER BY number
 """
-
-
-class _Locked(NamedTuple):
-    """A channel whose first job others have locked."""
-
-    head: Head
-    place: Place  # of its first job that nobody has locked; the end of the queue if there is none
-    until: float  # when to try again
 
 
 class Channels:
@@ -174,7 +170,7 @@ class Channels:
         self._session = session
         self._heads: list[Head] = []  # of the last look
         self._known = END  # the end of the part of the queue in which no other channel has a free slot
-        self._locked: dict[str, _Locked] = {}  # by channel
+        self._locked: set[str] = set()  # channels whose first job others had locked at the last probe
         self._tries = 0  # failed ones of the current claim
         self.has_jobs = True  # whether any job of a limited channel was ready when the worker last maintained the queue
         self.is_unsure = True  # whether that may have changed
@@ -201,11 +197,10 @@ class Channels:
         :rtype: list[Job]
         """
         self._tries = 0
-        now = time.monotonic()
-        self._locked = {channel: locked for channel, locked in self._locked.items() if now < locked.until}
         if not (jobs := self._claim(limit, before)):
             # Others were quicker: look when the next slot comes. Or they have these jobs locked: look at more channels.
             self._heads = self._free('all_heads')
+            self._locked.intersection_update(head.channel for head in self._heads)
             jobs = self._claim(limit, before)
         self.is_held_up = not jobs
         return jobs
@@ -213,22 +208,28 @@ class Channels:
     def _claim(self, limit: int, before: Place) -> list[Job]:
         jobs: list[Job] = []
         before = min(before, self._known)
-        turns = [(self._place(head), head) for head in self._heads]
-        heapq.heapify(turns)
+        turns = [(head.place, head) for head in self._heads if head.channel not in self._locked]
+        turns = sorted(turns + self._probe(head for head in self._heads if head.channel in self._locked))
+        count = 1
         while turns and len(jobs) < limit and self._tries < MAX_TRIES:
-            place, head = heapq.heappop(turns)
+            place, head = turns[0]
             if place >= before or (head.has_interval and jobs):
                 break
             # Others may have the first job: then the next one comes, but not before that of another channel.
-            end = min(before, turns[0][0]) if turns else before
+            end = min(before, turns[1][0]) if len(turns) > 1 else before
             if taken := self._claim_in(head, end):
                 jobs += taken
+                del turns[0]
                 # In another job's place, the first one is still there.
                 before = min(before, head.following if taken[0].id == head.place.id else head.place)
                 if head.has_interval:
                     break  # a job that waits for others of its batch would use up the interval of its channel
-            elif (place := self._next_free(head)) >= end:  # otherwise others have taken the channel's slot
-                heapq.heappush(turns, (place, head))
+            else:
+                # Others have this job, and maybe those of many channels behind: probe ever more of them at a time.
+                probed = self._probe(head for _place, head in turns[:count])
+                if probed[0][0] < end:
+                    del probed[0]  # its job is free: others have taken the slot
+                turns, count = sorted(probed + turns[count:]), 2 * count
         return in_order(jobs)
 
     def _claim_in(self, head: Head, before: Place) -> list[Job]:
@@ -240,28 +241,22 @@ class Channels:
         self._tries += 1
         return []
 
-    def _next_free(self, head: Head) -> Place:
-        """Return the place of the first job of a channel that nobody has locked."""
-        params = self._session.params(channel=head.channel, id=head.place.id)
-        [[is_locked, numbers]] = self._session.execute(NEXT_FREE, params)
-        place = Place(*numbers) if numbers else END
-        if is_locked and place > head.place:  # otherwise another worker was quicker
-            patience = min(max(LOCK_PATIENCE, len(self._locked) / LOCKED_TRIES), LONGEST_LOCK_PATIENCE)
-            self._locked[head.channel] = _Locked(head, place, time.monotonic() + patience)
-        return place
-
-    def _place(self, head: Head) -> Place:
-        """Return the place of the first job of a channel that nobody had locked at the last try."""
-        locked = self._locked.get(head.channel)
-        if locked and (locked.head.place, locked.head.following) == (head.place, head.following):
-            return locked.place
-        return head.place
+    def _probe(self, heads: Iterable[Head]) -> list[tuple[Place, Head]]:
+        """Return the place of the first job of each channel that nobody has locked."""
+        turns = []
+        for portion in split_every(PROBES, heads):
+            params = self._session.params(names=[head.channel for head in portion])
+            for head, [numbers] in zip(portion, self._session.execute(PROBE, params), strict=True):
+                place = Place(*numbers) if numbers else END
+                turns.append((place, head))
+                self._locked.discard(head.channel)
+                if place > head.place:
+                    self._locked.add(head.channel)
+        return turns
 
     def wake(self) -> None:
         """Note that something may have changed."""
         self.is_unsure = True
-        if len(self._locked) <= LOCKED_TRIES:
-            self._locked.clear()
 
     def _free(self, name: str) -> list[Head]:
         heads, self._known, self.slot_delay = free_heads(self._session, name)

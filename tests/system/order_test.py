@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import wait_until
@@ -112,34 +113,97 @@ def test_each_channel_has_locked_jobs(database, server, channels):
         assert started(database) == first + second + third + last
 
 
+@pytest.fixture
+def session(database):
+    from odoo.addons.ir_async.engine.session import Session  # noqa: PLC0415 -- importable once the cluster is there
+
+    with contextlib.closing(Session.open(database.name, always=True).session) as session:
+        yield session
+
+
+@pytest.fixture
+def claimed(database, session):
+    """Return the next claimed jobs: their ids, in order. They end at once."""
+
+    def claimed(limit):
+        jobs = session.claim(limit)
+        if not jobs:  # as a worker does before it waits
+            session.maintain()
+            jobs = session.claim(limit)
+        ids = [job.id for job in jobs]
+        database.sql("UPDATE ir_async SET state = 'done', worker_id = NULL WHERE id = ANY(%s)", [ids])
+        return ids
+
+    return claimed
+
+
 @pytest.mark.parametrize('locked', ['none', 'first', 'any'])
 @pytest.mark.parametrize('seed', range(6))
-def test_any_queue(database, channels, seed, locked):
-    """Claims give exactly the jobs that can run, in their order, whatever channels there are and whichever jobs are locked."""
+def test_any_queue(database, channels, claimed, seed, locked):
+    """Claims give exactly the jobs that can run, in their order, whatever channels there are, which jobs are locked, and which arrive."""
     rng = random.Random(f'{seed} {locked}')
     names = rng.sample(['default', 'a', 'b', 'one/x', 'one/y', 'paused'], rng.randint(2, 6))
+    queue = []
+
+    def arrive(*jobs):
+        for job, [id_] in zip(jobs, enqueue(database, *jobs), strict=True):
+            if job[0] != 'paused':
+                queue.append((job[1], id_, job[0]))
+        queue.sort()
+
     jobs = [(rng.choice(names), rng.randrange(9), 1) for _i in range(rng.choice([10, 40, 80]))]
     jobs += seed % 2 * 210 * [('paused', rng.choice([0, 4]), 1)]  # more than a claim looks at first
     rng.shuffle(jobs)
-    queue = sorted((job[1], ids[0], job[0]) for job, ids in zip(jobs, enqueue(database, *jobs), strict=True))
-    queue = [(id_, channel) for _priority, id_, channel in queue if channel != 'paused']
-    others = {id_ for id_, _channel in queue if rng.random() < 0.3}
+    arrive(*jobs)
+    others = {id_ for _priority, id_, _channel in queue if rng.random() < 0.3}
     if locked == 'first':
-        firsts = {channel: id_ for id_, channel in reversed(queue)}
+        firsts = {channel: id_ for _priority, id_, channel in reversed(queue)}
         others = {id_ for channel, id_ in firsts.items() if rng.random() < 0.7}
     elif locked == 'none':
         others = set()
-    expected, claimed = [id_ for id_, _channel in queue if id_ not in others], []
+    queue = [job for job in queue if job[1] not in others]
+    with database.locked(0, *others):
+        while queue:
+            ids = claimed(rng.randint(1, 9))
+            assert ids
+            assert ids == [id_ for _priority, id_, _channel in queue[: len(ids)]]
+            del queue[: len(ids)]
+            if rng.random() < 0.3:
+                arrive((rng.choice(names), rng.randrange(9), 1))
+        assert not claimed(9)
 
-    from odoo.addons.ir_async.engine.session import Session  # noqa: PLC0415 -- importable once the cluster is there
 
-    session = Session.open(database.name, always=True).session
-    with contextlib.closing(session), database.locked(0, *others):
-        session.maintain()
-        while jobs := session.claim(rng.randint(1, 9)):
-            claimed += [job.id for job in jobs]
-            database.sql("UPDATE ir_async SET state = 'done', worker_id = NULL WHERE id = ANY(%s)", [claimed])
-    assert claimed == expected
+@pytest.mark.parametrize('count', [60, 450])
+def test_urgent_job_in_one_of_many_locked_channels(database, channels, claimed, count):
+    """It comes next, though the first jobs of all these channels are locked, and later ones wait."""
+    with database.env() as env:
+        env['ir.async.channel'].create({'name': 'many', 'capacity': 1})
+    names = [f'many/{number}' for number in range(count)]
+    *ids, first = enqueue(database, *((name, 1, 2) for name in names), *((name, 50, 1) for name in names), ('b', 20, 3))
+    with database.locked(*(id_ for group in ids[:count] for id_ in group)):
+        assert claimed(1) == first[:1]
+        [[urgent]] = enqueue(database, (names[7], 5, 1))
+        assert [claimed(1) for _i in range(4)] == [[urgent], first[1:2], first[2:], ids[count]]
+
+
+def test_job_that_another_worker_probes(database, channels, session, claimed):
+    """It is not taken for locked, as nobody has it yet."""
+    from odoo.addons.ir_async.engine.channels import PROBE  # noqa: PLC0415 -- importable once the cluster is there
+
+    [first], _second = enqueue(database, ('a', 1, 1), ('b', 2, 1))
+    with contextlib.closing(database.cluster.connect(database.name)) as other, ThreadPoolExecutor() as threads:
+        other.autocommit = False
+        other.cursor().execute(PROBE, session.params(names=['a']))
+        claim = threads.submit(claimed, 1)
+        wait_until(
+            lambda: (
+                database.value("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
+                or claim.done()
+            ),
+            "the claim waits",
+        )
+        other.commit()
+        assert claim.result() == [first]
 
 
 def test_urgent_limited_job_after_a_while_without(database, server, channels):
