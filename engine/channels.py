@@ -6,7 +6,8 @@ A channel may get its limits after its jobs were enqueued. :meth:`Channels.recla
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from odoo.tools import split_every
 
@@ -15,9 +16,12 @@ from .claim import (
     IN_PART,
     IS_LIMITED,
     IS_UPGRADING,
+    LONGEST_SCAN_INTERVAL,
     NAMED_PARTS,
     NOW,
     OF_TAKEN,
+    PATIENCE,
+    QUICK_SCAN,
     READY,
     RECORD_START,
     SERVED,
@@ -29,27 +33,26 @@ from .job import PORTION, PUBLISHED, Job
 from .slots import NTH_START, RUNNING, SLOT_DELAY, Head, free_heads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .claim import Parts
     from .session import Session
 
-MAX_TRIES = 200  # failed ones of a claim
 PROBES = 200  # channels that one statement probes at most, as it locks each
 # The class of the advisory lock held during a claim in a limited channel.
 CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')
 
-IN_CHANNEL = f"{READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)s AND %(channel)s"
-OF_CHANNEL = f"""{IN_CHANNEL}
+LIMITED_READY = f"{READY} AND limited AND {SERVED}"
+OF_CHANNEL = f"""{LIMITED_READY} AND channel BETWEEN %(channel)s AND %(channel)s
            AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}"""
-IS_BEFORE = "(priority, id) < (%(before_priority)s, %(before_id)s)"
+# Such a comparison is one step in the index, however many jobs the channel has before.
+IS_BETWEEN = """(channel, priority, id) >= (%(channel)s, %(from_priority)s, %(from_id)s)
+           AND (channel, priority, id) < (%(channel)s, %(to_priority)s, %(to_id)s)"""
 NO_TURN = "turn AS (SELECT NULL::int4 AS id WHERE false)"
 # In a fair channel, the users whose jobs have the first priority take turns, in the order of their ids: after the user of the last
 # start comes the next one. This is one step in an index, however many jobs and users there are. Starts of other priorities, and
 # of a clock that was fast, would give the user after them all turns.
 TURN = f"""
     first AS (
-        SELECT priority FROM ir_async WHERE {OF_CHANNEL} AND {IS_BEFORE} ORDER BY channel, priority, id
+        SELECT priority FROM ir_async WHERE {OF_CHANNEL} AND {IS_BETWEEN} ORDER BY channel, priority, id
          LIMIT 1  -- others may have all jobs of a priority locked
     FOR NO KEY UPDATE SKIP LOCKED
     ),
@@ -92,7 +95,7 @@ CLAIM_LIMITED = f"""
     other AS (
         SELECT id
           FROM ir_async
-         WHERE {OF_CHANNEL} AND {IS_BEFORE} AND NOT EXISTS (SELECT FROM turn)
+         WHERE {OF_CHANNEL} AND {IS_BETWEEN} AND NOT EXISTS (SELECT FROM turn)
       ORDER BY channel, priority, id  -- this, and BETWEEN, leave the planner one index to use
          LIMIT 1
     FOR NO KEY UPDATE SKIP LOCKED
@@ -143,124 +146,170 @@ RECLASSIFY = f"""
 """
 
 
-# The first job of each of these channels that nobody has locked. Under the locks, so that no claim in a channel takes its job for
-# locked. They are taken in one order, so that no two workers wait for each other.
+# For each of these channels, the first job from a place on, unless somebody has it locked. Under the channels' locks, so that no
+# claim takes it for locked. They are taken in one order, so that no two workers wait for each other.
 PROBE = f"""
     SELECT pg_advisory_xact_lock({CHANNEL_LOCK_CLASS}, key)
       FROM (SELECT DISTINCT hashtext(channel) AS key FROM unnest(%(names)s) AS channel ORDER BY key) AS keys;
     SELECT (
            SELECT ARRAY[priority, id]
              FROM ir_async
-            WHERE {IN_CHANNEL.replace('%(channel)s', 'head.channel')}
+            WHERE {LIMITED_READY} AND channel BETWEEN probed.channel AND probed.channel
+              AND (channel, priority, id) >= (probed.channel, from_priority, from_id)
          ORDER BY channel, priority, id
             LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED)
-      FROM unnest(%(names)s) WITH ORDINALITY AS head (channel, number)
+      FROM unnest(%(names)s, %(priorities)s, %(ids)s) WITH ORDINALITY AS probed (channel, from_priority, from_id, number)
   ORDER BY number
 """
 
 
+class _Mark(NamedTuple):
+    """A low-water mark of a channel whose first job others have locked."""
+
+    head: Place  # of that job
+    place: Place  # of the first one that nobody had locked; the end of the queue if there was none
+
+
 class Channels:
     """Claims of jobs in channels with limits.
+
+    A worker looks for the channels with a free slot, and goes from one of their first jobs to the next, in the order of the queue.
+    Where others have such a job locked, it probes the channel for its next one. It remembers which channels to probe, but asks
+    again at each look: no notification says when a lock goes. Only while probes are slow, as when a transaction has thousands of
+    jobs locked, they begin at low-water marks.
 
     :param Session session: the session
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._heads: list[Head] = []  # of the last look
+        self._turns: list[tuple[Place, Head]] = []  # the places to look at, in order, in channels with free slots
         self._known = END  # the end of the part of the queue in which no other channel has a free slot
-        self._locked: set[str] = set()  # channels whose first job others had locked at the last probe
-        self._tries = 0  # failed ones of the current claim
+        self._probes = 1  # the number of channels that the next probe is for
+        self._marks: dict[str, _Mark] = {}  # by channel
+        self._next_full = 0.0  # when to probe from the first jobs on again
         self.has_jobs = True  # whether any job of a limited channel was ready when the worker last maintained the queue
         self.is_unsure = True  # whether that may have changed
         self.slot_delay: float | None = None  # seconds until a channel with an interval has its next slot
         self.is_held_up = False  # a channel had a free slot at the last look, but no job was claimed in it
 
-    def look(self) -> Place:
-        """Look for channels with a free slot.
+    def look(self) -> None:
+        """Look for channels with a free slot."""
+        self.slot_delay, self._turns, self._probes = None, [], 1
+        if self.has_jobs:
+            self._look('first_heads')
+        self.is_held_up = bool(self._turns)
 
-        :return: the place of the first job that could run in one; the end of the queue when there is none
-        :rtype: Place
-        """
-        self.slot_delay = None
-        self._heads = (self._free('first_heads') or self._free('all_heads')) if self.has_jobs else []
-        self.is_held_up = bool(self._heads)
-        return self._heads[0].place if self._heads else END
+    @property
+    def place(self) -> Place:
+        """The place of the first job that may be claimed next; the end of the queue when there is none."""
+        return self._turns[0][0] if self._turns else END
 
     def claim(self, limit: int, before: Place) -> list[Job]:
-        """Claim the first jobs of the channels that had a free slot at the last look.
+        """Claim the job at the current place, and some that follow. If others have it, move on to the next place.
 
         :param int limit: how many at most
         :param Place before: where to stop
         :return: the jobs in the order in which to run them
         :rtype: list[Job]
         """
-        self._tries = 0
-        if not (jobs := self._claim(limit, before)):
-            # Others were quicker: look when the next slot comes. Or they have these jobs locked: look at more channels.
-            self._heads = self._free('all_heads')
-            self._locked.intersection_update(head.channel for head in self._heads)
-            jobs = self._claim(limit, before)
-        self.is_held_up = not jobs
-        return jobs
-
-    def _claim(self, limit: int, before: Place) -> list[Job]:
         jobs: list[Job] = []
         before = min(before, self._known)
-        turns = [(head.place, head) for head in self._heads if head.channel not in self._locked]
-        turns = sorted(turns + self._probe(head for head in self._heads if head.channel in self._locked))
-        count = 1
-        while turns and len(jobs) < limit and self._tries < MAX_TRIES:
-            place, head = turns[0]
-            if place >= before or (head.has_interval and jobs):
+        while self._turns and len(jobs) < limit:
+            place, head = self._turns[0]
+            if jobs and (place >= before or head.has_interval):
                 break
-            # Others may have the first job: then the next one comes, but not before that of another channel.
-            end = min(before, turns[1][0]) if len(turns) > 1 else before
-            if taken := self._claim_in(head, end):
-                jobs += taken
-                del turns[0]
-                # In another job's place, the first one is still there.
-                before = min(before, head.following if taken[0].id == head.place.id else head.place)
-                if head.has_interval:
-                    break  # a job that waits for others of its batch would use up the interval of its channel
-            else:
-                # Others have this job, and maybe those of many channels behind: probe ever more of them at a time.
-                probed = self._probe(head for _place, head in turns[:count])
-                if probed[0][0] < end:
-                    del probed[0]  # its job is free: others have taken the slot
-                turns, count = sorted(probed + turns[count:]), 2 * count
+            # Others may have this job: then the next one comes, but not before that of another channel.
+            end = max(place.behind, min([before, *(turn for turn, _head in self._turns[1:2])]))
+            if not (taken := self._claim_in(head, place, end)):
+                if not jobs:
+                    self._move_on(end)
+                break
+            jobs += taken
+            del self._turns[0]
+            # In another job's place, the first one is still there.
+            before = min(before, head.following if taken[0].id == head.place.id else head.place)
+            if head.has_interval:
+                break  # a job that waits for others of its batch would use up the interval of its channel
+        self.is_held_up = not jobs
         return in_order(jobs)
 
-    def _claim_in(self, head: Head, before: Place) -> list[Job]:
-        """Claim the first job of a channel that nobody has locked."""
-        params = self._session.params(channel=head.channel, before_priority=before.priority, before_id=before.id)
-        query = f"{CLAIM_FAIR if head.is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
-        if rows := self._session.execute(query, params):
-            return [Job(*row) for row in rows]
-        self._tries += 1
-        return []
+    def _look(self, name: str) -> None:
+        heads, self._known, self.slot_delay = free_heads(self._session, name)
+        is_complete = name == 'all_heads'
+        if is_complete:
+            self._marks = {head.channel: self._marks[head.channel] for head in heads if self._start(head) > head.place}
+        self._turns = [(head.place, head) for head in heads if self._start(head) == head.place]
+        self._take_turns(self._probe([head for head in heads if self._start(head) > head.place]), is_complete)
 
-    def _probe(self, heads: Iterable[Head]) -> list[tuple[Place, Head]]:
+    def _take_turns(self, turns: list[tuple[Place, Head]], is_complete: bool = False) -> None:
+        """Add turns. When all turns that are known come to nothing, look at all channels."""
+        self._turns = sorted(self._turns + turns)
+        if self.place >= self._known and not is_complete:
+            self._look('all_heads')
+
+    def _claim_in(self, head: Head, place: Place, end: Place) -> list[Job]:
+        """Claim the first job of a channel that nobody has locked."""
+        params = self._session.params(
+            channel=head.channel,
+            from_priority=place.priority,
+            from_id=place.id,
+            to_priority=end.priority,
+            to_id=end.id,
+        )
+        query = f"{CLAIM_FAIR if head.is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
+        taken = [Job(*row) for row in self._session.execute(query, params)]
+        if taken and not head.is_fair:
+            self._mark(head, Place(taken[0].priority, taken[0].id))
+        return taken
+
+    def _move_on(self, end: Place) -> None:
+        """Leave a place at which there is no job to claim."""
+        # If others have one job locked, they may have those of many channels: probe ever more of them at a time.
+        heads = [head for _place, head in self._turns[: self._probes]]
+        del self._turns[: self._probes]
+        self._probes *= 2
+        turns = self._probe(heads)
+        if turns[0][0] < end:
+            del turns[0]  # its job is free: others have taken the slot
+        self._take_turns(turns)
+
+    def _probe(self, heads: list[Head]) -> list[tuple[Place, Head]]:
         """Return the place of the first job of each channel that nobody has locked."""
         turns = []
+        begin = time.monotonic()
+        is_full = begin >= self._next_full
         for portion in split_every(PROBES, heads):
-            params = self._session.params(names=[head.channel for head in portion])
+            starts = [head.place if is_full else self._start(head) for head in portion]
+            params = self._session.params(
+                names=[head.channel for head in portion],
+                priorities=[start.priority for start in starts],
+                ids=[start.id for start in starts],
+            )
             for head, [numbers] in zip(portion, self._session.execute(PROBE, params), strict=True):
                 place = Place(*numbers) if numbers else END
                 turns.append((place, head))
-                self._locked.discard(head.channel)
-                if place > head.place:
-                    self._locked.add(head.channel)
+                self._mark(head, place)
+        seconds = time.monotonic() - begin
+        if is_full and seconds > QUICK_SCAN:
+            self._next_full = begin + min(PATIENCE * seconds, LONGEST_SCAN_INTERVAL)
         return turns
+
+    def _mark(self, head: Head, place: Place) -> None:
+        """Note where the first job of a channel is that nobody has locked."""
+        self._marks.pop(head.channel, None)
+        if place > head.place:
+            self._marks[head.channel] = _Mark(head.place, place)
+
+    def _start(self, head: Head) -> Place:
+        """Return the low-water mark of a channel, unless it got another first job."""
+        mark = self._marks.get(head.channel)
+        return mark.place if mark and mark.head == head.place else head.place
 
     def wake(self) -> None:
         """Note that something may have changed."""
         self.is_unsure = True
-
-    def _free(self, name: str) -> list[Head]:
-        heads, self._known, self.slot_delay = free_heads(self._session, name)
-        return heads
 
     def reclassify(self, parts: Parts) -> set[int]:
         """Mark ready jobs as limited if their channel got its limits after they were enqueued.

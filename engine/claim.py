@@ -73,7 +73,6 @@ FIRST = f"""
     {FROM_PARTS}
       ORDER BY priority, id
          LIMIT 1
-    FOR NO KEY UPDATE SKIP LOCKED
     ) job
      LIMIT 1
 """
@@ -105,6 +104,11 @@ class Place(NamedTuple):
 
     priority: int
     id: int
+
+    @property
+    def behind(self) -> Place:
+        """The place right behind this one."""
+        return Place(self.priority, self.id + 1)
 
 
 END = Place(MAX_INT + 1, 0)
@@ -190,7 +194,7 @@ class Claim:
         return jobs
 
     def first(self) -> Place:
-        """Return the place of the first job that this worker could claim, after a claim that has found none before a place.
+        """Return the place of the first plain job, locked or not, after a claim that has found none before a place.
 
         :return: the place; the end of the queue when there is none
         :rtype: Place

@@ -57,6 +57,7 @@ _logger = logging.getLogger(__name__)
 
 # A NOTIFY here, in the database of a job, is a hint to stop it. The row in ir_async_stop decides.
 STOP_CHANNEL = 'ir_async_stop'
+MAX_TRIES = 100  # of a claim, after each of which others had the jobs
 
 # A crash may lose a claim, since the session of the claim is gone then, too. So a commit need not wait for the disk. Statements
 # that must survive a crash begin with `DURABLE`. All statements look rows up in indexes, in the order of the index. The planner
@@ -309,19 +310,20 @@ class Session:
         :param int limit: how many at most
         :rtype: list[Job]
         """
-        first_limited = self._channels.look()
-        if first_limited == END:
-            # A claim may see a transaction before the worker hears of it. Then limited jobs may be ready that it does not know.
-            jobs = self._claim.claim(limit, even_if_limited=self._channels.has_jobs)
-            self._channels.is_unsure = self._channels.is_unsure and not jobs
-            return jobs
-        return (
-            self._claim.claim(limit, before=first_limited)
-            or self._channels.claim(limit, before=self._claim.first())
-            # Others have taken or locked the limited jobs up to there. This must hold up no plain one, and let none pass further
-            # limited jobs: one at a time.
-            or self._claim.claim(1)
-        )
+        self._channels.look()
+        for _i in range(MAX_TRIES):
+            # Without limited jobs, too: it may see a transaction before the worker hears of it, with limited jobs that it does
+            # not know.
+            place = self._channels.place
+            jobs = self._claim.claim(limit, before=place, even_if_limited=self._channels.has_jobs)
+            if place == END:
+                self._channels.is_unsure = self._channels.is_unsure and not jobs
+            if jobs or place == END:
+                return jobs
+            if jobs := self._channels.claim(limit, before=self._claim.first()):
+                return jobs
+        self._channels.is_unsure = True  # others were quicker each time
+        return []
 
     def wake(self) -> None:
         """Note that something may have changed, so that the next look is complete."""

@@ -114,16 +114,21 @@ def test_each_channel_has_locked_jobs(database, server, channels):
 
 
 @pytest.fixture
-def session(database):
+def sessions(database):
+    """The sessions of two workers."""
     from odoo.addons.ir_async.engine.session import Session  # noqa: PLC0415 -- importable once the cluster is there
 
-    with contextlib.closing(Session.open(database.name, always=True).session) as session:
-        yield session
+    with contextlib.ExitStack() as stack:
+        sessions = [Session.open(database.name, always=True).session for _i in range(2)]
+        for session in sessions:
+            stack.enter_context(contextlib.closing(session))
+        yield sessions
 
 
 @pytest.fixture
-def claimed(database, session):
+def claimed(database, sessions):
     """Return the next claimed jobs: their ids, in order. They end at once."""
+    [session, _other] = sessions
 
     def claimed(limit):
         jobs = session.claim(limit)
@@ -186,14 +191,24 @@ def test_urgent_job_in_one_of_many_locked_channels(database, channels, claimed, 
         assert [claimed(1) for _i in range(4)] == [[urgent], first[1:2], first[2:], ids[count]]
 
 
-def test_job_that_another_worker_probes(database, channels, session, claimed):
-    """It is not taken for locked, as nobody has it yet."""
-    from odoo.addons.ir_async.engine.channels import PROBE  # noqa: PLC0415 -- importable once the cluster is there
+@contextlib.contextmanager
+def in_transaction(session):
+    """What the session locks stays locked until the end."""
+    session._connection.autocommit = False
+    try:
+        yield
+    finally:
+        session._connection.commit()
+        session._connection.autocommit = True
 
+
+def test_job_that_another_worker_probes(database, channels, sessions, claimed):
+    """It is not taken for locked, as nobody has it yet."""
     [first], _second = enqueue(database, ('a', 1, 1), ('b', 2, 1))
-    with contextlib.closing(database.cluster.connect(database.name)) as other, ThreadPoolExecutor() as threads:
-        other.autocommit = False
-        other.cursor().execute(PROBE, session.params(names=['a']))
+    probing = sessions[1]._channels
+    with ThreadPoolExecutor() as threads, in_transaction(sessions[1]):
+        probing.look()
+        probing._probe([head for _place, head in probing._turns])
         claim = threads.submit(claimed, 1)
         wait_until(
             lambda: (
@@ -202,8 +217,36 @@ def test_job_that_another_worker_probes(database, channels, session, claimed):
             ),
             "the claim waits",
         )
-        other.commit()
-        assert claim.result() == [first]
+    assert claim.result() == [first]
+
+
+def test_plain_job_at_which_another_worker_looks(database, channels, sessions, claimed):
+    [first], _second = enqueue(database, ('default', 1, 1), ('a', 2, 1))
+    with in_transaction(sessions[1]):
+        sessions[1]._claim.first()
+        assert claimed(1) == [first]
+
+
+@pytest.mark.parametrize('with_later', [False, True])
+def test_plain_job_that_another_worker_takes_meanwhile(database, channels, sessions, claimed, with_later):
+    """In its place comes the next job, not the next plain one, nor none."""
+    [locked], [first], [second], _later = enqueue(
+        database, ('a', 1, 1), ('default', 2, 1), ('b', 5, 1), ('default', 50, int(with_later))
+    )
+    [session, other] = sessions
+    for each in sessions:
+        each.maintain()
+    look = session._claim.first
+
+    def look_and_lose():
+        session._claim.first = look
+        place = look()
+        assert [job.id for job in other.claim(1)] == [first]
+        return place
+
+    session._claim.first = look_and_lose
+    with database.locked(locked):
+        assert claimed(1) == [second]
 
 
 def test_urgent_limited_job_after_a_while_without(database, server, channels):
