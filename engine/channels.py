@@ -6,22 +6,16 @@ A channel may get its limits after its jobs were enqueued. :meth:`Channels.recla
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, NamedTuple
-
-from odoo.tools import split_every
+from typing import TYPE_CHECKING
 
 from .claim import (
     END,
     IN_PART,
     IS_LIMITED,
     IS_UPGRADING,
-    LONGEST_SCAN_INTERVAL,
     NAMED_PARTS,
     NOW,
     OF_TAKEN,
-    PATIENCE,
-    QUICK_SCAN,
     READY,
     RECORD_START,
     SERVED,
@@ -30,18 +24,16 @@ from .claim import (
     in_order,
 )
 from .job import PORTION, PUBLISHED, Job
+from .probes import CHANNEL_LOCK_CLASS, Probes
 from .slots import NTH_START, RUNNING, SLOT_DELAY, Head, free_heads
 
 if TYPE_CHECKING:
     from .claim import Parts
     from .session import Session
 
-PROBES = 200  # channels that one statement probes at most, as it locks each
-# The class of the advisory lock held during a claim in a limited channel.
-CHANNEL_LOCK_CLASS = int.from_bytes(b'irac', 'big')
 
-LIMITED_READY = f"{READY} AND limited AND {SERVED}"
-OF_CHANNEL = f"""{LIMITED_READY} AND channel BETWEEN %(channel)s AND %(channel)s
+MAX_LOCKED = 10_000  # channels to remember
+OF_CHANNEL = f"""{READY} AND limited AND {SERVED} AND channel BETWEEN %(channel)s AND %(channel)s
            AND (SELECT delay FROM slot) = 0 AND NOT {IS_UPGRADING}"""
 # Such a comparison is one step in the index, however many jobs the channel has before.
 IS_BETWEEN = """(channel, priority, id) >= (%(channel)s, %(from_priority)s, %(from_id)s)
@@ -146,38 +138,11 @@ RECLASSIFY = f"""
 """
 
 
-# For each of these channels, the first job from a place on, unless somebody has it locked. Under the channels' locks, so that no
-# claim takes it for locked. They are taken in one order, so that no two workers wait for each other.
-PROBE = f"""
-    SELECT pg_advisory_xact_lock({CHANNEL_LOCK_CLASS}, key)
-      FROM (SELECT DISTINCT hashtext(channel) AS key FROM unnest(%(names)s) AS channel ORDER BY key) AS keys;
-    SELECT (
-           SELECT ARRAY[priority, id]
-             FROM ir_async
-            WHERE {LIMITED_READY} AND channel BETWEEN probed.channel AND probed.channel
-              AND (channel, priority, id) >= (probed.channel, from_priority, from_id)
-         ORDER BY channel, priority, id
-            LIMIT 1
-       FOR NO KEY UPDATE SKIP LOCKED)
-      FROM unnest(%(names)s, %(priorities)s, %(ids)s) WITH ORDINALITY AS probed (channel, from_priority, from_id, number)
-  ORDER BY number
-"""
-
-
-class _Mark(NamedTuple):
-    """A low-water mark of a channel whose first job others have locked."""
-
-    head: Place  # of that job
-    place: Place  # of the first one that nobody had locked; the end of the queue if there was none
-
-
 class Channels:
     """Claims of jobs in channels with limits.
 
     A worker looks for the channels with a free slot, and goes from one of their first jobs to the next, in the order of the queue.
-    Where others have such a job locked, it probes the channel for its next one. It remembers which channels to probe, but asks
-    again at each look: no notification says when a lock goes. Only while probes are slow, as when a transaction has thousands of
-    jobs locked, they begin at low-water marks.
+    Where others have such a job locked, it probes the channel for its next one.
 
     :param Session session: the session
     """
@@ -186,9 +151,8 @@ class Channels:
         self._session = session
         self._turns: list[tuple[Place, Head]] = []  # the places to look at, in order, in channels with free slots
         self._known = END  # the end of the part of the queue in which no other channel has a free slot
-        self._probes = 1  # the number of channels that the next probe is for
-        self._marks: dict[str, _Mark] = {}  # by channel
-        self._next_full = 0.0  # when to probe from the first jobs on again
+        self._count = 1  # the number of channels that the next probe is for
+        self._probes = Probes(session)
         self.has_jobs = True  # whether any job of a limited channel was ready when the worker last maintained the queue
         self.is_unsure = True  # whether that may have changed
         self.slot_delay: float | None = None  # seconds until a channel with an interval has its next slot
@@ -196,7 +160,7 @@ class Channels:
 
     def look(self) -> None:
         """Look for channels with a free slot."""
-        self.slot_delay, self._turns, self._probes = None, [], 1
+        self.slot_delay, self._turns, self._count = None, [], 1
         if self.has_jobs:
             self._look('first_heads')
         self.is_held_up = bool(self._turns)
@@ -238,10 +202,11 @@ class Channels:
     def _look(self, name: str) -> None:
         heads, self._known, self.slot_delay = free_heads(self._session, name)
         is_complete = name == 'all_heads'
-        if is_complete:
-            self._marks = {head.channel: self._marks[head.channel] for head in heads if self._start(head) > head.place}
-        self._turns = [(head.place, head) for head in heads if self._start(head) == head.place]
-        self._take_turns(self._probe([head for head in heads if self._start(head) > head.place]), is_complete)
+        if is_complete or len(self._probes.locked) > MAX_LOCKED:
+            self._probes.forget_others(heads)
+        locked = self._probes.locked
+        self._turns = [(head.place, head) for head in heads if head.channel not in locked]
+        self._take_turns(self._probes.probe([head for head in heads if head.channel in locked]), is_complete)
 
     def _take_turns(self, turns: list[tuple[Place, Head]], is_complete: bool = False) -> None:
         """Add turns. When all turns that are known come to nothing, look at all channels."""
@@ -260,52 +225,20 @@ class Channels:
         )
         query = f"{CLAIM_FAIR if head.is_fair else CLAIM_LIMITED} {self._session.columns} {OF_TAKEN}"
         taken = [Job(*row) for row in self._session.execute(query, params)]
-        if taken and not head.is_fair:
-            self._mark(head, Place(taken[0].priority, taken[0].id))
+        if taken and taken[0].id != head.place.id:
+            self._probes.locked.add(head.channel)
         return taken
 
     def _move_on(self, end: Place) -> None:
         """Leave a place at which there is no job to claim."""
         # If others have one job locked, they may have those of many channels: probe ever more of them at a time.
-        heads = [head for _place, head in self._turns[: self._probes]]
-        del self._turns[: self._probes]
-        self._probes *= 2
-        turns = self._probe(heads)
+        heads = [head for _place, head in self._turns[: self._count]]
+        del self._turns[: self._count]
+        self._count *= 2
+        turns = self._probes.probe(heads)
         if turns[0][0] < end:
             del turns[0]  # its job is free: others have taken the slot
         self._take_turns(turns)
-
-    def _probe(self, heads: list[Head]) -> list[tuple[Place, Head]]:
-        """Return the place of the first job of each channel that nobody has locked."""
-        turns = []
-        begin = time.monotonic()
-        is_full = begin >= self._next_full
-        for portion in split_every(PROBES, heads):
-            starts = [head.place if is_full else self._start(head) for head in portion]
-            params = self._session.params(
-                names=[head.channel for head in portion],
-                priorities=[start.priority for start in starts],
-                ids=[start.id for start in starts],
-            )
-            for head, [numbers] in zip(portion, self._session.execute(PROBE, params), strict=True):
-                place = Place(*numbers) if numbers else END
-                turns.append((place, head))
-                self._mark(head, place)
-        seconds = time.monotonic() - begin
-        if is_full and seconds > QUICK_SCAN:
-            self._next_full = begin + min(PATIENCE * seconds, LONGEST_SCAN_INTERVAL)
-        return turns
-
-    def _mark(self, head: Head, place: Place) -> None:
-        """Note where the first job of a channel is that nobody has locked."""
-        self._marks.pop(head.channel, None)
-        if place > head.place:
-            self._marks[head.channel] = _Mark(head.place, place)
-
-    def _start(self, head: Head) -> Place:
-        """Return the low-water mark of a channel, unless it got another first job."""
-        mark = self._marks.get(head.channel)
-        return mark.place if mark and mark.head == head.place else head.place
 
     def wake(self) -> None:
         """Note that something may have changed."""

@@ -71,6 +71,7 @@ CLAIM = f"""
 FIRST = f"""
     SELECT job.*
     {FROM_PARTS}
+           AND (priority, id) >= ($4::int8, $5::int8)
       ORDER BY priority, id
          LIMIT 1
     ) job
@@ -193,13 +194,14 @@ class Claim:
             self._marks.clear()
         return jobs
 
-    def first(self) -> Place:
-        """Return the place of the first plain job, locked or not, after a claim that has found none before a place.
+    def first(self, start: Place) -> Place:
+        """Return the place of the first plain job from a place on, locked or not, after a claim that has found none before.
 
+        :param Place start: where to begin
         :return: the place; the end of the queue when there is none
         :rtype: Place
         """
-        rows = self._session.execute_prepared('first', FIRST, self._session.params(), *_parts(self._scanned))
+        rows = self._session.execute_prepared('first', FIRST, self._session.params(), *_parts(self._scanned), *start)
         place = Place(*rows[0]) if rows else END
         if place.priority in self._marks:
             self._marks[place.priority] = min(self._marks[place.priority], place.id)

@@ -312,15 +312,14 @@ class Session:
         """
         self._channels.look()
         for _i in range(MAX_TRIES):
-            # Without limited jobs, too: it may see a transaction before the worker hears of it, with limited jobs that it does
-            # not know.
             place = self._channels.place
+            # A claim may see a transaction before the worker hears of it. Then limited jobs may be ready that it does not know.
             jobs = self._claim.claim(limit, before=place, even_if_limited=self._channels.has_jobs)
             if place == END:
                 self._channels.is_unsure = self._channels.is_unsure and not jobs
             if jobs or place == END:
                 return jobs
-            if jobs := self._channels.claim(limit, before=self._claim.first()):
+            if jobs := self._channels.claim(limit, before=self._claim.first(place)):
                 return jobs
         self._channels.is_unsure = True  # others were quicker each time
         return []

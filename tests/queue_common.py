@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from psycopg2.extensions import AsIs
 
-from odoo.addons.ir_async.engine import channels, claim, fence, maintenance, rescue
+from odoo.addons.ir_async.engine import claim, fence, maintenance, probes, rescue
 from odoo.addons.ir_async.engine.connection import LOCK_CLASS
 from odoo.addons.ir_async.engine.job import Outcome
 from odoo.addons.ir_async.engine.origin import origin_expression
@@ -55,7 +55,7 @@ class QueueCase(AsyncCase):
     def setUp(self):
         super().setUp()
         self.clock = Clock()
-        for module in (channels, claim, maintenance, rescue):
+        for module in (claim, maintenance, probes, rescue):
             self.startPatcher(patch.object(module, 'time', self.clock))
         self.startPatcher(patch.dict(rescue._seen, clear=True))
         self.startPatcher(patch.dict(maintenance._next_warnings, clear=True))

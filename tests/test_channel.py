@@ -7,9 +7,9 @@ from odoo.tests import new_test_user
 from odoo.tools import mute_logger
 
 from .queue_common import QueueCase
-from odoo.addons.ir_async.engine.channels import PROBE
-from odoo.addons.ir_async.engine.claim import END, PATIENCE, QUICK_SCAN, claim_one
+from odoo.addons.ir_async.engine.claim import END, claim_one
 from odoo.addons.ir_async.engine.maintenance import LOOK_INTERVAL
+from odoo.addons.ir_async.engine.probes import PROBE
 from odoo.addons.ir_async.engine.release import release
 from odoo.addons.ir_async.exceptions import RetryJob
 
@@ -300,7 +300,7 @@ class TestChannel(QueueCase):
 
         def execute_as_if_locked(query, params=()):
             if query is PROBE:
-                return [[None]] * len(params['names'])
+                return [[None, None, None]] * len(params['names'])
             if 'pg_advisory_xact_lock' in query:
                 tries.append(params['channel'])
                 return []
@@ -315,32 +315,6 @@ class TestChannel(QueueCase):
             self.assertFalse(tries, "it remembers these channels")
             self.assertEqual(self.session.maintain(), LOOK_INTERVAL)
         self.assertEqual(len(self.session.claim(1)), 1)
-
-    def test_slow_probes(self):
-        """They begin where the last one ended, as when somebody has thousands of jobs locked, and only seldom at the first job."""
-        self.channel('c', capacity=9)
-        jobs = self.calls(6, 'c')
-        free = jobs[2:]
-        self.env['ir.async'].flush_model()
-        execute, starts = self.session.execute, []
-
-        def execute_slowly(query, params=()):
-            if query is PROBE:
-                starts.extend(params['ids'])
-                self.clock.advance(2 * QUICK_SCAN)
-                return [[[10, max(params['ids'][0], free[0].id)]]]
-            if 'pg_advisory_xact_lock' in query:
-                params['from_id'] = max(params['from_id'], free[0].id)
-            return execute(query, params)
-
-        with patch.object(self.session, 'execute', execute_slowly):
-            claimed = [self.claimed() for _i in range(3)]
-            self.clock.advance(PATIENCE * 2 * QUICK_SCAN)
-            claimed.append(self.claimed())
-            urgent = self.call(channel='c', priority=1)
-            self.assertEqual(self.claimed(), urgent)
-        self.assertEqual(claimed, list(free))
-        self.assertEqual(starts, [jobs[0].id, free[1].id, jobs[0].id])
 
     def test_a_limited_job_that_another_worker_took(self):
         """A worker that left plain jobs where they are, for the sake of that one, claims them at once."""

@@ -202,13 +202,42 @@ def in_transaction(session):
         session._connection.autocommit = True
 
 
+def test_batch_after_a_locked_plain_job(database, channels, claimed):
+    """It is as large as without that job."""
+    [locked], *ids, last = enqueue(
+        database, ('default', 1, 1), *((f'a/{number}', 2, 1) for number in range(9)), ('default', 3, 1)
+    )
+    with database.locked(locked):
+        assert claimed(20) == [id_ for [id_] in ids]
+        assert claimed(20) == last
+
+
+@pytest.mark.parametrize('is_over', [False, True])
+def test_many_locked_jobs_of_a_channel(database, channels, claimed, monkeypatch, is_over):
+    """For a while, claims do not step over them again. They miss only what comes among them."""
+    from odoo.addons.ir_async.engine import probes as module  # noqa: PLC0415 -- importable once the cluster is there
+
+    monkeypatch.setattr(module, 'MANY', 3)
+    monkeypatch.setattr(module, 'SCAN_INTERVAL', 0 if is_over else 1000)
+    monkeypatch.setattr(module, 'LONGEST_SCAN_INTERVAL', 0 if is_over else 1000)
+    *ids, _other = enqueue(database, ('a', 1, 3), ('a', 9, 3), ('b', 20, 3))
+    with database.locked(*(id_ for group in ids for id_ in group)):
+        [other] = claimed(1)
+        [behind], [among], [before] = enqueue(database, ('a', 9, 1), ('a', 5, 1), ('a', 0, 1))
+        assert claimed(1) == [before]
+        if is_over:
+            assert claimed(1) == [among]
+        assert claimed(1) == [behind]
+        assert claimed(1) == [other + 1]
+
+
 def test_job_that_another_worker_probes(database, channels, sessions, claimed):
     """It is not taken for locked, as nobody has it yet."""
     [first], _second = enqueue(database, ('a', 1, 1), ('b', 2, 1))
     probing = sessions[1]._channels
     with ThreadPoolExecutor() as threads, in_transaction(sessions[1]):
         probing.look()
-        probing._probe([head for _place, head in probing._turns])
+        probing._probes.probe([head for _place, head in probing._turns])
         claim = threads.submit(claimed, 1)
         wait_until(
             lambda: (
@@ -223,7 +252,7 @@ def test_job_that_another_worker_probes(database, channels, sessions, claimed):
 def test_plain_job_at_which_another_worker_looks(database, channels, sessions, claimed):
     [first], _second = enqueue(database, ('default', 1, 1), ('a', 2, 1))
     with in_transaction(sessions[1]):
-        sessions[1]._claim.first()
+        sessions[1]._claim.first(sessions[1]._channels.place)
         assert claimed(1) == [first]
 
 
@@ -238,9 +267,9 @@ def test_plain_job_that_another_worker_takes_meanwhile(database, channels, sessi
         each.maintain()
     look = session._claim.first
 
-    def look_and_lose():
+    def look_and_lose(start):
         session._claim.first = look
-        place = look()
+        place = look(start)
         assert [job.id for job in other.claim(1)] == [first]
         return place
 
