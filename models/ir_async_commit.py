@@ -65,4 +65,4 @@ class IrAsync(models.Model):
 
         cr.commit = insert_and_commit
         cr.postcommit.add(forget)
-        cr.postrollback.add(forget)
+        cr.prerollback.add(forget)  # hooks after the rollback may enqueue jobs of the next transaction

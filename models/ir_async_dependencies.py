@@ -49,6 +49,19 @@ class IrAsync(models.Model):
         seen, late = ([id_ for id_, state in found.items() if state == wanted] for wanted in (SEEN, LATE))
         return seen, late
 
+    def _cancel_children(self) -> None:
+        """Cancel the jobs that wait for any of these, unless it has ended well."""
+        children = self.env.execute_query(SQL(
+            """
+            SELECT DISTINCT rel.job_id
+              FROM ir_async_after_rel rel
+              JOIN ir_async parent ON parent.id = rel.after_id
+              JOIN ir_async child ON child.id = rel.job_id
+             WHERE rel.unmet AND rel.after_id = ANY(%s) AND parent.state NOT IN ('succeeded', 'done') AND child.state = 'waiting'
+          ORDER BY rel.job_id
+            """, list(self.ids)))  # fmt: skip
+        self.browse(id_ for (id_,) in children).cancel()
+
     def _find_saved_parents(self, ids: list[int]) -> dict[int, str]:
         """Return whether each of these jobs of other transactions is SEEN, LATE or GONE.
 

@@ -42,7 +42,7 @@ class IrAsync(models.Model):
 
     def _reserve_ids(self, pending: Pending, calls: list[PendingCall]) -> None:
         """Take ids from the sequence for all open calls without ids, in the order of the calls."""
-        calls = [item for item in pending.open if isinstance(item, PendingCall) and item.ids is None] or calls
+        calls = pending.without_ids() or calls
         is_current = pending.is_current(self.env.cr)
         ids = iter(
             [

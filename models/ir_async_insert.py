@@ -136,7 +136,7 @@ class IrAsync(models.Model):
         if held:
             self._wake_workers(is_certain=False)  # they passed over the locked rows
         if notices:
-            self._announce(notices)
+            self._announce(notices, insertion, {mark, *marks})
         self._merge_marks(pending, marks)
 
     def _insert_rows(self, rows: Sequence[tuple[Any, ...]]) -> None:

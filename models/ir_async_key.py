@@ -46,21 +46,26 @@ class IrAsync(models.Model):
         """Return the live job with the key of a call, committed or of this transaction; None if there is none.
 
         The search is in the snapshot and takes no lock, which would keep workers from beginning the job.
+
+        :raises KeyTaken: if the job has changed since the snapshot, so that it is unknown whether the call still may rely on it
         """
         identity = key_identity(values)
         calls = pending.keyed.get(identity, ())
         own = calls[-1] if calls else None
         job_id = None
         if not own or own.insertion or own.mark != pending.mark or not pending.is_current(self.env.cr):
-            [[marks, job_id, state, claim_number]] = self.env.execute_query(SQL(
+            [[marks, job_id, state, claim_number, is_touched]] = self.env.execute_query(SQL(
                 """
-                SELECT %s, id, state, claim_number
+                SELECT %s, id, state, claim_number, ir_async.xmax::text != '0'
                   FROM (SELECT) AS nothing
              LEFT JOIN ir_async ON key = %s AND %s = %s AND %s AND origin = %s
                 """, MARKS, identity[0], KEY_OWNER, identity[1], TAKES_KEY, self._origin_sql()))  # fmt: skip
             marks = set(marks.split(','))
             # The last call that counts and has no row yet. A savepoint may have taken back later ones.
             own = next((call for call in reversed(calls) if call.is_called(marks) and not call.is_done(marks)), None)
+            # Somebody may have changed or locked the row since the snapshot.
+            if job_id and is_touched and self._is_key_free(values, chunks, options):
+                job_id = None
         if job_id:
             job = self.browse(job_id)
         elif own:
@@ -87,10 +92,39 @@ class IrAsync(models.Model):
                 job.invalidate_recordset(flush=False)
                 pending.is_inserting = False
                 pending.open.append(PendingKey(pending.mark, job.id, claim_number, replaced))
-        elif job_id and options.key_until == 'start' and state == 'created':
+        elif job_id and options.key_until == 'start' and state in ('waiting', 'created'):
             self._mark(pending, 0)
             pending.relied.append(PendingKey(pending.mark, job_id, claim_number))
         return job
+
+    def _is_key_free(self, values: dict[str, Any], chunks: list[str], options: Options) -> bool:
+        """Return whether the job with the key of a call has ended since the snapshot of this transaction.
+
+        The snapshot cannot show that, but the unique index can: a job is inserted, and taken back.
+
+        :raises KeyTaken: if the job has changed and still has the key, and the call depends on its state
+        """
+        row = {column: values.get(column) for column in COLUMNS[1:]} | {
+            'res_ids': chunks[0],
+            'origin': self._origin_sql(),
+        }
+        statement = SQL(
+            "INSERT INTO ir_async (%s) VALUES (%s) ON CONFLICT (key, (%s), origin) WHERE %s DO NOTHING RETURNING id",
+            SQL(', ').join(map(SQL.identifier, row)),
+            SQL(', ').join(SQL("%s", value) for value in row.values()),
+            KEY_OWNER,
+            TAKES_KEY,
+        )
+        try:
+            return bool(self._execute_keyed(statement, [values['key']], KEY_PROBE))
+        except KeyTaken:
+            if options.key_until == 'start' or options.on_duplicate == 'replace':
+                raise
+            return False
+        except errors.LockNotAvailable:  # somebody is changing the job at this moment
+            return False
+        finally:
+            self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
 
     def _insert_keyed(self, calls: list[PendingCall], lock_timeout: str) -> None:
         """Insert the rows of jobs that have keys.
@@ -165,7 +199,8 @@ class IrAsync(models.Model):
             job = self.browse(job_id)
             if item.values is None:
                 statement = SQL(
-                    "SELECT revision FROM ir_async WHERE id = %s AND state = 'created' AND claim_number = %s FOR SHARE",
+                    "SELECT revision FROM ir_async WHERE id = %s AND state IN ('waiting', 'created') AND claim_number = %s"
+                    " FOR SHARE",
                     job_id,
                     item.claim_number,
                 )

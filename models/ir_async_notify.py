@@ -13,9 +13,9 @@ from ..tools.pending import PendingChange, PendingNotice
 from .ir_async_channel import root_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-    from ..tools.pending import Pending, PendingItem
+    from ..tools.pending import Insertion, Pending, PendingItem
 
 # The key in the data of the postcommit hooks: whether the workers certainly have something to do.
 WOKEN = 'ir_async.notified'
@@ -24,12 +24,21 @@ WOKEN = 'ir_async.notified'
 class IrAsync(models.Model):
     _inherit = 'ir.async'
 
-    def _announce(self, notices: Sequence[PendingItem]) -> None:
-        """Wake workers or cron workers once the jobs are committed. Notify users of their new and changed jobs."""
+    def _announce(self, notices: Sequence[PendingItem], insertion: Insertion, marks: Collection[str]) -> None:
+        """Wake workers or cron workers once the jobs are committed. Notify users of their new and changed jobs.
+
+        :param list notices: the notices
+        :param Insertion insertion: the insertion that they belong to
+        :param set[str] marks: the marks that exist
+        """
         calls = [notice.call for notice in notices if isinstance(notice, PendingNotice)]
         if calls:
             self._wake_workers(is_certain=False)
-            self._ensure_served({root_of(call.values['channel']) for call in calls})
+            pending = self._pending()
+            if not (pending.fallback and pending.fallback.counts(marks)) and self._ensure_served(
+                {root_of(call.values['channel']) for call in calls}
+            ):
+                pending.fallback = insertion
         for call in calls:
             if call.values['notify']:
                 for job_id in call:
@@ -79,10 +88,12 @@ class IrAsync(models.Model):
         if data.get(WOKEN) is False and not pending.items():
             data[WOKEN] = None
 
-    def _ensure_served(self, channels: Iterable[str]) -> None:
+    def _ensure_served(self, channels: Iterable[str]) -> bool:
         """Trigger the cron workers, with this transaction, if no live worker serves one of the channels."""
-        if not module.current_test and any(self._why_unserved(channel) == 'no_worker' for channel in channels):
-            self._trigger_fallback()
+        if module.current_test or not any(self._why_unserved(channel) == 'no_worker' for channel in channels):
+            return False
+        self._trigger_fallback()
+        return True
 
     def _notify_workers(self) -> None:
         """Wake the workers now."""

@@ -44,6 +44,7 @@ class IrAsync(models.Model):
             self._insert_pending()
         mark = str(next(_marks))
         is_locked = not pending.first
+        late = pending.without_ids()  # they come before this call, so their ids do, too
         reading = time.monotonic()  # before the clock of the database, so that a delay is never too short
         # Lock before taking ids: others conclude from the lock which ids are this transaction's.
         [[marks, began, now, origin, last_id, _locked, ids]] = self.env.execute_query(SQL(
@@ -51,7 +52,8 @@ class IrAsync(models.Model):
             SELECT %s, now(), clock_timestamp() AT TIME ZONE 'UTC', %s, %s, %s,
                    ARRAY(SELECT nextval('ir_async_id_seq') FROM generate_series(1, %s))
               FROM ir_async_id_seq
-            """, add_mark(mark), self._origin_sql(), LAST_ID, _locks(mark, LAST_ID) if is_locked else SQL("NULL"), count))  # fmt: skip
+            """, add_mark(mark), self._origin_sql(), LAST_ID, _locks(mark, LAST_ID) if is_locked else SQL("NULL"),
+            sum(len(call.chunks) for call in late) + count))  # fmt: skip
         if pending.began not in (None, began):
             self._leave_transaction(pending)
         pending.began, pending.origin, marks = began, origin, set(marks.split(','))
@@ -63,6 +65,9 @@ class IrAsync(models.Model):
                 self.env.execute_query(SQL("SELECT %s", _locks(mark, SQL("%s", last_id))))
         pending.mark, pending.marks, pending.clock = mark, marks, (now, reading)
         pending.query = cr.query
+        ids = iter(ids)
+        for call in late:
+            pending.set_ids(call, tuple(itertools.islice(ids, len(call.chunks))))
         return tuple(ids)
 
     def _merge_marks(self, pending: Pending, marks: set[str]) -> None:
@@ -73,10 +78,7 @@ class IrAsync(models.Model):
         if len(marks) <= MAX_MARKS:
             return
         whole = Insertion(insertion_mark(), parts=pending.insertions)
-        kept = {whole.mark, pending.first, *(item.mark for item in (*pending.relied, *pending.notices))} & {
-            whole.mark,
-            *marks,
-        }
+        kept = {whole.mark, pending.first, *(item.mark for item in pending.relied)} & {whole.mark, *marks}
         self.env.execute_query(
             SQL("SELECT set_config('ir_async.marks', %s, true)", ''.join(f'{mark},' for mark in kept))
         )

@@ -11,5 +11,6 @@ class ResUsers(models.Model):
         # ON DELETE CASCADE deletes the rows, but not the files.
         jobs = self.env['ir.async'].sudo().search([('user_id', 'in', self.ids)])
         if jobs:
+            jobs._cancel_children()  # otherwise they would run, as those of jobs that were vacuumed
             jobs._delete()
             jobs._wake_workers()  # jobs of other users may wait for the deleted ones

@@ -186,7 +186,7 @@ class TestRetention(MethodCase):
         self.assertFalse(self.ir_async.search([*domain, ('parent_id', '=', parent.id)]))
 
     def test_deleted_user(self):
-        """The jobs of a user who is deleted go with their files; those of others who wait for them go on."""
+        """The jobs of a user who is deleted go with their files; those of others who wait for them cannot run any more."""
         job = self.ir_async.call(self.partner_of(self.user).async_foo)
         child = self.ir_async.with_options(after=job).call(self.partner.async_foo)
         attachment = self.env['ir.attachment'].create(
@@ -195,6 +195,16 @@ class TestRetention(MethodCase):
         self.user.unlink()
         self.assertFalse((job + child).exists() - child)
         self.assertFalse(attachment.exists())
+        self.run_jobs()
+        self.assertEqual(child.state, 'cancelled')
+
+    def test_deleted_user_whose_job_is_done(self):
+        """Those of others who wait for it go on, as after a vacuum."""
+        job = self.ir_async.call(self.partner_of(self.user).async_foo)
+        self.run_jobs()
+        child = self.ir_async.with_options(after=job).call(self.partner.async_foo)
+        self.user.unlink()
+        self.assertFalse(job.exists())
         self.assertIn('ir_async.notified', self.env.cr.postcommit.data)
         self.run_jobs()
         self.assertEqual(child.state, 'done')

@@ -42,6 +42,37 @@ class TestTransaction(MethodCase):
         self.commit()
         self.assertEqual(self.woken.call_args_list, [call(self.env.cr.dbname)] * times)
 
+    def test_ids_are_in_the_order_of_the_calls(self):
+        """Whatever statements come between the calls, and whoever reads ids meanwhile."""
+        for pattern in itertools.product(('call', 'statement', 'savepoint', 'id', 'key'), repeat=4):
+            jobs = self.ir_async
+            with self.subTest(pattern=pattern):
+                for what in ('call', *pattern, 'call'):
+                    match what:
+                        case 'statement':
+                            self.env['res.partner'].search([], limit=1)
+                        case 'savepoint':
+                            with self.env.cr.savepoint():
+                                jobs += self.call()
+                        case 'id':
+                            jobs.ids
+                        case 'key':
+                            jobs += self.ir_async.with_options(key=f'{pattern} {len(jobs)}').call(
+                                self.partner.async_foo
+                            )
+                        case 'call':
+                            jobs += self.call()
+                self.assertEqual(jobs.ids, sorted(jobs.ids))
+
+    def test_very_many_insertions(self):
+        """As in a loop that reads the state of each job. A recursion would be too deep."""
+        first = whole = Insertion('first', ['item'])
+        for number in range(5000):
+            whole = Insertion(str(number), [], [whole])
+        self.assertEqual(whole.all_items(), ['item'])
+        self.assertTrue(first.counts({'4999'}))
+        self.assertFalse(first.counts({'5000'}))
+
     def test_commit(self):
         jobs = self.call(1) + self.call(2)
         self.woken.assert_not_called()

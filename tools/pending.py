@@ -39,10 +39,19 @@ class Insertion:
             part.whole = self
 
     def counts(self, marks: Collection[str]) -> bool:
-        return self.mark in marks or (self.whole is not None and self.whole.counts(marks))
+        insertion: Insertion | None = self
+        while insertion and insertion.mark not in marks:
+            insertion = insertion.whole
+        return insertion is not None
 
     def all_items(self) -> list[PendingItem]:
-        return [*self.items, *(item for part in self.parts for item in part.all_items())]
+        items: list[PendingItem] = []
+        insertions = [self]
+        while insertions:  # a long transaction nests them too deeply for a recursion
+            insertion = insertions.pop()
+            items += insertion.items
+            insertions += insertion.parts
+        return items
 
 
 class PendingItem:
@@ -111,6 +120,9 @@ class PendingNotice(PendingItem):
         super().__init__(call.mark)
         self.call = call
 
+    def is_called(self, marks: Collection[str]) -> bool:
+        return self.call.counts(marks)
+
     def queue_of(self, pending: Pending) -> list[Any]:
         return pending.notices
 
@@ -154,8 +166,8 @@ class Pending:
     """The pending work of a transaction for its jobs, until the transaction is over."""
 
     __slots__ = (
-        'began', 'calls', 'checked', 'clock', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark', 'marks',
-        'notices', 'open', 'origin', 'parents', 'query', 'relied')  # fmt: skip
+        'began', 'calls', 'checked', 'clock', 'fallback', 'first', 'insertions', 'is_committing', 'is_inserting', 'keyed', 'mark',
+        'marks', 'notices', 'open', 'origin', 'parents', 'query', 'relied')  # fmt: skip
 
     def __init__(self) -> None:
         self.reset()
@@ -167,6 +179,7 @@ class Pending:
         self.notices: list[PendingNotice | PendingChange] = []  # notices that are not given yet
         self.relied: list[PendingKey] = []  # queued jobs that must not begin before the commit, and are not locked yet
         self.insertions: list[Insertion] = []
+        self.fallback: Insertion | None = None  # with which the cron workers were triggered
         self.keyed: dict[tuple[str, int], list[PendingCall]] = {}  # the calls of each key, by ``key_identity``
         self.calls: dict[int, PendingCall] = {}  # the calls, by the ids of their jobs
         # Jobs of other transactions that calls wait for: whether each is SEEN, LATE or GONE.
@@ -216,6 +229,10 @@ class Pending:
         for queue in queues:
             queue[:] = [item for item in queue if item.is_called(marks)]
         return is_rolled_back
+
+    def without_ids(self) -> list[PendingCall]:
+        """Return the open calls whose ids are not taken yet, in the order of the calls."""
+        return [item for item in self.open if isinstance(item, PendingCall) and item.ids is None]
 
     def set_ids(self, call: PendingCall, ids: Sequence[int]) -> None:
         call.ids = ids

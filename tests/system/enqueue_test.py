@@ -53,6 +53,51 @@ def test_one_notification(cluster, database):
     assert database.states() == {'created': 1000}
 
 
+def test_order_of_one_transaction(database, server):
+    """Jobs run in the order of their calls."""
+    names = [f'{number}{name}' for number in range(6) for name in 'ab']
+    with database.env() as env:
+        for name in names:
+            if name.endswith('a'):
+                env['res.partner'].create({'name': name})
+            env['ir.async'].call(env['test.async.effect'].effect, name)
+    with server(database, workers=1):
+        database.wait_for_all()
+    assert [run.name for run in database.runs()] == names
+
+
+def test_call_after_a_rollback(database):
+    """A call in a hook after the rollback belongs to the next transaction."""
+    for rounds in range(2):
+        with database.env() as env:
+            if rounds:
+                env['ir.async'].call(env['test.async.effect'].effect, 'rolled back')
+            env.cr.postrollback.add(lambda env=env: env['ir.async'].call(env['test.async.effect'].effect, 'x'))
+            env.cr.rollback()
+        assert database.states() == {'created': rounds + 1}
+
+
+def test_one_trigger_of_the_crons(database):
+    """Without workers, however many savepoints there are."""
+    database.sql("DELETE FROM ir_cron_trigger")
+    with database.env() as env:
+        for _i in range(5):
+            with env.cr.savepoint():
+                env['ir.async'].call(env['test.async.effect'].effect, 'x')
+        with contextlib.suppress(ZeroDivisionError), env.cr.savepoint():
+            env['ir.async'].call(env['test.async.effect'].effect, 'x')
+            env.cr.flush()
+            raise ZeroDivisionError
+    assert database.value("SELECT count(*) FROM ir_cron_trigger") == 1
+    with database.env() as env:
+        with contextlib.suppress(ZeroDivisionError), env.cr.savepoint():
+            env['ir.async'].call(env['test.async.effect'].effect, 'x')
+            env.cr.flush()
+            raise ZeroDivisionError
+        env['ir.async'].call(env['test.async.effect'].effect, 'x')
+    assert database.value("SELECT count(*) FROM ir_cron_trigger") == 2, "one that was rolled back does not count"
+
+
 def test_notification_lost(cluster, database, server, monkeypatch):
     """Whoever listens again looks at all databases, long before the next look without a NOTIFY."""
     with server(database, settings={'poll_interval': 3600}) as odoo:

@@ -214,6 +214,69 @@ def test_until_start_is_not_begun_before_the_commit(database, begin):
     assert claimable(database, job_id)
 
 
+def test_until_start_of_a_waiting_job(database, begin):
+    """It sees what the caller has written, like a queued one."""
+    parent_id = database.enqueue('effect', 'parent')
+    with database.env() as env:
+        queue = env['ir.async'].with_options(key='sync', key_until='start', after=env['ir.async'].browse(parent_id))
+        job_id = queue.call(env['test.async.effect'].effect, 'x').id
+    caller = begin()
+    assert caller.call('sync', key_until='start').id == job_id
+    caller.cr.flush()
+    database.sql("UPDATE ir_async SET state = 'done' WHERE id = %s", [parent_id])
+    from odoo.addons.ir_async.engine.session import Session  # noqa: PLC0415 -- importable once the cluster is there
+
+    with contextlib.closing(Session.open(database.name, always=True).session) as session:
+        session.maintain()
+        assert database.job(job_id).state == 'waiting'
+        caller.cr.commit()
+
+        def is_queued():
+            session.wake()
+            session.maintain()
+            return database.job(job_id).state == 'created'
+
+        wait_until(is_queued, "it is queued")
+
+
+@pytest.mark.parametrize(
+    'options', [{}, {'key_until': 'start'}, {'on_duplicate': 'replace'}], ids=['plain', 'start', 'replace']
+)
+@pytest.mark.parametrize('is_waiting', [False, True])
+@pytest.mark.parametrize('state', ['done', 'failed', 'cancelled', 'gone'])
+def test_job_that_ended_since_the_snapshot(database, begin, options, is_waiting, state):
+    """It will not do what the call asks for: there is a second one."""
+    after = {'after': [database.enqueue('effect', 'parent')]} if is_waiting else {}
+    with database.env() as env:
+        if after:
+            after['after'] = env['ir.async'].browse(after['after'])
+        queue = env['ir.async'].with_options(key='sync', **options, **after)
+        job_id = queue.call(env['test.async.effect'].effect, 'x').id
+    caller = begin()
+    if state == 'gone':
+        database.sql("DELETE FROM ir_async WHERE id = %s", [job_id])
+    else:
+        database.sql("UPDATE ir_async SET state = %s, claim_number = 1 WHERE id = %s", [state, job_id])
+    second_id = caller.call('sync', 'second', **options).id
+    assert second_id != job_id
+    caller.cr.commit()
+    assert database.job(second_id).state == 'created'
+
+
+def test_job_that_began_since_the_snapshot(database, begin):
+    """It still has the key until its end. A call that depends on what the job sees is run again."""
+    job_id = database.enqueue('effect', 'x', options={'key': 'sync'})
+    callers = [begin() for _i in range(3)]
+    database.sql("UPDATE ir_async SET state = 'processing', claim_number = 1 WHERE id = %s", [job_id])
+    assert callers[0].call('sync').id == job_id
+    callers[0].cr.commit()
+    for caller, options in zip(callers[1:], ({'key_until': 'start'}, {'on_duplicate': 'replace'}), strict=True):
+        with pytest.raises(Exception, match="key meanwhile: sync") as caught:
+            caller.call('sync', **options)
+        assert caught.value.pgcode == '40001'
+    assert database.value("SELECT count(*) FROM ir_async") == 1
+
+
 def test_until_start_and_a_change_of_ones_own(database, begin):
     """What the transaction has changed itself cannot begin before its commit."""
     options = {'key': 'sync', 'key_until': 'start'}
