@@ -46,7 +46,7 @@ RELEASE = f"""
 """
 FAIL = f"""
     UPDATE ir_async job
-       SET state = 'failed', worker_id = NULL, revision = revision + 1, attempts = attempts + 1, starts = starts + 1,
+       SET state = 'failed', worker_id = NULL, revision = revision + 1, attempts = attempts + %(starts)s, starts = starts + %(starts)s,
            payload = %(payload)s, date_done = clock_timestamp() AT TIME ZONE 'UTC'
      WHERE {HELD}
  RETURNING {PUBLISHED}
@@ -92,11 +92,12 @@ def release(
     return released
 
 
-def fail(session: Session, job: Job, payload: str) -> None:
+def fail(session: Session, job: Job, payload: str, starts: int = 1) -> None:
     """End a job as failed when nothing else worked.
 
     :param Session session: the session that claimed it
     :param Job job: the job
     :param str payload: the error, JSON
+    :param int starts: 1: its method was begun; 0: it was not
     """
-    session.change(FAIL, {**token(job), 'payload': payload})
+    session.change(FAIL, {**token(job), 'payload': payload, 'starts': starts})

@@ -27,9 +27,9 @@ class IrAsync(models.Model):
     def _announce(self, notices: Sequence[PendingItem], insertion: Insertion, marks: Collection[str]) -> None:
         """Wake workers or cron workers once the jobs are committed. Notify users of their new and changed jobs.
 
-        :param list notices: the notices
+        :param notices: the notices
         :param Insertion insertion: the insertion that they belong to
-        :param set[str] marks: the marks that exist
+        :param marks: the marks that exist
         """
         calls = [notice.call for notice in notices if isinstance(notice, PendingNotice)]
         if calls:

@@ -63,7 +63,7 @@ class Execution:
         """Called when the method begins."""
 
     def on_failure(self) -> None:
-        """Called when the method has raised."""
+        """Called when what follows a failure is decided, before it is committed."""
 
     def on_end(self) -> None:
         """Called when the outcome is committed."""

@@ -19,6 +19,7 @@ from ..engine.errors import Kind, kind_of
 from ..engine.fence import holds
 from ..engine.job import Outcome
 from ..engine.release import fail, release
+from ..engine.rescue import MAX_DEATHS
 from ..exceptions import ClaimLost, JobInterrupted, JobTimeout, RetryJob
 from ..tools.error_text import (
     first_line,
@@ -95,6 +96,10 @@ def _handle(runner: Runner, execution: Execution, exc: BaseException, begin: flo
     if _kind(runner, execution, exc) is not Kind.METHOD:
         _send_back(session, execution, exc)
         return
+    if job.deaths > MAX_DEATHS:  # a worker died while it failed the job
+        _logger.error("Job %s failed, without its hook for failures: %s", job, first_line(exc))
+        fail(session, job, minimal_payload(exc), starts=0)
+        return
     try:
         execution.reset_registry(session.dbname)  # the hook for failures must not see values that were rolled back
         runner.run_in_place(execution, partial(record_failure, exc=exc))
@@ -151,12 +156,12 @@ def record_failure(env: Environment, execution: Execution, exc: BaseException) -
     :param Execution execution: the job
     :param BaseException exc: the exception
     """
-    execution.on_failure()
     job = execution.job
     # A job that was cancelled while its method was raising is not tried again.
     outcome = outcome_of_stop(env, execution) if job.stop else env['ir.async']._outcome_of_error(job, exc)
     execution.outcome = outcome
     env['ir.async']._finish(job, outcome, execution.starts)
+    execution.on_failure()  # not before: the error's text and the hook for failures are the job's own code
 
 
 def outcome_of_stop(env: Environment, execution: Execution) -> Outcome:
@@ -182,8 +187,10 @@ def _send_back(session: Session, execution: Execution, exc: BaseException) -> No
     job = execution.job
     delay = min(MAX_DELAY, 0.5 * 1.3 ** min(_setbacks(execution), 40)) * random.uniform(0.2, 1)
     _logger.info("Job %s is put back into the queue and runs again in %.1fs: %s", job, delay, first_line(exc))
+    payload = minimal_payload(exc)
+    execution.on_failure()
     # An error alone does not prove that the claim is lost. So the claim is looked up.
-    if not release(session, [job], starts=execution.starts, delay=delay, payload=minimal_payload(exc)):
+    if not release(session, [job], starts=execution.starts, delay=delay, payload=payload):
         if not holds(session, job):
             raise ClaimLost from exc
         msg = f"another transaction has locked job {job}"  # this session ends with the error, and rescue then finds the job

@@ -214,6 +214,7 @@ class Runner:
         if job.stop:
             outcome = failure.outcome_of_stop(env, execution)
         elif job.deaths >= MAX_DEATHS:
+            execution.on_begin()  # the hook for failures may be what kills workers
             msg = f"{job.deaths} workers died while they ran this job, so it does not run again"
             raise WorkerDied(msg)
         else:

@@ -53,6 +53,7 @@ def post_load() -> None:
     except ValueError as exc:
         sys.exit(f"ir_async: {exc}")
     _patch(PreforkServer, 'process_spawn', _with_workers)
+    _patch(PreforkServer, 'process_zombie', _with_any_status)
     _patch(ThreadedServer, 'cron_spawn', _with_child)
     _patch(loading, 'reset_modules_state', _with_signal)
 
@@ -101,6 +102,35 @@ def _with_workers(process_spawn: Callable[[PreforkServer], None]) -> Callable[[P
         spawn_workers(self, settings().workers)
 
     return process_spawn_and_async
+
+
+def _reap(server: PreforkServer) -> bool:
+    """Reap the job workers that have ended. Return whether there were any."""
+    ended = []
+    for pid, worker in server.workers.items():
+        if isinstance(worker, WorkerAsync):
+            try:
+                has_ended = os.waitpid(pid, os.WNOHANG)[0] == pid
+            except ChildProcessError:
+                has_ended = True  # Odoo has reaped it
+            if has_ended:
+                ended.append(pid)
+    for pid in ended:
+        server.worker_pop(pid)
+    return bool(ended)
+
+
+def _with_any_status(process_zombie: Callable[[PreforkServer], None]) -> Callable[[PreforkServer], None]:
+    # Odoo takes the exit status 3 of a worker for a broken server, and ends this. But a job may end its process in any way.
+    def process_zombie_and_async(self: PreforkServer) -> None:
+        _reap(self)
+        try:
+            process_zombie(self)
+        except Exception:
+            if not _reap(self):  # a job worker that has ended since
+                raise
+
+    return process_zombie_and_async
 
 
 def _with_child(cron_spawn: Callable[[ThreadedServer], None]) -> Callable[[ThreadedServer], None]:

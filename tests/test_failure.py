@@ -72,10 +72,15 @@ class TestSetback(QueueCase):
             self.settle()
 
     @mute_logger('odoo.addons.ir_async.service.runner')
-    def test_a_death_while_a_failure_is_recorded(self):
-        """The method has been left, so it is not to blame."""
+    def test_a_death_after_a_failure_is_recorded(self):
+        """The job's own code has been left, so it is not to blame."""
         with patch.object(Execution, 'on_failure') as on_failure:
             self.settle(ValueError("x"))
+        on_failure.assert_called_once()
+
+    def test_a_death_after_the_job_was_put_back(self):
+        with patch.object(Execution, 'on_failure') as on_failure:
+            self.settle()
         on_failure.assert_called_once()
 
     @mute_logger('odoo.addons.ir_async.service.runner')

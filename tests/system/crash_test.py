@@ -70,6 +70,29 @@ def test_worker_killed_in_sql(database, server):
     assert seconds(killed, max(second.time, gone)) < 2
 
 
+@pytest.mark.parametrize(('where', 'deaths'), [('text', 3), ('_on_failed', 4)])
+def test_job_that_is_lethal_while_it_fails(database, server, where, deaths):
+    """Its worker dies after the method has raised. The hook gets one more chance, as it does for other lethal jobs."""
+    with server(database, workers=1, expected=[DEATH, 'ERROR .* Job .* failed']):
+        job = database.wait_for(database.enqueue('die_while_failing', 'lethal', where))
+        database.wait_for(database.enqueue('effect', 'next'))
+    assert (job.state, job.deaths, job.attempts) == ('failed', deaths, 0)
+    assert 'died' in job.payload['error']['data']['message']
+    assert len(database.runs('lethal')) == 3
+    assert database.effects() == {'next': 1}
+
+
+@pytest.mark.parametrize('status', [0, 3])
+def test_job_that_ends_its_process(database, server, status):
+    """Odoo takes the status 3 of a worker for a broken server, but not that of a job."""
+    with server(database, workers=2, expected=[DEATH, 'ERROR .* Job .* failed']) as odoo:
+        job = database.wait_for(database.enqueue('exit_with', 'lethal', status))
+        database.wait_for(database.enqueue('effect', 'next'))
+        assert odoo.process.poll() is None
+    assert (job.state, job.deaths) == ('failed', 3)
+    assert database.effects() == {'next': 1}
+
+
 def test_lethal_job(database, server):
     """A job that kills three workers has failed; those that its worker had claimed with it have not."""
     names, lethal = [], []

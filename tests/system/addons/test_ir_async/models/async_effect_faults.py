@@ -232,6 +232,22 @@ class TestAsyncEffect(models.Model):
         self.env.cr.postcommit.add(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
     @api.model
+    def die_while_failing(self, name, where):
+        """Write one row and raise; what is made of the error kills the process."""
+
+        class Lethal(Exception):  # noqa: N818
+            def __str__(self):  # noqa: PLE0307 -- it does not return
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        self._write_effect(name)
+        raise Lethal if where == 'text' else ValueError(name)
+
+    @api.model
+    def exit_with(self, name, status):
+        self._write_effect(name)
+        os._exit(status)
+
+    @api.model
     def effect_then_kill_server(self, name):
         """As a host that is lost just after the commit."""
         self._write_effect(name)
@@ -285,6 +301,8 @@ class IrAsync(models.Model):
 
     def _on_failed(self):
         super()._on_failed()
+        if self.method == 'die_while_failing' and '_on_failed' in self.sudo().args:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.method == 'fail_and_count':
             record = self.env['test.async.effect'].browse(json.loads(self.res_ids))
             record.increment('count', 0.3)
