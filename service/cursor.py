@@ -19,6 +19,7 @@ from odoo import sql_db
 
 from ..engine import fence
 from ..engine.connection import connect, is_descriptor_closed, session_parameters
+from ..engine.errors import Kind, kind_of
 from ..engine.job import Job
 from ..exceptions import ClaimLost, JobInterrupted
 from ..tools import signals
@@ -187,6 +188,7 @@ class JobCursor(sql_db.Cursor):
         self._pool = pool
         self._execution: Execution | None = None
         self._is_finishing = False
+        self._last_error: psycopg2.Error | None = None  # of a statement
         self._signals: list[str] = []  # of the current commit
 
     def begin(self, query: str = "SELECT 1") -> None:
@@ -232,7 +234,21 @@ class JobCursor(sql_db.Cursor):
     def execute(self, query: Any, params: Any = None, log_exceptions: bool = True) -> None:
         if self._execution and self._execution.interrupted:
             raise JobInterrupted
-        super().execute(query, params, log_exceptions)  # pylint: disable=sql-injection
+        try:
+            super().execute(query, params, log_exceptions)  # pylint: disable=sql-injection
+        except psycopg2.Error as exc:
+            if not issubclass(type(exc), psycopg2.errors.InFailedSqlTransaction):
+                self._last_error = exc
+            raise
+
+    def lost_race(self) -> psycopg2.Error | None:
+        """Return the lost race by which the transaction has failed, whatever the method has made of it.
+
+        :rtype: psycopg2.Error | None
+        """
+        if self._closed or self._cnx.closed or self._cnx.get_transaction_status() != TRANSACTION_STATUS_INERROR:
+            return None
+        return self._last_error if self._last_error and kind_of(self._last_error) is Kind.RACE else None
 
     def close(self) -> None:
         if self._closed:

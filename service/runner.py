@@ -23,7 +23,7 @@ from ..engine.errors import Kind, kind_of
 from ..engine.job import StateChange
 from ..engine.origin import INSTALLED, has_modules
 from ..engine.rescue import MAX_DEATHS
-from ..exceptions import ClaimLost, JobInterrupted, ModulesMissing, WorkerDied
+from ..exceptions import ClaimLost, JobInterrupted, ModulesMissing, RetryJob, WorkerDied
 from ..tools.error_text import first_line
 from . import failure, pools
 from .cursor import JobCursor, JobPool, has_lost_server
@@ -35,6 +35,8 @@ from .publisher import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from odoo.sql_db import BaseCursor
 
     from ..engine.job import Job
     from ..engine.session import Session
@@ -324,9 +326,16 @@ def _once(function: _Step, env: api.Environment, execution: Execution) -> None:
         env.cr.flush()
         execution.note_invalidated(env.registry)
     except Exception as exc:
-        if kind_of(exc) is Kind.RACE:
-            raise _Raced from exc
+        if race := _race(env.cr, exc):
+            raise _Raced from race
         raise
+
+
+def _race(cr: BaseCursor, exc: Exception) -> Exception | None:
+    """Return the lost race because of which a job has raised. It may have swallowed or wrapped the race, and gone on."""
+    if kind_of(exc) is Kind.RACE:
+        return exc
+    return cr.lost_race() if isinstance(cr, JobCursor) and not issubclass(type(exc), RetryJob) else None
 
 
 def _root(cr: JobCursor) -> api.Environment:

@@ -600,6 +600,7 @@ FAULTS = [
     ),
     *_faults(
         'service/runner.py',
+        ('a swallowed race fails the job', 'return cr.lost_race() if', 'return None if', 'system/charge_test.py::test_lost_races_fail_nobody[swallowed-10]'),
         ('lethal job runs for ever', 'elif job.deaths >= MAX_DEATHS:', 'elif False:', f'{RETRY}test_three_deaths_fail_it_whatever_its_attempts'),
         ('old caches', 'Registry(self.session.dbname).check_signaling(cr)', 'Registry(self.session.dbname)',
          'system/databases_test.py::test_caches_are_cleared_in_time'),

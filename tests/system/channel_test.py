@@ -201,8 +201,10 @@ def test_users_take_turns(database, server):
         edit(database, '*', paused=False)
         assert database.wait_for_all() == {'done': 210}
     users = [user for [user] in database.sql("SELECT user_id FROM ir_async ORDER BY date_start")]
-    assert users[:20].count(other.id) == 10, users
-    ids = [id_ for [id_] in database.sql("SELECT id FROM ir_async ORDER BY user_id, date_start")]
+    # A worker gives a job back that it cannot begin soon, as on a busy machine. Then the turn of its user is over.
+    given_back = database.value("SELECT sum(claim_number - 1) FROM ir_async")
+    assert users[:20].count(other.id) >= 10 - given_back, users
+    ids = [id_ for [id_] in database.sql("SELECT id FROM ir_async WHERE claim_number = 1 ORDER BY user_id, date_start")]
     assert ids == sorted(ids), "the order of each user's jobs"
 
 

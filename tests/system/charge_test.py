@@ -363,16 +363,19 @@ def test_lock_on_the_row_at_the_end(cluster, database, server, tmp_path):
     assert database.effects() == {'job': 1, 'next': 1}
 
 
-def test_lost_races_fail_nobody(database, server):
-    """Many jobs that read and write the same record: all of them are done, one after the other."""
-    count = 30
+@pytest.mark.parametrize(('how', 'count'), [('raised', 30), ('swallowed', 10), ('wrapped', 10)])
+def test_lost_races_fail_nobody(database, server, how, count):
+    """Many jobs that read and write the same record: all of them are done, one after the other, whatever they make of a lost race."""
     with database.env() as env:
         record_id = env['test.async.effect'].create({'name': 'sum'}).id
     with server(database, workers=8, expected=RACES):
         with database.env() as env:
             record = env['test.async.effect'].browse(record_id)
             for i in range(count):
-                env['ir.async'].call(record.increment, f'add {i}', 0.5)
+                if how == 'raised':
+                    env['ir.async'].call(record.increment, f'add {i}', 0.5)
+                else:
+                    env['ir.async'].call(record.increment_badly, f'add {i}', how)
         assert database.wait_for_all(timeout=180) == {'done': count}
     assert database.value("SELECT value FROM test_async_effect WHERE id = %s", [record_id]) == count
     assert database.value("SELECT max(attempts) FROM ir_async") <= 1

@@ -12,6 +12,7 @@ import time
 import psycopg2
 
 from odoo import api, models
+from odoo.exceptions import UserError
 from odoo.service.model import retrying
 
 LOCKS = []  # connections that hold locks for as long as the process lives, or until `release_locks`
@@ -267,6 +268,15 @@ class TestAsyncEffect(models.Model):
         value = self.value
         time.sleep(seconds)
         self.value = value + 1
+
+    def increment_badly(self, name, how):
+        """Do the same, and make something else of a lost race."""
+        try:
+            self.increment(name, 0.5)
+            self.flush_recordset()
+        except psycopg2.Error as exc:
+            if how == 'wrapped':
+                raise UserError(f"could not: {exc}") from exc
 
     def fail_and_swallow(self, name):
         """Fail; `_on_failed` swallows an SQL error."""
