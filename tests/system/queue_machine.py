@@ -193,6 +193,8 @@ class QueueMachine(RuleBasedStateMachine):
         replaces = 'key' in options and draw(st.booleans(), label='replaces')
         if 'key' in options:
             options['key_until'] = draw(st.sampled_from(['end', 'start']))
+        if any(options.get('key') in other.keys for other in self.callers if other is not caller):
+            return  # it would have to wait for the end of that transaction
         parents = []
         if known and not replaces:
             parents = draw(
@@ -217,12 +219,20 @@ class QueueMachine(RuleBasedStateMachine):
         env = caller.env
         asynchronous = env['ir.async'].with_options(retry_delay=DAY, after=env['ir.async'].browse(parents), **options)
         target = env['test.async.effect'].browse(range(1, count + 1)).follow
-        if draw(st.integers(0, 9), label='undo') == 9:
-            with env.cr.savepoint(flush=False) as savepoint:
-                asynchronous.call(target, job.tag)
-                savepoint.rollback()
+        is_undone = draw(st.integers(0, 9), label='undo') == 9
+        is_lost = caller.model.is_lost_call(job, replaces)
+        try:
+            with env.cr.savepoint(flush=False) if is_undone else contextlib.nullcontext() as savepoint:
+                found = asynchronous.call(target, job.tag)
+                if savepoint:
+                    savepoint.rollback()
+        except psycopg2.Error as exc:
+            assert is_lost and kind_of(exc) is Kind.RACE, repr(exc)
+            self._leave(caller)
             return
-        found = asynchronous.call(target, job.tag)
+        assert not is_lost, "a call relied on a job that has changed"
+        if is_undone:
+            return
         for id_ in found.ids:
             new = Job(**{**vars(job), 'id': id_, 'parents': set(parents), 'unmet': set(parents), 'effects': []})
             live = caller.model.call(new, replaces)

@@ -53,15 +53,31 @@ class Transaction:
     def call(self, job, replaces):
         """Add a job. Return the job that has its key, if there is one."""
         own = next((other for other in self.new if job.key and other.key == job.key), None)
-        found = own or self.holders.get(job.key)
+        found = own or (self.holders.get(job.key) if self.holder(job.key) or not self.has_changed(job.key) else None)
         self.is_flushed = False
         if not found:
             self.new.append(job)
         elif own and replaces and own.state == 'created':
             own.tag, own.priority, own.date = job.tag, job.priority, job.date
-        elif not own and found.state == 'created' and (replaces or job.key_until == 'start'):
-            self.held[found.id] = job if replaces else self.held.get(found.id)
+        elif not own and found.state == 'created' and replaces:
+            self.held[found.id] = job
+        elif not own and found.state in ('waiting', 'created') and job.key_until == 'start':
+            self.held[found.id] = self.held.get(found.id)
         return found
+
+    def holder(self, key):
+        return next((job for job in self.model.jobs.values() if job.takes_key and job.key == key), None)
+
+    def has_changed(self, key):
+        """Return whether the job that had a key at the first statement was changed or deleted since."""
+        found = self.holders.get(key)
+        return bool(found) and (found.id not in self.model.jobs or self.model.jobs[found.id].changed > self.began)
+
+    def is_lost_call(self, job, replaces):
+        """Return whether a call depends on a job that has changed since the first statement."""
+        own = any(job.key and other.key == job.key for other in self.new)
+        depends = replaces or job.key_until == 'start'
+        return bool(not own and depends and self.holder(job.key) and self.has_changed(job.key))
 
     def is_lost(self, locked):
         """Return whether transactions that were committed meanwhile keep this one from its commit."""
