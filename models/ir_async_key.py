@@ -31,6 +31,7 @@ REPLACED = (
 )  # fmt: skip
 KEY_WAIT = '3s'  # how long to wait for an open transaction that holds a key
 KEY_PROBE = '100ms'  # how long to wait for each key, to find out which one that transaction holds
+UNDO = "ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key"
 
 
 class IrAsync(models.Model):
@@ -108,13 +109,7 @@ class IrAsync(models.Model):
             'res_ids': chunks[0],
             'origin': self._origin_sql(),
         }
-        statement = SQL(
-            "INSERT INTO ir_async (%s) VALUES (%s) ON CONFLICT (key, (%s), origin) WHERE %s DO NOTHING RETURNING id",
-            SQL(', ').join(map(SQL.identifier, row)),
-            SQL(', ').join(SQL("%s", value) for value in row.values()),
-            KEY_OWNER,
-            TAKES_KEY,
-        )
+        statement = _insert_if_free(row, SQL("(%s)", SQL(', ').join(SQL("%s", value) for value in row.values())))
         try:
             return bool(self._execute_keyed(statement, [values['key']], KEY_PROBE))
         except KeyTaken:
@@ -124,7 +119,7 @@ class IrAsync(models.Model):
         except errors.LockNotAvailable:  # somebody is changing the job at this moment
             return False
         finally:
-            self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
+            self.env.cr.execute(UNDO)
 
     def _insert_keyed(self, calls: list[PendingCall], lock_timeout: str) -> None:
         """Insert the rows of jobs that have keys.
@@ -142,19 +137,14 @@ class IrAsync(models.Model):
                 try:
                     self._insert_free_keys([call], KEY_PROBE, 'ir_async_probe')
                 except errors.LockNotAvailable:
-                    self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
+                    self.env.cr.execute(UNDO)
                     raise self._key_busy(call.values['key']) from None
         self.env.cr.execute(SQL("SET LOCAL lock_timeout = %s; RELEASE SAVEPOINT ir_async_key", lock_timeout))
 
     def _insert_free_keys(self, calls: list[PendingCall], wait: str, savepoint: str = 'ir_async_key') -> None:
-        inserted = {id_ for id_, in self._execute_keyed(SQL(
-            """
-            INSERT INTO ir_async (%s) VALUES %s
-            ON CONFLICT (key, (%s), origin) WHERE %s DO NOTHING
-              RETURNING id
-            """, SQL(', ').join(map(SQL.identifier, COLUMNS)),
-            SQL(', ').join(SQL("%s", row) for call in calls for row in call.rows()), KEY_OWNER, TAKES_KEY,
-        ), [call.values['key'] for call in calls], wait, savepoint)}  # fmt: skip
+        statement = _insert_if_free(COLUMNS, SQL(', ').join(SQL("%s", row) for call in calls for row in call.rows()))
+        names = [call.values['key'] for call in calls]
+        inserted = {id_ for (id_,) in self._execute_keyed(statement, names, wait, savepoint)}
         if taken := [call.values['key'] for call in calls if not inserted.issuperset(call)]:
             raise KeyTaken(*taken)  # at READ COMMITTED, a conflict raises no error: its row is left out
 
@@ -215,7 +205,7 @@ class IrAsync(models.Model):
             try:
                 rows = self._execute_keyed(statement, [f"job {job_id}"])
             except errors.LockNotAvailable:
-                self.env.cr.execute("ROLLBACK TO SAVEPOINT ir_async_key; RELEASE SAVEPOINT ir_async_key")
+                self.env.cr.execute(UNDO)
                 raise self._key_busy(job.sudo().key) from None
             # If this transaction has changed the job itself, the row is locked already: the job cannot begin before the commit.
             if not rows and (item.values is not None or job_id not in changed_ids):
@@ -225,3 +215,14 @@ class IrAsync(models.Model):
                 job.invalidate_recordset(flush=False)
                 [[revision]] = rows
                 pending.add_change(job_id, revision, pending.began, wakes=True)
+
+
+def _insert_if_free(columns: Iterable[str], rows: SQL) -> SQL:
+    """Return SQL that inserts jobs whose keys nobody has, and evaluates to the ids of these."""
+    return SQL(
+        "INSERT INTO ir_async (%s) VALUES %s ON CONFLICT (key, (%s), origin) WHERE %s DO NOTHING RETURNING id",
+        SQL(', ').join(map(SQL.identifier, columns)),
+        rows,
+        KEY_OWNER,
+        TAKES_KEY,
+    )

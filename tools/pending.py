@@ -117,7 +117,7 @@ class PendingNotice(PendingItem):
     __slots__ = ('call',)
 
     def __init__(self, call: PendingCall) -> None:
-        super().__init__(call.mark)
+        super().__init__(None)  # it counts as long as its call does
         self.call = call
 
     def is_called(self, marks: Collection[str]) -> bool:

@@ -53,7 +53,9 @@ class Transaction:
     def call(self, job, replaces):
         """Add a job. Return the job that has its key, if there is one."""
         own = next((other for other in self.new if job.key and other.key == job.key), None)
-        found = own or (self.holders.get(job.key) if self.holder(job.key) or not self.has_changed(job.key) else None)
+        found = own or self.holders.get(job.key)
+        if found and not own and self.has_changed(found.id) and not self.is_taken(job.key):
+            found = None
         self.is_flushed = False
         if not found:
             self.new.append(job)
@@ -65,26 +67,24 @@ class Transaction:
             self.held[found.id] = self.held.get(found.id)
         return found
 
-    def holder(self, key):
-        return next((job for job in self.model.jobs.values() if job.takes_key and job.key == key), None)
+    def is_taken(self, key):
+        return any(job.takes_key and job.key == key for job in self.model.jobs.values())
 
-    def has_changed(self, key):
-        """Return whether the job that had a key at the first statement was changed or deleted since."""
-        found = self.holders.get(key)
-        return bool(found) and (found.id not in self.model.jobs or self.model.jobs[found.id].changed > self.began)
+    def has_changed(self, id_):
+        return id_ not in self.model.jobs or self.model.jobs[id_].changed > self.began
 
     def is_lost_call(self, job, replaces):
         """Return whether a call depends on a job that has changed since the first statement."""
-        own = any(job.key and other.key == job.key for other in self.new)
-        depends = replaces or job.key_until == 'start'
-        return bool(not own and depends and self.holder(job.key) and self.has_changed(job.key))
+        found = not any(other.key == job.key for other in self.new) and self.holders.get(job.key)
+        depends = found and (replaces or job.key_until == 'start')
+        return bool(depends and self.has_changed(found.id) and self.is_taken(job.key))
 
     def is_lost(self, locked):
         """Return whether transactions that were committed meanwhile keep this one from its commit."""
         jobs = self.model.jobs
         return (
-            any(job.takes_key and job.key in {new.key for new in self.new} for job in jobs.values())
-            or any(id_ not in jobs or jobs[id_].changed > self.began for id_ in self.held.keys() - locked)
+            any(self.is_taken(job.key) for job in self.new)
+            or any(self.has_changed(id_) for id_ in self.held.keys() - locked)
             or any(id_ not in jobs for job in self.new for id_ in job.parents - job.late - {new.id for new in self.new})
         )
 
